@@ -1,0 +1,1 @@
+//! The words of the Aleph Cloud network: hashes, chains, envelopes, contents, signatures.

@@ -1,0 +1,3 @@
+//! Compute resource node of the Aleph Cloud network.
+
+fn main() {}

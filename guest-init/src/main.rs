@@ -1,0 +1,3 @@
+//! PID 1 of the microVMs: mounts, starts the program, splices bytes.
+
+fn main() {}

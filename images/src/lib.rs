@@ -1,0 +1,1 @@
+//! Reproducible builders of guest kernel, initramfs, runtimes and the KVM host.

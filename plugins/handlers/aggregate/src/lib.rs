@@ -1,0 +1,1 @@
+//! What AGGREGATE messages mean.

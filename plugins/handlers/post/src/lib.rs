@@ -1,0 +1,1 @@
+//! What POST messages mean.

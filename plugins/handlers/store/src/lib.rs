@@ -1,0 +1,1 @@
+//! What STORE messages mean.

@@ -1,0 +1,1 @@
+//! Starts nodes, VMs and clients for tests and the demo.

@@ -1,0 +1,3 @@
+//! The five commands: demo, test, check, bench, images (and doctor).
+
+fn main() {}
