@@ -1,0 +1,88 @@
+//! A static executable that serves HTTP on port 8080: the simplest binary program.
+//!
+//! Paths: `/` says hello, `/arguments` and `/environment` show what it was started with, `/slow-start` is
+//! answered like `/`; with the variable `START_DELAY_MS` it listens only after that time, with `EXIT_AT_START` it
+//! ends before it listens; `/exit` ends it while a request waits; `/garbage` answers what is not HTTP.
+#![expect(
+    clippy::print_stdout,
+    reason = "what it prints is part of what tests look at"
+)]
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write},
+    net::{TcpListener, TcpStream},
+    time::Duration,
+};
+
+fn main() -> std::io::Result<()> {
+    if let Ok(text) = std::env::var("EXIT_AT_START") {
+        eprintln!("ending before listening, as asked");
+        std::process::exit(text.parse().unwrap_or(3));
+    }
+    if let Some(delay) = std::env::var("START_DELAY_MS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+    {
+        std::thread::sleep(Duration::from_millis(delay));
+    }
+    let listener = TcpListener::bind(("0.0.0.0", 8080))?;
+    println!("listening on 8080");
+    for stream in listener.incoming() {
+        let stream = stream?;
+        std::thread::spawn(move || {
+            if let Err(error) = serve(stream) {
+                eprintln!("a connection ended: {error}");
+            }
+        });
+    }
+    Ok(())
+}
+
+fn serve(mut stream: TcpStream) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    let mut length = 0_u64;
+    loop {
+        let mut header = String::new();
+        if reader.read_line(&mut header)? == 0 || header.trim().is_empty() {
+            break;
+        }
+        if let Some((name, value)) = header.split_once(':')
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            length = value.trim().parse().unwrap_or(0);
+        }
+    }
+    let read = std::io::copy(&mut reader.take(length), &mut std::io::sink())?;
+    let path = line.split_whitespace().nth(1).unwrap_or("/");
+    match path.split('?').next().unwrap_or(path) {
+        "/arguments" => answer(
+            &mut stream,
+            &std::env::args().skip(1).collect::<Vec<_>>().join("\n"),
+        ),
+        "/environment" => {
+            let lines: Vec<String> = std::env::vars()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect();
+            answer(&mut stream, &lines.join("\n"))
+        }
+        "/exit" => std::process::exit(7),
+        "/garbage" => stream.write_all(b"this is not HTTP at all\r\n\r\n"),
+        _ => answer(
+            &mut stream,
+            &format!(
+                "hello from a static binary: {} ({read} bytes of body)\n",
+                line.trim()
+            ),
+        ),
+    }
+}
+
+fn answer(stream: &mut impl Write, body: &str) -> std::io::Result<()> {
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )
+}
