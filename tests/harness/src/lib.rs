@@ -1,1 +1,5 @@
-//! Starts nodes, VMs and clients for tests and the demo.
+//! Starts nodes, microVM hosts and clients for the end-to-end tests and the demo.
+
+pub mod http;
+pub mod process;
+pub mod sdk;

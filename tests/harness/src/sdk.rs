@@ -1,0 +1,96 @@
+//! The official Python SDK in a virtual environment of the tests' own.
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// A Python environment with the SDK, and the script that plays a user with it.
+#[derive(Debug, Clone)]
+pub struct Sdk {
+    python: PathBuf,
+    script: PathBuf,
+}
+
+impl Sdk {
+    /// Makes the environment in `cache`, or takes the one made before from the same requirements.
+    ///
+    /// # Errors
+    /// No Python, or a package cannot be installed.
+    pub fn install(cache: &Path, folder: &Path) -> Result<Self> {
+        let wanted = fs::read_to_string(folder.join("requirements.txt"))?;
+        let environment = cache.join("sdk");
+        let stamp = environment.join("requirements.txt");
+        let python = environment.join("bin/python");
+        if fs::read_to_string(&stamp).ok().as_deref() != Some(wanted.as_str()) {
+            // The stamp is written last: an interrupted installation is made again.
+            if environment.exists() {
+                fs::remove_dir_all(&environment)?;
+            }
+            run(Command::new("python3")
+                .args(["-m", "venv"])
+                .arg(&environment))?;
+            run(Command::new(&python)
+                .args([
+                    "-m",
+                    "pip",
+                    "install",
+                    "--quiet",
+                    "--disable-pip-version-check",
+                    "-r",
+                ])
+                .arg(folder.join("requirements.txt")))?;
+            fs::write(&stamp, wanted)?;
+        }
+        Ok(Self {
+            python,
+            script: folder.join("user.py"),
+        })
+    }
+
+    /// The environment's interpreter.
+    #[must_use]
+    pub fn python(&self) -> &Path {
+        &self.python
+    }
+
+    /// Runs one command of the script and returns what it prints.
+    ///
+    /// # Errors
+    /// The command fails; the error shows what it said.
+    pub fn user(&self, arguments: &[&str]) -> Result<Value> {
+        let output = Command::new(&self.python)
+            .arg(&self.script)
+            .args(arguments)
+            .output()
+            .with_context(|| format!("cannot start {}", self.python.display()))?;
+        if !output.status.success() {
+            bail!(
+                "user.py {arguments:?} failed:\n{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        serde_json::from_slice(&output.stdout).with_context(|| {
+            format!(
+                "user.py {arguments:?} printed no JSON: {}",
+                String::from_utf8_lossy(&output.stdout)
+            )
+        })
+    }
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let output = command
+        .output()
+        .with_context(|| format!("cannot start {command:?}"))?;
+    if !output.status.success() {
+        bail!(
+            "{command:?} failed:\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    Ok(())
+}
