@@ -1,0 +1,193 @@
+//! What a microVM is made of: plain data, decided by whoever starts it.
+//!
+//! File descriptors are not here: they travel beside it, in the order that [`Config::descriptors`]
+//! says, so that this record can be stored, compared and (later) kept inside a snapshot.
+
+use serde::{Deserialize, Serialize};
+
+/// Least memory of a guest, MiB: what the kernel and init need before a program runs.
+pub const MIN_MEMORY_MIB: u32 = 32;
+/// Most memory of a guest, MiB (crn spec section 1).
+pub const MAX_MEMORY_MIB: u32 = 1_048_576;
+/// Most vCPUs of a guest. The MP table holds no more than fit below 1 MiB; the network allows 256.
+pub const MAX_VCPUS: u8 = 64;
+/// Most block devices. Each takes one of the interrupt lines 5 to 23, and vsock takes one too.
+pub const MAX_DISKS: usize = 18;
+/// Longest addition to the kernel's command line, bytes (the kernel reads 2,048 in all).
+pub const MAX_EXTRA_COMMAND_LINE_BYTES: usize = 1024;
+
+/// A microVM before it runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// Guest memory, MiB.
+    pub memory_mib: u32,
+    /// Virtual processors.
+    pub vcpus: u8,
+    /// How the kernel is entered.
+    pub entry: Entry,
+    /// The block devices, in order: the first is the guest's `/dev/vda`.
+    pub disks: Vec<Disk>,
+    /// Whether there is a vsock device.
+    pub vsock: Option<Vsock>,
+    /// True to pass the kernel's own messages out of the debug console (slow; off in production).
+    pub console: bool,
+    /// Added to the end of the kernel's command line.
+    pub extra_command_line: String,
+    /// True to measure the process's memory at every doorbell (a walk through its page tables; for benchmarks).
+    pub measure_memory: bool,
+}
+
+/// The two ways into a kernel (vmm spec 1.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Entry {
+    /// The 64-bit Linux entry: long mode is set up outside. Nothing runs unpaged, which emulating
+    /// hosts are slow at.
+    Linux64,
+    /// The Xen PVH entry: 32-bit protected mode, the kernel builds its own page tables.
+    Pvh,
+}
+
+/// One block device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// True when writes are refused.
+    pub read_only: bool,
+}
+
+/// The vsock device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vsock {
+    /// The guest's own address.
+    pub guest_cid: u64,
+    /// Ports of the host that the guest may connect to; a connection to another is reset.
+    pub accept_ports: Vec<u32>,
+}
+
+/// A role among the descriptors that accompany a [`Config`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Descriptor {
+    /// The flat kernel image ([`crate::kernel`]), readable.
+    Kernel,
+    /// The initramfs, readable.
+    Initramfs,
+    /// Disk of that index, readable, and writable unless read-only.
+    Disk(usize),
+    /// Where the debug console's bytes go, writable; present when [`Config::console`] is set.
+    Console,
+}
+
+/// Why a configuration is not one. The caller's fault.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// Memory outside the limits.
+    #[error("memory of {0} MiB is not between {MIN_MEMORY_MIB} and {MAX_MEMORY_MIB} MiB")]
+    Memory(u32),
+    /// No vCPU, or too many.
+    #[error("{0} vCPUs: from 1 to {MAX_VCPUS} are possible")]
+    Vcpus(u8),
+    /// Too many block devices.
+    #[error("{0} disks: at most {MAX_DISKS} are possible")]
+    Disks(usize),
+    /// The addition to the command line is too long, or holds a byte that has no place in it.
+    #[error(
+        "the extra kernel command line must be at most {MAX_EXTRA_COMMAND_LINE_BYTES} printable ASCII characters"
+    )]
+    CommandLine,
+    /// The descriptors do not match the configuration.
+    #[error("{given} file descriptors came with a configuration that needs {needed}")]
+    Descriptors {
+        /// How many came.
+        given: usize,
+        /// How many it takes.
+        needed: usize,
+    },
+}
+
+impl Config {
+    /// A guest of that size with nothing attached.
+    #[must_use]
+    pub fn new(memory_mib: u32, vcpus: u8) -> Self {
+        Self {
+            memory_mib,
+            vcpus,
+            entry: Entry::Linux64,
+            disks: Vec::new(),
+            vsock: None,
+            console: false,
+            extra_command_line: String::new(),
+            measure_memory: false,
+        }
+    }
+
+    /// The roles of the descriptors that must accompany it, in order.
+    #[must_use]
+    pub fn descriptors(&self) -> Vec<Descriptor> {
+        let mut roles = vec![Descriptor::Kernel, Descriptor::Initramfs];
+        roles.extend((0..self.disks.len()).map(Descriptor::Disk));
+        if self.console {
+            roles.push(Descriptor::Console);
+        }
+        roles
+    }
+
+    /// Holds it against the limits of this module.
+    ///
+    /// # Errors
+    /// The first limit that is broken.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if !(MIN_MEMORY_MIB..=MAX_MEMORY_MIB).contains(&self.memory_mib) {
+            return Err(ConfigError::Memory(self.memory_mib));
+        }
+        if self.vcpus == 0 || self.vcpus > MAX_VCPUS {
+            return Err(ConfigError::Vcpus(self.vcpus));
+        }
+        if self.disks.len() > MAX_DISKS {
+            return Err(ConfigError::Disks(self.disks.len()));
+        }
+        let text = &self.extra_command_line;
+        if text.len() > MAX_EXTRA_COMMAND_LINE_BYTES
+            || !text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+        {
+            return Err(ConfigError::CommandLine);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_inclusive() {
+        assert_eq!(Config::new(MIN_MEMORY_MIB, 1).check(), Ok(()));
+        assert_eq!(
+            Config::new(MIN_MEMORY_MIB - 1, 1).check(),
+            Err(ConfigError::Memory(MIN_MEMORY_MIB - 1))
+        );
+        assert_eq!(Config::new(128, 0).check(), Err(ConfigError::Vcpus(0)));
+        assert_eq!(Config::new(128, MAX_VCPUS).check(), Ok(()));
+        let mut config = Config::new(128, 1);
+        config.disks = vec![Disk { read_only: true }; MAX_DISKS + 1];
+        assert_eq!(config.check(), Err(ConfigError::Disks(MAX_DISKS + 1)));
+    }
+
+    #[test]
+    fn a_command_line_is_printable() {
+        let mut config = Config::new(128, 1);
+        config.extra_command_line = "quiet\nrdinit=/bin/sh".into();
+        assert_eq!(config.check(), Err(ConfigError::CommandLine));
+    }
+
+    #[test]
+    fn descriptors_come_in_a_fixed_order() {
+        let mut config = Config::new(128, 1);
+        config.disks = vec![Disk { read_only: true }, Disk { read_only: false }];
+        config.console = true;
+        use Descriptor as D;
+        assert_eq!(
+            config.descriptors(),
+            [D::Kernel, D::Initramfs, D::Disk(0), D::Disk(1), D::Console]
+        );
+    }
+}

@@ -1,0 +1,258 @@
+//! `vmm`: one process, one microVM. See `vmm --help`.
+#![expect(
+    clippy::print_stdout,
+    reason = "a command line's answers go to standard output"
+)]
+
+use lexopt::prelude::{Long, Value};
+use std::{
+    fs::File,
+    os::fd::{AsFd as _, OwnedFd},
+    path::PathBuf,
+    process::ExitCode,
+};
+use vmm::{
+    config::{Config, Disk, Entry, Vsock},
+    control::{self, Cause, Notice, Request},
+    jail,
+    machine::{Front, Machine},
+    probe,
+    statistics::{Statistics, Stopwatch},
+    supervisor::SUPERVISED,
+};
+
+const HELP: &str = "\
+One process, one microVM.
+
+Usage:
+  vmm run --kernel FILE --initramfs FILE [options]   boot a machine from a terminal
+  vmm probe                                          find out whether this host runs guests
+  vmm supervised                                     take orders from standard input (crn uses this)
+
+Options of run:
+  --kernel FILE              flat kernel image (`cargo xtask images` makes it)
+  --initramfs FILE           initramfs that holds /init
+  --disk FILE                a read-only block device; may be repeated
+  --disk-rw FILE             a writable block device; may be repeated
+  --memory-mib N             guest memory [default: 128]
+  --vcpus N                  virtual processors [default: 1]
+  --pvh                      enter the kernel by PVH instead of its 64-bit entry
+  --vsock-dir DIR            sockets of the guest's ports: DIR/connect takes `CONNECT port`,
+                             DIR/port_N gets connections that the guest makes to port N
+  --accept-port N            a port that the guest may connect to; may be repeated
+  --console                  print the kernel's log
+  --cmdline TEXT             added to the kernel's command line
+  --exit-on-progress BYTE    end at this byte of progress (a character)
+  --quiet                    print no progress, doorbells and statistics
+  --measure-memory           measure the process's memory at doorbells
+  -h, --help                 this text
+  -V, --version              the version
+
+Exit status of run: the guest's own, 125 when the machine could not be built, 126 when the guest reset.";
+
+/// Exit statuses besides the guest's own.
+const STATUS_FAILED: u8 = 125;
+const STATUS_RESET: u8 = 126;
+const STATUS_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let stopwatch = Stopwatch::of_process();
+    let mut arguments = lexopt::Parser::from_env();
+    match arguments.next() {
+        Ok(Some(Value(word))) if word == SUPERVISED => supervised(stopwatch),
+        Ok(Some(Value(word))) if word == "probe" => report_probe(),
+        Ok(Some(Value(word))) if word == "run" => match parse_run(&mut arguments) {
+            Ok(run) => standalone(run, stopwatch),
+            Err(error) => usage(&error.to_string()),
+        },
+        Ok(Some(Long("help") | lexopt::Arg::Short('h'))) => {
+            println!("{HELP}");
+            ExitCode::SUCCESS
+        }
+        Ok(Some(Long("version") | lexopt::Arg::Short('V'))) => {
+            println!("vmm {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+        Ok(Some(argument)) => usage(&argument.unexpected().to_string()),
+        Ok(None) => usage("what to do?"),
+        Err(error) => usage(&error.to_string()),
+    }
+}
+
+fn usage(error: &str) -> ExitCode {
+    eprintln!("vmm: {error}\n\n{HELP}");
+    ExitCode::from(STATUS_USAGE)
+}
+
+fn report_probe() -> ExitCode {
+    let verdict = probe::probe();
+    println!("{verdict}");
+    if let Some(advice) = verdict.advice() {
+        println!("{advice}");
+    }
+    if verdict.is_usable() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// A machine for a supervisor, whose socket is standard input.
+fn supervised(stopwatch: Stopwatch) -> ExitCode {
+    let socket = match std::io::stdin().as_fd().try_clone_to_owned() {
+        Ok(socket) => socket,
+        Err(error) => return failed(&format!("no control socket on standard input: {error}")),
+    };
+    if let Err(error) = jail::limit_process() {
+        return refuse(&socket, error);
+    }
+    let (config, descriptors) = match control::receive::<Request>(&socket) {
+        Ok((Request::Start(config), descriptors)) => (config, descriptors),
+        // A shell that was made in advance and is not needed.
+        Ok((Request::Stop, _)) | Err(control::ControlError::Closed) => return ExitCode::SUCCESS,
+        Ok((Request::Connect { .. }, _)) => {
+            return refuse(&socket, "a connection before the machine".into());
+        }
+        Err(error) => return refuse(&socket, error.to_string()),
+    };
+    let front = Front::Supervised(socket);
+    match Machine::build(&config, descriptors, &front, stopwatch) {
+        Ok(machine) => exit_code(&machine.run(&front)),
+        Err(error) => {
+            let Front::Supervised(socket) = front else {
+                return ExitCode::from(STATUS_FAILED);
+            };
+            refuse(&socket, error.to_string())
+        }
+    }
+}
+
+/// Tells the supervisor why there is no machine.
+fn refuse(socket: &OwnedFd, reason: String) -> ExitCode {
+    let notice = Notice::Ended {
+        cause: Cause::Failed(reason.clone()),
+        statistics: Statistics::default(),
+    };
+    // A supervisor that is gone reads the log.
+    let _ = control::send(socket, &notice, &[]);
+    failed(&reason)
+}
+
+fn failed(reason: &str) -> ExitCode {
+    eprintln!("vmm: {reason}");
+    ExitCode::from(STATUS_FAILED)
+}
+
+fn exit_code(cause: &Cause) -> ExitCode {
+    match cause {
+        Cause::Exit(status) => ExitCode::from(*status),
+        Cause::Stopped => ExitCode::SUCCESS,
+        Cause::Reset => {
+            eprintln!("vmm: the guest reset (a kernel panic, most likely: --console shows it)");
+            ExitCode::from(STATUS_RESET)
+        }
+        Cause::Failed(reason) => failed(reason),
+    }
+}
+
+/// The options of `run`.
+struct Run {
+    config: Config,
+    kernel: PathBuf,
+    initramfs: PathBuf,
+    disks: Vec<(PathBuf, bool)>,
+    vsock_folder: Option<PathBuf>,
+    exit_on_progress: Option<u8>,
+    verbose: bool,
+}
+
+fn parse_run(arguments: &mut lexopt::Parser) -> Result<Run, lexopt::Error> {
+    use lexopt::ValueExt as _;
+    let mut config = Config::new(128, 1);
+    let (mut kernel, mut initramfs, mut vsock_folder) = (None, None, None);
+    let (mut disks, mut accept_ports) = (Vec::new(), Vec::new());
+    let (mut exit_on_progress, mut verbose) = (None, true);
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Long("kernel") => kernel = Some(PathBuf::from(arguments.value()?)),
+            Long("initramfs") => initramfs = Some(PathBuf::from(arguments.value()?)),
+            Long("disk") => disks.push((PathBuf::from(arguments.value()?), true)),
+            Long("disk-rw") => disks.push((PathBuf::from(arguments.value()?), false)),
+            Long("memory-mib") => config.memory_mib = arguments.value()?.parse()?,
+            Long("vcpus") => config.vcpus = arguments.value()?.parse()?,
+            Long("pvh") => config.entry = Entry::Pvh,
+            Long("vsock-dir") => vsock_folder = Some(PathBuf::from(arguments.value()?)),
+            Long("accept-port") => accept_ports.push(arguments.value()?.parse()?),
+            Long("console") => config.console = true,
+            Long("cmdline") => config.extra_command_line = arguments.value()?.string()?,
+            Long("exit-on-progress") => {
+                exit_on_progress = arguments.value()?.string()?.bytes().next();
+            }
+            Long("quiet") => verbose = false,
+            Long("measure-memory") => config.measure_memory = true,
+            other => return Err(other.unexpected()),
+        }
+    }
+    config.disks = disks
+        .iter()
+        .map(|(_, read_only)| Disk {
+            read_only: *read_only,
+        })
+        .collect();
+    if vsock_folder.is_some() {
+        config.vsock = Some(Vsock {
+            guest_cid: guest_protocol::GUEST_CID,
+            accept_ports,
+        });
+    }
+    Ok(Run {
+        config,
+        kernel: kernel.ok_or("--kernel is missing")?,
+        initramfs: initramfs.ok_or("--initramfs is missing")?,
+        disks,
+        vsock_folder,
+        exit_on_progress,
+        verbose,
+    })
+}
+
+/// A machine for a person at a terminal.
+fn standalone(run: Run, stopwatch: Stopwatch) -> ExitCode {
+    match open_and_run(&run, stopwatch) {
+        Ok(cause) => exit_code(&cause),
+        Err(error) => failed(&error),
+    }
+}
+
+fn open_and_run(run: &Run, stopwatch: Stopwatch) -> Result<Cause, String> {
+    let open = |path: &PathBuf, read_only: bool| -> Result<OwnedFd, String> {
+        let file = File::options().read(true).write(!read_only).open(path);
+        file.map(Into::into)
+            .map_err(|error| format!("cannot open {}: {error}", path.display()))
+    };
+    let mut descriptors = vec![open(&run.kernel, true)?, open(&run.initramfs, true)?];
+    for (path, read_only) in &run.disks {
+        descriptors.push(open(path, *read_only)?);
+    }
+    if run.config.console {
+        descriptors.push(
+            std::io::stdout()
+                .as_fd()
+                .try_clone_to_owned()
+                .map_err(|error| error.to_string())?,
+        );
+    }
+    jail::limit_process()?;
+    let mut terminal = vmm::machine::Terminal::default();
+    terminal.exit_on_progress = run.exit_on_progress;
+    terminal.verbose = run.verbose;
+    if let Some(folder) = &run.vsock_folder {
+        terminal
+            .listen(folder)
+            .map_err(|error| format!("cannot listen in {}: {error}", folder.display()))?;
+    }
+    let front = Front::Standalone(terminal);
+    let machine = Machine::build(&run.config, descriptors, &front, stopwatch)
+        .map_err(|error| error.to_string())?;
+    Ok(machine.run(&front))
+}

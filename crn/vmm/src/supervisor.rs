@@ -1,0 +1,111 @@
+//! The other side of the control socket: how a compute node starts, talks to and ends a machine.
+
+use crate::{
+    config::Config,
+    control::{self, ControlError, Notice, Request},
+};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use std::{
+    io,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+};
+
+/// The word on the command line that makes the program take its orders from standard input.
+pub const SUPERVISED: &str = "supervised";
+
+/// A connection to one machine monitor. Clones share it.
+///
+/// When the last clone is dropped, or its process dies by any means, the machine ends.
+#[derive(Debug, Clone)]
+pub struct Link {
+    socket: Arc<OwnedFd>,
+}
+
+/// Starts a monitor that waits for [`Link::start`]. Its log goes to `log`.
+///
+/// # Errors
+/// The program does not start.
+pub fn spawn(program: &Path, log: Stdio) -> io::Result<(Link, Child)> {
+    let (ours, theirs) = socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    let child = Command::new(program)
+        .arg(SUPERVISED)
+        // What runs beside a guest knows nothing of its surroundings.
+        .env_clear()
+        .stdin(Stdio::from(theirs))
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()?;
+    Ok((
+        Link {
+            socket: Arc::new(ours),
+        },
+        child,
+    ))
+}
+
+impl Link {
+    /// Builds and runs the machine; `descriptors` are those of [`Config::descriptors`].
+    ///
+    /// # Errors
+    /// The monitor is gone, or the socket is non-blocking and full.
+    pub fn start(
+        &self,
+        config: &Config,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(), ControlError> {
+        control::send(&self.socket, &Request::Start(config.clone()), descriptors)
+    }
+
+    /// Asks for a stream to a port of the guest. It ends at once when the guest refuses.
+    ///
+    /// # Errors
+    /// The monitor is gone, or the socket is non-blocking and full (`WouldBlock`: wait until it is writable).
+    pub fn connect(&self, port: u32) -> Result<UnixStream, ControlError> {
+        let (ours, theirs) = UnixStream::pair()?;
+        control::send(&self.socket, &Request::Connect { port }, &[theirs.as_fd()])?;
+        Ok(ours)
+    }
+
+    /// Ends the machine without asking the guest.
+    ///
+    /// # Errors
+    /// The monitor is gone.
+    pub fn stop(&self) -> Result<(), ControlError> {
+        control::send(&self.socket, &Request::Stop, &[])
+    }
+
+    /// The next notice, and the stream that comes with [`Notice::Accepted`].
+    ///
+    /// # Errors
+    /// [`ControlError::Closed`] once the monitor is gone; `WouldBlock` on a non-blocking socket without notice.
+    pub fn notice(&self) -> Result<(Notice, Option<UnixStream>), ControlError> {
+        let (notice, descriptors) = control::receive(&self.socket)?;
+        Ok((notice, descriptors.into_iter().next().map(UnixStream::from)))
+    }
+
+    /// Makes the socket (non-)blocking, for callers that wait in a loop of their own.
+    ///
+    /// # Errors
+    /// The host refuses.
+    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        rustix::io::ioctl_fionbio(&self.socket, nonblocking)?;
+        Ok(())
+    }
+}
+
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
