@@ -1,0 +1,371 @@
+//! Typed settings: one TOML file, then flags, then `BETH_*` variables, each over the one before.
+//!
+//! A key of the file that does not exist is an error. Variables share their prefix with the other
+//! programs of the project, so only those that name a setting of this one are read:
+//! `BETH_LISTEN` is `listen`, `BETH_PROGRAMS__IDLE_SECONDS` is `idle_seconds` in `[programs]`.
+
+use crate::cli::Arguments;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::HashMap,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// All settings. Every one has a default; see `crn/README.md` for the operator's view.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where everything is kept that outlives a process; one node per folder.
+    pub data_dir: PathBuf,
+    /// Address and port of the HTTP interface.
+    pub listen: SocketAddr,
+    /// Base URL of the core channel node, without a slash at the end.
+    pub ccn: String,
+    /// The machine monitor; by default `vmm` beside this program.
+    pub vmm: Option<PathBuf>,
+    /// Folder of the guest `kernel` and `initramfs`; by default `images` beside this program, else
+    /// `/usr/lib/beth/images`.
+    pub images: Option<PathBuf>,
+    /// Name under which the node is reached; programs answer at `<label>.<domain_name>` too.
+    pub domain_name: String,
+    /// Version of the production line in the `Server` header: scoring gives 0 to one it does not know.
+    pub version: String,
+    /// Hash under which the node is registered in the network.
+    pub node_hash: Option<String>,
+    /// The HTTP interface.
+    pub http: Http,
+    /// The machines that programs run in.
+    pub programs: Programs,
+    /// Files of the network: code, runtimes, data, volumes.
+    pub files: Files,
+    /// What programs print.
+    pub logs: Logs,
+}
+
+/// The HTTP interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// Open connections; more wait in the kernel's backlog.
+    pub max_connections: usize,
+    /// Longest request body, MiB; a longer one is answered 413.
+    pub max_body_mib: u64,
+    /// How long a client may send or take nothing before it is given up, seconds.
+    pub client_idle_seconds: u64,
+    /// How long a started response or a WebSocket may carry nothing before it is cut, seconds.
+    pub stream_idle_seconds: u64,
+}
+
+/// The machines that programs run in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Programs {
+    /// How long a program stays up without a call, seconds.
+    pub idle_seconds: u64,
+    /// Memory for all machines together, MiB; 0 means what the host has less 2,048 (at least half of it).
+    pub memory_mib: u64,
+    /// Virtual processors for all machines together; 0 means four times the host's.
+    pub vcpus: u32,
+    /// Machines that boot at once; more wait their turn.
+    pub concurrent_boots: usize,
+    /// Calls that wait for one program to start; more are answered 503.
+    pub max_waiting_calls: usize,
+    /// Calls that one machine serves at once; more are answered 503.
+    pub max_calls: usize,
+    /// From spawn to a guest that can be configured, seconds.
+    pub boot_seconds: u64,
+    /// From configuration to a program that listens, seconds.
+    pub start_seconds: u64,
+    /// How long a call waits for a binary that runs but does not listen before it gets the loading
+    /// page, seconds.
+    pub loading_seconds: u64,
+    /// How long a program may take to end when asked, seconds.
+    pub stop_seconds: u64,
+    /// How long calls may take to end when the node stops, seconds.
+    pub drain_seconds: u64,
+    /// Whether the traceback of a program that does not start is shown to its callers.
+    pub show_tracebacks: bool,
+}
+
+/// Files of the network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Files {
+    /// Disk space for files, MiB; the least recently used go first, those in use stay.
+    pub limit_mib: u64,
+    /// How long a download may deliver nothing before it is taken up anew, seconds.
+    pub stall_seconds: u64,
+    /// How long the newest version of a file is believed to be the newest, seconds.
+    pub latest_seconds: u64,
+    /// How long the core channel node has to answer a question, all attempts together, seconds.
+    pub answer_seconds: u64,
+}
+
+/// What programs print.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Logs {
+    /// Length of one program's log, KiB; one older file of that length is kept beside it.
+    pub max_kib: u64,
+    /// Programs whose logs are kept; the oldest go first.
+    pub max_programs: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("/var/lib/beth/crn"),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 4020)),
+            ccn: "https://official.aleph.cloud".to_owned(),
+            vmm: None,
+            images: None,
+            domain_name: "localhost".to_owned(),
+            version: "1.13.0".to_owned(),
+            node_hash: None,
+            http: Http::default(),
+            programs: Programs::default(),
+            files: Files::default(),
+            logs: Logs::default(),
+        }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { max_connections: 4096, max_body_mib: 1024, client_idle_seconds: 300, stream_idle_seconds: 300 }
+    }
+}
+
+impl Default for Programs {
+    fn default() -> Self {
+        Self {
+            idle_seconds: 3600,
+            memory_mib: 0,
+            vcpus: 0,
+            concurrent_boots: 4,
+            max_waiting_calls: 1024,
+            max_calls: 512,
+            boot_seconds: 30,
+            start_seconds: 120,
+            loading_seconds: 5,
+            stop_seconds: 10,
+            drain_seconds: 30,
+            show_tracebacks: true,
+        }
+    }
+}
+
+impl Default for Files {
+    fn default() -> Self {
+        Self { limit_mib: 64 * 1024, stall_seconds: 60, latest_seconds: 10, answer_seconds: 20 }
+    }
+}
+
+impl Default for Logs {
+    fn default() -> Self {
+        Self { max_kib: 4096, max_programs: 2048 }
+    }
+}
+
+/// Why there is no configuration. The operator's to correct; nothing was started.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A source does not parse, or has a key or a type that does not exist.
+    #[error("the configuration is not valid: {0}")]
+    Invalid(#[from] config::ConfigError),
+    /// A `--set` without an equals sign.
+    #[error("--set takes KEY=VALUE, for example programs.idle_seconds=600, not {0:?}")]
+    Assignment(String),
+    /// A number that must be positive is zero.
+    #[error("{0} must be at least 1")]
+    Zero(&'static str),
+    /// The URL of the core channel node is none.
+    #[error("ccn must be an http or https URL, not {0:?}")]
+    Url(String),
+    /// The version cannot be put into a header.
+    #[error("version must be printable ASCII, not {0:?}")]
+    Version(String),
+}
+
+impl Config {
+    /// Reads the file that the arguments name, the arguments and the variables.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, in a sentence that names it.
+    pub fn load(
+        arguments: &Arguments,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let mut sources = config::Config::builder();
+        if let Some(path) = &arguments.config {
+            sources = sources.add_source(config::File::from(path.as_path()).format(config::FileFormat::Toml));
+        }
+        let variables = config::Environment::with_prefix("BETH")
+            .prefix_separator("_")
+            .separator("__")
+            .try_parsing(true)
+            .source(Some(ours(variables)));
+        let sources = sources.add_source(flags(arguments)?).add_source(variables);
+        let mut config: Self = sources.build()?.try_deserialize()?;
+        config.ccn.truncate(config.ccn.trim_end_matches('/').len());
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Holds the values against their limits.
+    fn check(&self) -> Result<(), ConfigError> {
+        let scheme = reqwest::Url::parse(&self.ccn).ok().map(|url| url.scheme().to_owned());
+        if !matches!(scheme.as_deref(), Some("http" | "https")) {
+            return Err(ConfigError::Url(self.ccn.clone()));
+        }
+        if self.version.is_empty() || !self.version.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(ConfigError::Version(self.version.clone()));
+        }
+        for (name, value) in [
+            ("http.max_connections", self.http.max_connections as u64),
+            ("http.max_body_mib", self.http.max_body_mib),
+            ("http.client_idle_seconds", self.http.client_idle_seconds),
+            ("http.stream_idle_seconds", self.http.stream_idle_seconds),
+            ("programs.concurrent_boots", self.programs.concurrent_boots as u64),
+            ("programs.max_waiting_calls", self.programs.max_waiting_calls as u64),
+            ("programs.max_calls", self.programs.max_calls as u64),
+            ("programs.boot_seconds", self.programs.boot_seconds),
+            ("programs.start_seconds", self.programs.start_seconds),
+            ("files.limit_mib", self.files.limit_mib),
+            ("files.stall_seconds", self.files.stall_seconds),
+            ("files.answer_seconds", self.files.answer_seconds),
+            ("logs.max_kib", self.logs.max_kib),
+            ("logs.max_programs", self.logs.max_programs as u64),
+        ] {
+            if value == 0 {
+                return Err(ConfigError::Zero(name));
+            }
+        }
+        Ok(())
+    }
+
+    /// The effective settings as a file that [`Config::load`] reads.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        toml::to_string_pretty(self).expect("strings, numbers and tables have a TOML form")
+    }
+}
+
+/// The flags as a source of settings.
+fn flags(arguments: &Arguments) -> Result<config::Config, ConfigError> {
+    let path = |path: &Option<PathBuf>| path.as_deref().map(Path::to_string_lossy).map(String::from);
+    let mut flags = config::Config::builder()
+        .set_override_option("data_dir", path(&arguments.data_dir))?
+        .set_override_option("listen", arguments.listen.map(|address| address.to_string()))?
+        .set_override_option("ccn", arguments.ccn.clone())?
+        .set_override_option("vmm", path(&arguments.vmm))?
+        .set_override_option("images", path(&arguments.images))?
+        .set_override_option("domain_name", arguments.domain_name.clone())?;
+    for assignment in &arguments.set {
+        let (key, value) = assignment.split_once('=').ok_or_else(|| ConfigError::Assignment(assignment.clone()))?;
+        flags = flags.set_override(key.trim(), value.trim())?;
+    }
+    Ok(flags.build()?)
+}
+
+/// The variables that name a setting.
+fn ours(variables: impl IntoIterator<Item = (String, String)>) -> HashMap<String, String> {
+    let known = toml::Table::try_from(Config {
+        // Optional settings have to be there to be known.
+        vmm: Some(PathBuf::new()),
+        images: Some(PathBuf::new()),
+        node_hash: Some(String::new()),
+        ..Config::default()
+    })
+    .expect("settings have a TOML form");
+    variables
+        .into_iter()
+        .filter(|(name, _)| {
+            let Some(name) = name.strip_prefix("BETH_") else { return false };
+            let name = name.to_ascii_lowercase();
+            match name.split_once("__") {
+                None => known.get(&name).is_some_and(|value| !value.is_table()),
+                // A misspelt key of a table of ours is an error, as it is in the file.
+                Some((table, _)) => known.get(table).is_some_and(toml::Value::is_table),
+            }
+        })
+        .collect()
+}
+
+/// A number of seconds as a duration.
+#[must_use]
+pub const fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+    use std::io::Write as _;
+
+    fn load(file: &str, flags: &[&str], variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let mut saved = tempfile::NamedTempFile::with_suffix(".toml").expect("a file");
+        saved.write_all(file.as_bytes()).expect("a write");
+        let path = saved.path().to_string_lossy().into_owned();
+        let arguments = ["crn", "--config", &path].into_iter().chain(flags.iter().copied());
+        let arguments = Arguments::try_parse_from(arguments).expect("flags that parse");
+        Config::load(&arguments, variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
+    }
+
+    fn refused(file: &str, flags: &[&str], variables: &[(&str, &str)]) -> String {
+        load(file, flags, variables).expect_err("a refusal").to_string()
+    }
+
+    #[test]
+    fn nothing_said_means_the_defaults() {
+        assert_eq!(load("", &[], &[]).expect("defaults"), Config::default());
+    }
+
+    #[test]
+    fn variables_go_over_flags_and_flags_over_the_file() {
+        let file = "ccn = 'http://file:1/'\ndomain_name = 'file'\n[programs]\nidle_seconds = 1\nmax_calls = 7";
+        let flags = ["--ccn", "http://flag:1", "--domain-name", "flag", "--set", "programs.idle_seconds=2"];
+        let config = load(file, &flags, &[("BETH_CCN", "http://variable:1"), ("BETH_HTTP__MAX_BODY_MIB", "3")]);
+        let config = config.expect("a configuration");
+        assert_eq!(config.ccn, "http://variable:1");
+        assert_eq!(config.domain_name, "flag");
+        assert_eq!((config.programs.idle_seconds, config.programs.max_calls), (2, 7));
+        assert_eq!(config.http.max_body_mib, 3);
+    }
+
+    #[test]
+    fn a_url_loses_the_slash_at_its_end() {
+        assert_eq!(load("ccn = 'http://node:1/'", &[], &[]).expect("a configuration").ccn, "http://node:1");
+    }
+
+    #[test]
+    fn unknown_keys_are_named() {
+        assert!(refused("lissten = '127.0.0.1:1'", &[], &[]).contains("lissten"));
+        assert!(refused("[programs]\nidle = 1", &[], &[]).contains("idle"));
+        assert!(refused("", &["--set", "files.limit=1"], &[]).contains("limit"));
+        assert!(refused("", &[], &[("BETH_PROGRAMS__IDLE", "1")]).contains("idle"));
+    }
+
+    #[test]
+    fn variables_of_other_programs_are_not_ours() {
+        let others = [("BETH_CACHE", "/tmp/x"), ("BETH_REQUIRE_KVM", "1"), ("PATH", "/bin"), ("BETH_HTTP", "no")];
+        assert_eq!(load("", &[], &others).expect("defaults"), Config::default());
+    }
+
+    #[test]
+    fn values_have_limits() {
+        assert_eq!(refused("[http]\nmax_connections = 0", &[], &[]), "http.max_connections must be at least 1");
+        assert!(refused("ccn = 'ftp://node'", &[], &[]).contains("ftp://node"));
+        assert!(refused("version = 'a b'", &[], &[]).contains("a b"));
+        assert!(refused("", &["--set", "programs.idle_seconds"], &[]).contains("KEY=VALUE"));
+    }
+
+    #[test]
+    fn what_is_printed_reads_back() {
+        let config = load("node_hash = 'abc'\n[logs]\nmax_kib = 9", &[], &[]).expect("a configuration");
+        assert_eq!(load(&config.to_toml(), &[], &[]).expect("a configuration"), config);
+    }
+}
