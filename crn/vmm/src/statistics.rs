@@ -3,10 +3,13 @@
 use serde::{Deserialize, Serialize};
 use std::{
     fs::File,
-    io::{Read as _, Seek as _},
+    os::unix::fs::FileExt as _,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::{Duration, Instant},
 };
+
+/// Most that is read of a proc file, bytes.
+const MAX_PROC_BYTES: usize = 1 << 20;
 
 /// Counts and stamps of one machine, as of its end.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,17 +156,17 @@ pub fn resident_kib(status: &File, smaps: &File, guest: &[(usize, usize)]) -> (u
     (most, overhead_kib(&read_again(smaps), guest))
 }
 
-fn read_again(mut file: &File) -> String {
-    let mut text = String::new();
-    // An unreadable file measures nothing.
-    if file
-        .rewind()
-        .and_then(|()| file.read_to_string(&mut text))
-        .is_err()
-    {
-        text.clear();
+fn read_again(file: &File) -> String {
+    let mut bytes = Vec::new();
+    let mut chunk = [0; 4096];
+    // Plain reads: the library's own asks for the file's size first, one more system call to allow.
+    while bytes.len() < MAX_PROC_BYTES {
+        match file.read_at(&mut chunk, bytes.len() as u64) {
+            Ok(0) | Err(_) => break,
+            Ok(read) => bytes.extend_from_slice(&chunk[..read]),
+        }
     }
-    text
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Sums `Rss:` over the mappings of an smaps text that lie outside the given address ranges.

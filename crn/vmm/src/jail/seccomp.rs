@@ -104,10 +104,16 @@ const DEVICES: &[Allowed] = &[
         FIONBIO,
         "a connection is made non-blocking",
     ),
-    any(libc::SYS_lseek, "statistics: a proc file is read again"),
-    any(libc::SYS_pread64, "a disk is read"),
+    any(
+        libc::SYS_ppoll,
+        "standalone: the first line of a connection is awaited",
+    ),
+    any(
+        libc::SYS_pread64,
+        "a disk is read, a proc file for statistics",
+    ),
     any(libc::SYS_pwrite64, "a disk is written"),
-    any(libc::SYS_read, "event descriptors, statistics"),
+    any(libc::SYS_read, "event descriptors"),
     any(libc::SYS_recvfrom, "data of a connection"),
     any(
         libc::SYS_recvmsg,

@@ -4,13 +4,13 @@
 use super::{HEADER_BYTES, Header, KernelError, PAGE_BYTES};
 use object::{
     Object as _,
-    elf::{FileHeader64, PT_LOAD, PT_NOTE},
+    elf::{FileHeader64, NoteType, PT_LOAD, PT_NOTE},
     endian::LittleEndian,
     read::elf::{ElfFile64, FileHeader as _, ProgramHeader as _},
 };
 
 /// The note that holds the PVH entry point: type 18 of vendor `Xen` (vmm spec 1.1).
-const XEN_ELFNOTE_PHYS32_ENTRY: u32 = 18;
+const XEN_ELFNOTE_PHYS32_ENTRY: NoteType = NoteType(18);
 
 /// Why an ELF file cannot be flattened.
 #[derive(Debug, thiserror::Error)]

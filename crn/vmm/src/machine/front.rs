@@ -4,7 +4,7 @@ use crate::{
     control::{self, ControlError, Notice, Request},
     devices::vsock::muxer::MAX_CONNECTIONS,
 };
-use rustix::event::epoll;
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use std::{
     io::{self, Read as _, Write as _},
     os::{
@@ -146,9 +146,12 @@ impl Acceptor {
 
 /// Reads `CONNECT port\n` and answers it. The peer is a local tool: it gets half a second.
 fn read_connect_line(mut stream: &UnixStream) -> io::Result<u32> {
-    stream.set_read_timeout(Some(CONNECT_LINE_LIMIT))?;
+    let limit = Timespec::try_from(CONNECT_LINE_LIMIT).map_err(io::Error::other)?;
     let mut line = Vec::with_capacity(MAX_CONNECT_LINE_BYTES);
     while line.last() != Some(&b'\n') && line.len() < MAX_CONNECT_LINE_BYTES {
+        if poll(&mut [PollFd::new(stream, PollFlags::IN)], Some(&limit))? == 0 {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
         // One byte at a time: what follows the line belongs to the guest.
         let mut byte = [0];
         stream.read_exact(&mut byte)?;
@@ -159,7 +162,6 @@ fn read_connect_line(mut stream: &UnixStream) -> io::Result<u32> {
         .and_then(|line| line.strip_prefix("CONNECT ")?.trim_end().parse().ok())
         .ok_or(io::ErrorKind::InvalidData)?;
     writeln!(stream, "OK {port}")?;
-    stream.set_read_timeout(None)?;
     Ok(port)
 }
 
