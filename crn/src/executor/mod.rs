@@ -1,0 +1,4 @@
+//! Starts machines for calls.
+
+pub mod admit;
+pub mod state;

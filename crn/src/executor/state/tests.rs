@@ -1,0 +1,505 @@
+//! Stories first, then a world that does whatever can happen, in any order.
+
+use super::*;
+use proptest::prelude::*;
+use std::collections::{BTreeSet, HashSet};
+
+type TestState = State<&'static str>;
+type TestEvent = Event<&'static str>;
+type TestEffect = Effect<&'static str>;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn limits() -> Limits {
+    Limits {
+        capacity: Need { memory_mib: 400, vcpus: 10 },
+        concurrent_boots: 2,
+        max_waiting_calls: 200,
+        max_calls: 150,
+        idle: 60 * SECOND,
+        loading: 5 * SECOND,
+        patience: 10 * SECOND,
+        drain: 30 * SECOND,
+    }
+}
+
+fn program(number: u8) -> ItemHash {
+    format!("{number:02x}").repeat(32).parse().expect("an item hash")
+}
+
+const SMALL: Traits = Traits { need: Need { memory_mib: 100, vcpus: 1 }, listens_late: false };
+
+/// A state with a clock of its own.
+struct Story {
+    state: TestState,
+    now: Instant,
+    calls: u64,
+}
+
+impl Story {
+    fn new() -> Self {
+        Self::with(limits())
+    }
+
+    fn with(limits: Limits) -> Self {
+        Self { state: State::new(limits), now: Instant::now(), calls: 0 }
+    }
+
+    fn happens(&mut self, event: TestEvent) -> Vec<TestEffect> {
+        self.state.handle(event, self.now)
+    }
+
+    fn call(&mut self, number: u8) -> (WaiterId, Vec<TestEffect>) {
+        self.calls += 1;
+        let waiter = WaiterId(self.calls);
+        (waiter, self.happens(Event::Call { waiter, item_hash: program(number) }))
+    }
+
+    fn passes(&mut self, time: Duration) -> Vec<TestEffect> {
+        self.now += time;
+        self.happens(Event::Tick)
+    }
+
+    /// Calls a program and takes its start up to the boot.
+    fn boot(&mut self, number: u8, traits: Traits) -> (WaiterId, StartId, MachineId) {
+        let (waiter, effects) = self.call(number);
+        let [Effect::Resolve { start, .. }] = effects[..] else { panic!("{effects:?}") };
+        assert_eq!(self.happens(Event::Resolved { start, outcome: Ok(traits) }), [Effect::Prepare { start }]);
+        let effects = self.happens(Event::Prepared { start, outcome: Ok(()) });
+        let [Effect::Boot { machine, .. }] = effects[..] else { panic!("{effects:?}") };
+        (waiter, start, machine)
+    }
+
+    /// The same up to an answered call.
+    fn serve(&mut self, number: u8) -> MachineId {
+        let (waiter, start, machine) = self.boot(number, SMALL);
+        let effects = self.happens(Event::Ready { machine });
+        assert_eq!(effects, [Effect::Answer { waiter, answer: Ok(machine) }, Effect::Discard { start }]);
+        machine
+    }
+
+    fn release(&mut self, machine: MachineId) -> Vec<TestEffect> {
+        self.happens(Event::Released { machine, crashed: false })
+    }
+}
+
+#[test]
+fn a_hundred_calls_of_a_cold_program_make_one_boot() {
+    let mut story = Story::new();
+    let (first, start, machine) = story.boot(1, SMALL);
+    let mut waiters = vec![first];
+    for _ in 0..99 {
+        let (waiter, effects) = story.call(1);
+        assert_eq!(effects, []);
+        waiters.push(waiter);
+    }
+    let mut expected: Vec<_> = waiters.into_iter().map(|waiter| Effect::Answer { waiter, answer: Ok(machine) }).collect();
+    expected.push(Effect::Discard { start });
+    assert_eq!(story.happens(Event::Ready { machine }), expected);
+}
+
+#[test]
+fn a_warm_program_answers_at_once() {
+    let mut story = Story::new();
+    let machine = story.serve(1);
+    let (waiter, effects) = story.call(1);
+    assert_eq!(effects, [Effect::Answer { waiter, answer: Ok(machine) }]);
+}
+
+#[test]
+fn a_failure_goes_to_all_who_wait_and_the_next_call_starts_anew() {
+    for stage in 0..3 {
+        let mut story = Story::new();
+        let (first, effects) = story.call(1);
+        let [Effect::Resolve { start, .. }] = effects[..] else { panic!("{effects:?}") };
+        let (second, _) = story.call(1);
+        let effects = match stage {
+            0 => story.happens(Event::Resolved { start, outcome: Err("no") }),
+            1 => {
+                story.happens(Event::Resolved { start, outcome: Ok(SMALL) });
+                story.happens(Event::Prepared { start, outcome: Err("no") })
+            }
+            _ => {
+                story.happens(Event::Resolved { start, outcome: Ok(SMALL) });
+                let effects = story.happens(Event::Prepared { start, outcome: Ok(()) });
+                let [Effect::Boot { machine, .. }] = effects[..] else { panic!("{effects:?}") };
+                story.happens(Event::Failed { machine, failure: "no", suspect_files: false })
+            }
+        };
+        let refused = |waiter| Effect::Answer { waiter, answer: Err(Refusal::Start("no")) };
+        assert_eq!(effects, [refused(first), refused(second), Effect::Discard { start }]);
+        let (_, effects) = story.call(1);
+        assert!(matches!(effects[..], [Effect::Resolve { .. }]), "{effects:?}");
+    }
+}
+
+#[test]
+fn damaged_files_are_healed_once_and_the_waiters_keep_waiting() {
+    let mut story = Story::new();
+    let (waiter, start, machine) = story.boot(1, SMALL);
+    let failed = Event::Failed { machine, failure: "does not mount", suspect_files: true };
+    assert_eq!(story.happens(failed), [Effect::Heal { start }]);
+    assert_eq!(story.happens(Event::Ended { machine }), []);
+    assert_eq!(story.happens(Event::Healed { start, damaged: true }), [Effect::Prepare { start }]);
+    let effects = story.happens(Event::Prepared { start, outcome: Ok(()) });
+    let [Effect::Boot { machine, .. }] = effects[..] else { panic!("{effects:?}") };
+    let failed = Event::Failed { machine, failure: "still not", suspect_files: true };
+    let refused = Effect::Answer { waiter, answer: Err(Refusal::Start("still not")) };
+    assert_eq!(story.happens(failed), [refused, Effect::Discard { start }]);
+}
+
+#[test]
+fn files_that_are_sound_are_not_to_blame() {
+    let mut story = Story::new();
+    let (waiter, start, machine) = story.boot(1, SMALL);
+    story.happens(Event::Failed { machine, failure: "no squashfs", suspect_files: true });
+    let refused = Effect::Answer { waiter, answer: Err(Refusal::Start("no squashfs")) };
+    assert_eq!(story.happens(Event::Healed { start, damaged: false }), [refused, Effect::Discard { start }]);
+}
+
+#[test]
+fn an_idle_machine_stops_in_time_and_a_busy_one_does_not() {
+    let mut story = Story::new();
+    let machine = story.serve(1);
+    assert_eq!(story.passes(1000 * SECOND), []);
+    assert_eq!(story.release(machine), []);
+    assert_eq!(story.state.next_deadline(), Some(story.now + 60 * SECOND));
+    assert_eq!(story.passes(59 * SECOND), []);
+    assert_eq!(story.passes(SECOND), [Effect::Stop { machine }]);
+    // A call meanwhile starts a new machine, and the end of the old one does not touch it.
+    let (_, start, next) = story.boot(1, SMALL);
+    assert_eq!(story.happens(Event::Ended { machine }), []);
+    assert!(story.happens(Event::Ready { machine: next }).contains(&Effect::Discard { start }));
+}
+
+#[test]
+fn a_crash_retires_the_machine_and_spares_its_other_calls() {
+    let mut story = Story::new();
+    let machine = story.serve(1);
+    story.call(1);
+    assert_eq!(story.happens(Event::Released { machine, crashed: true }), []);
+    let (_, _, next) = story.boot(1, SMALL);
+    assert_ne!(next, machine);
+    assert_eq!(story.release(machine), [Effect::Stop { machine }]);
+}
+
+#[test]
+fn a_machine_that_ends_by_itself_leaves_nothing() {
+    let mut story = Story::new();
+    let machine = story.serve(1);
+    assert_eq!(story.happens(Event::Ended { machine }), []);
+    assert_eq!(story.release(machine), []);
+    assert_eq!(story.state.taken(), Need::default());
+    story.boot(1, SMALL);
+}
+
+#[test]
+fn idle_machines_make_room_for_a_newcomer_who_waits_for_their_end() {
+    let mut story = Story::new();
+    let machines: Vec<_> = (1..=4).map(|number| story.serve(number)).collect();
+    for machine in [machines[1], machines[0]] {
+        story.release(machine);
+    }
+    let (_, effects) = story.call(5);
+    let [Effect::Resolve { start, .. }] = effects[..] else { panic!("{effects:?}") };
+    story.happens(Event::Resolved { start, outcome: Ok(SMALL) });
+    assert_eq!(story.happens(Event::Prepared { start, outcome: Ok(()) }), [Effect::Stop { machine: machines[1] }]);
+    let effects = story.happens(Event::Ended { machine: machines[1] });
+    assert!(matches!(effects[..], [Effect::Boot { .. }]), "{effects:?}");
+}
+
+#[test]
+fn a_full_node_is_waited_for_and_then_refused() {
+    let mut story = Story::new();
+    let machines: Vec<_> = (1..=4).map(|number| story.serve(number)).collect();
+    let mut waiting = Vec::new();
+    for number in [5, 6] {
+        let (waiter, effects) = story.call(number);
+        let [Effect::Resolve { start, .. }] = effects[..] else { panic!("{effects:?}") };
+        story.happens(Event::Resolved { start, outcome: Ok(SMALL) });
+        assert_eq!(story.happens(Event::Prepared { start, outcome: Ok(()) }), []);
+        waiting.push((waiter, start));
+    }
+    // One becomes idle in time: it goes, for the first who came.
+    story.passes(9 * SECOND);
+    assert_eq!(story.release(machines[2]), [Effect::Stop { machine: machines[2] }]);
+    let effects = story.happens(Event::Ended { machine: machines[2] });
+    assert!(matches!(effects[..], [Effect::Boot { start, .. }] if start == waiting[0].1), "{effects:?}");
+    let refused = Effect::Answer { waiter: waiting[1].0, answer: Err(Refusal::Full) };
+    assert_eq!(story.passes(SECOND), [refused, Effect::Discard { start: waiting[1].1 }]);
+}
+
+#[test]
+fn what_never_fits_is_refused_before_anything_is_fetched() {
+    let mut story = Story::new();
+    let (waiter, effects) = story.call(1);
+    let [Effect::Resolve { start, .. }] = effects[..] else { panic!("{effects:?}") };
+    let giant = Traits { need: Need { memory_mib: 1_048_576, vcpus: 256 }, listens_late: false };
+    let refused = Effect::Answer { waiter, answer: Err(Refusal::TooLarge) };
+    assert_eq!(story.happens(Event::Resolved { start, outcome: Ok(giant) }), [refused, Effect::Discard { start }]);
+}
+
+#[test]
+fn boots_of_different_programs_go_side_by_side_up_to_the_bound() {
+    let mut story = Story::new();
+    let (_, _, first) = story.boot(1, SMALL);
+    story.boot(2, SMALL);
+    let (_, effects) = story.call(3);
+    let [Effect::Resolve { start, .. }] = effects[..] else { panic!("{effects:?}") };
+    story.happens(Event::Resolved { start, outcome: Ok(SMALL) });
+    assert_eq!(story.happens(Event::Prepared { start, outcome: Ok(()) }), []);
+    let effects = story.happens(Event::Started { machine: first });
+    assert!(matches!(effects[..], [Effect::Boot { .. }]), "{effects:?}");
+}
+
+#[test]
+fn a_binary_that_does_not_listen_yet_gives_a_page_and_boots_on() {
+    let mut story = Story::new();
+    let (waiter, _, machine) = story.boot(1, Traits { listens_late: true, ..SMALL });
+    // The boot itself is waited for.
+    assert_eq!(story.passes(20 * SECOND), []);
+    story.happens(Event::Started { machine });
+    assert_eq!(story.passes(4 * SECOND), []);
+    let (later, _) = story.call(1);
+    assert_eq!(story.passes(SECOND), [Effect::Answer { waiter, answer: Err(Refusal::Loading) }]);
+    assert_eq!(story.passes(3 * SECOND), []);
+    let effects = story.happens(Event::Ready { machine });
+    assert_eq!(effects[0], Effect::Answer { waiter: later, answer: Ok(machine) });
+}
+
+#[test]
+fn an_application_is_waited_for_however_long_it_starts() {
+    let mut story = Story::new();
+    let (_, _, machine) = story.boot(1, SMALL);
+    story.happens(Event::Started { machine });
+    assert_eq!(story.passes(1000 * SECOND), []);
+}
+
+#[test]
+fn waiters_and_calls_are_bounded() {
+    let mut story = Story::with(Limits { max_waiting_calls: 2, max_calls: 1, ..limits() });
+    let (first, start, machine) = story.boot(1, SMALL);
+    let (second, _) = story.call(1);
+    let (third, effects) = story.call(1);
+    let busy = |waiter| Effect::Answer { waiter, answer: Err(Refusal::Busy) };
+    assert_eq!(effects, [busy(third)]);
+    let served = Effect::Answer { waiter: first, answer: Ok(machine) };
+    assert_eq!(story.happens(Event::Ready { machine }), [served, busy(second), Effect::Discard { start }]);
+    let (fourth, effects) = story.call(1);
+    assert_eq!(effects, [busy(fourth)]);
+}
+
+#[test]
+fn a_boot_that_nobody_waits_for_any_more_does_not_begin() {
+    let mut story = Story::new();
+    let (waiter, effects) = story.call(1);
+    let [Effect::Resolve { start, .. }] = effects[..] else { panic!("{effects:?}") };
+    story.happens(Event::Resolved { start, outcome: Ok(SMALL) });
+    story.happens(Event::Abandoned { waiter, item_hash: program(1) });
+    assert_eq!(story.happens(Event::Prepared { start, outcome: Ok(()) }), [Effect::Discard { start }]);
+}
+
+#[test]
+fn a_drain_lets_calls_end_and_takes_no_new_ones() {
+    let mut story = Story::new();
+    let busy = story.serve(1);
+    let idle = story.serve(2);
+    story.release(idle);
+    assert_eq!(story.happens(Event::Drain), [Effect::Stop { machine: idle }]);
+    let (waiter, effects) = story.call(1);
+    assert_eq!(effects, [Effect::Answer { waiter, answer: Err(Refusal::Draining) }]);
+    assert_eq!(story.happens(Event::Ended { machine: idle }), []);
+    assert_eq!(story.release(busy), [Effect::Stop { machine: busy }]);
+    assert_eq!(story.happens(Event::Ended { machine: busy }), [Effect::Drained]);
+}
+
+#[test]
+fn a_drain_ends() {
+    let mut story = Story::new();
+    let busy = story.serve(1);
+    let (waiter, start, starting) = story.boot(2, SMALL);
+    assert_eq!(story.happens(Event::Drain), []);
+    assert_eq!(story.state.next_deadline(), Some(story.now + 30 * SECOND));
+    let refused = Effect::Answer { waiter, answer: Err(Refusal::Draining) };
+    let stops = [Effect::Stop { machine: starting }, Effect::Stop { machine: busy }];
+    assert_eq!(story.passes(30 * SECOND), [&[refused, Effect::Discard { start }][..], &stops].concat());
+    story.happens(Event::Ended { machine: starting });
+    assert_eq!(story.happens(Event::Ended { machine: busy }), [Effect::Drained]);
+}
+
+#[test]
+fn a_drain_of_an_empty_node_is_over_at_once() {
+    assert_eq!(Story::new().happens(Event::Drain), [Effect::Drained]);
+}
+
+/// Everything outside the state: what was asked for and is not answered yet.
+#[derive(Default)]
+struct World {
+    resolving: Vec<StartId>,
+    preparing: Vec<StartId>,
+    healing: Vec<StartId>,
+    /// Machines that were neither ready nor failed yet, and whether their program runs.
+    booting: Vec<(MachineId, bool)>,
+    /// Machines that may end.
+    up: Vec<MachineId>,
+    told_to_stop: HashSet<MachineId>,
+    leases: Vec<MachineId>,
+    waiting: BTreeSet<(WaiterId, u8)>,
+    hash_of: HashMap<MachineId, ItemHash>,
+    hash_of_start: HashMap<StartId, ItemHash>,
+    started: usize,
+    drained: usize,
+}
+
+impl World {
+    fn take(&mut self, effects: Vec<TestEffect>) {
+        for effect in effects {
+            match effect {
+                Effect::Resolve { start, item_hash } => {
+                    self.hash_of_start.insert(start, item_hash);
+                    self.resolving.push(start);
+                }
+                Effect::Prepare { start } => self.preparing.push(start),
+                Effect::Heal { start } => self.healing.push(start),
+                Effect::Boot { start, machine } => {
+                    let item_hash = self.hash_of_start[&start].clone();
+                    let twin = self.booting.iter().any(|(other, _)| self.hash_of[other] == item_hash && !self.told_to_stop.contains(other));
+                    assert!(!twin, "two starts of one program");
+                    self.hash_of.insert(machine, item_hash);
+                    self.booting.push((machine, false));
+                    self.started += 1;
+                }
+                Effect::Discard { .. } => {}
+                Effect::Stop { machine } => {
+                    assert!(self.told_to_stop.insert(machine), "told to stop once");
+                }
+                Effect::Answer { waiter, answer } => {
+                    let before = self.waiting.len();
+                    self.waiting.retain(|(other, _)| *other != waiter);
+                    assert_eq!(self.waiting.len() + 1, before, "{waiter:?} is answered once");
+                    if let Ok(machine) = answer {
+                        assert!(self.up.contains(&machine) && !self.told_to_stop.contains(&machine), "an answer is a machine that serves");
+                        self.leases.push(machine);
+                    }
+                }
+                Effect::Drained => self.drained += 1,
+            }
+        }
+    }
+
+    /// One of the things that can happen now, picked by two numbers.
+    fn event(&mut self, kind: u8, pick: usize, next_waiter: &mut u64) -> Option<TestEvent> {
+        fn pull<T>(from: &mut Vec<T>, pick: usize) -> Option<T> {
+            if from.is_empty() { None } else { Some(from.swap_remove(pick % from.len())) }
+        }
+        let fine = pick % 5 != 0;
+        Some(match kind {
+            0..=2 => {
+                *next_waiter += 1;
+                let number = (pick % 6) as u8;
+                self.waiting.insert((WaiterId(*next_waiter), number));
+                Event::Call { waiter: WaiterId(*next_waiter), item_hash: program(number) }
+            }
+            3 => {
+                let (waiter, number) = *self.waiting.iter().nth(pick % self.waiting.len().max(1))?;
+                self.waiting.remove(&(waiter, number));
+                Event::Abandoned { waiter, item_hash: program(number) }
+            }
+            4 => {
+                let traits = Traits { need: Need { memory_mib: [100, 150, 401][pick % 3], vcpus: 1 }, listens_late: pick % 2 == 0 };
+                Event::Resolved { start: pull(&mut self.resolving, pick)?, outcome: if fine { Ok(traits) } else { Err("no") } }
+            }
+            5 => Event::Prepared { start: pull(&mut self.preparing, pick)?, outcome: if fine { Ok(()) } else { Err("no") } },
+            6 => Event::Healed { start: pull(&mut self.healing, pick)?, damaged: fine },
+            7 => {
+                let index = pick % self.booting.len().max(1);
+                let (machine, started) = self.booting.get_mut(index)?;
+                *started = true;
+                Event::Started { machine: *machine }
+            }
+            8 | 9 => {
+                let (machine, _) = pull(&mut self.booting, pick)?;
+                self.up.push(machine);
+                if fine && !self.told_to_stop.contains(&machine) {
+                    Event::Ready { machine }
+                } else {
+                    Event::Failed { machine, failure: "no", suspect_files: pick % 2 == 0 }
+                }
+            }
+            10 | 11 => Event::Released { machine: pull(&mut self.leases, pick)?, crashed: !fine },
+            12 => Event::Ended { machine: pull(&mut self.up, pick)? },
+            _ => Event::Tick,
+        })
+    }
+}
+
+fn check_invariants(story: &Story, world: &World) -> Result<(), TestCaseError> {
+    let taken = story.state.taken();
+    prop_assert!(taken.memory_mib <= 400 && taken.vcpus <= 10, "{taken:?}");
+    prop_assert_eq!(story.state.machines.len(), world.booting.len() + world.up.len());
+    let booting = story.state.programs.values().filter(|program| matches!(program.phase, Phase::Booting(..))).count();
+    prop_assert!(booting <= 2);
+    for (id, machine) in &story.state.machines {
+        let leases = world.leases.iter().filter(|lease| *lease == id).count();
+        prop_assert_eq!(machine.calls, leases, "calls of {:?}", id);
+    }
+    // Nobody waits for nothing: every waiter is in a program that is on its way.
+    let waiting: usize = story.state.programs.values().map(|program| program.waiters.len()).sum();
+    prop_assert_eq!(waiting, world.waiting.len());
+    for program in story.state.programs.values() {
+        let under_way = match &program.phase {
+            Phase::Resolving(start) => world.resolving.contains(start),
+            Phase::Preparing(start) => world.preparing.contains(start),
+            Phase::Healing(start, _) => world.healing.contains(start),
+            Phase::Queued(..) => !story.state.queue.is_empty(),
+            Phase::Booting(_, machine) | Phase::Starting(_, machine, _) => world.booting.iter().any(|(other, _)| other == machine),
+            Phase::Ready(machine) => world.up.contains(machine) && program.waiters.is_empty(),
+        };
+        prop_assert!(under_way, "{:?}", program.phase);
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+    #[test]
+    fn whatever_happens_nobody_is_lost_and_the_bounds_hold(steps in proptest::collection::vec((0..14_u8, any::<u16>(), 0..8_u32), 0..300)) {
+        let mut story = Story::new();
+        let mut world = World::default();
+        let mut next_waiter = 0;
+        for (kind, pick, seconds) in steps {
+            story.now += seconds * SECOND;
+            if let Some(event) = world.event(kind, usize::from(pick), &mut next_waiter) {
+                let effects = story.happens(event);
+                world.take(effects);
+                check_invariants(&story, &world)?;
+            }
+        }
+        // And in the end everything ends: calls are released, machines do what they are told.
+        let effects = story.happens(Event::Drain);
+        world.take(effects);
+        for round in 0..10_000_usize {
+            story.now += SECOND;
+            let effects = story.happens(Event::Tick);
+            world.take(effects);
+            for kind in [4, 5, 6, 8, 10] {
+                if let Some(event) = world.event(kind, round, &mut next_waiter) {
+                    let effects = story.happens(event);
+                    world.take(effects);
+                }
+            }
+            if let Some(index) = world.up.iter().position(|machine| world.told_to_stop.contains(machine) || !story.state.machines.contains_key(machine) || story.state.machines[machine].stage == Stage::Stopping) {
+                let machine = world.up.swap_remove(index);
+                let effects = story.happens(Event::Ended { machine });
+                world.take(effects);
+            }
+            check_invariants(&story, &world)?;
+            if world.drained > 0 {
+                break;
+            }
+        }
+        prop_assert_eq!(world.drained, 1);
+        prop_assert!(world.waiting.is_empty());
+        prop_assert!(story.state.starts.is_empty() && story.state.queue.is_empty());
+    }
+}
