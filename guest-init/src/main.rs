@@ -1,3 +1,165 @@
-//! PID 1 of the microVMs: mounts, starts the program, splices bytes.
+//! PID 1 of the microVMs: mounts, starts the program, splices bytes. `README.md` tells the life of a guest.
+//!
+//! There is no runtime underneath `main`: the very first instruction of user space is a doorbell, because that is what a start is
+//! measured by.
+#![cfg_attr(not(test), no_main)]
 
-fn main() {}
+mod control;
+mod doorbell;
+mod identity;
+mod listen;
+mod logs;
+mod mount;
+mod program;
+mod relay;
+mod serve;
+mod unpack;
+
+use crate::{control::Control, listen::Listener, logs::Logs, program::ProgramError};
+use guest_protocol::{
+    CONTROL_PORT, Command, Configuration, Event, HTTP_PORT, LOG_PORT, VERSION, doorbell as bell,
+};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    fd::AsFd as _,
+};
+use std::io;
+
+/// Exit statuses of a guest that never came to run its program.
+const STATUS_NO_HOST: u8 = 110;
+const STATUS_NO_START: u8 = 111;
+const STATUS_FAILED: u8 = 112;
+const STATUS_PANIC: u8 = 113;
+
+/// The entry of the process; the kernel passes no arguments that matter.
+#[cfg_attr(not(test), unsafe(export_name = "main"))]
+#[cfg_attr(
+    test,
+    expect(dead_code, reason = "the test harness has a main of its own")
+)]
+extern "C" fn start(_count: libc::c_int, _arguments: *const *const libc::c_char) -> libc::c_int {
+    doorbell::open();
+    doorbell::progress(bell::PROGRESS_INIT);
+    std::panic::set_hook(Box::new(|panic| {
+        complain(&format!("init panicked: {panic}"));
+        doorbell::doorbell(bell::EXIT, STATUS_PANIC.into());
+    }));
+    // A write to a stream that the host has closed is an error to handle, not the end.
+    // SAFETY: ignoring a signal installs no handler.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    let status = match live() {
+        Ok(status) => status,
+        Err(error) => {
+            complain(&error.to_string());
+            STATUS_NO_START
+        }
+    };
+    end(status)
+}
+
+/// The guest's life; its result is the status that the host is told.
+fn live() -> io::Result<u8> {
+    mount::mount_early().map_err(io::Error::other)?;
+    let ports = Ports {
+        control: Listener::bind(CONTROL_PORT)?,
+        logs: Listener::bind(LOG_PORT)?,
+        http: Listener::bind(HTTP_PORT)?,
+    };
+    doorbell::doorbell(bell::INIT_UP, VERSION.into());
+
+    let mut control = Control::new(accept(&ports.control)?);
+    let Ok(configuration) = introduce(&mut control) else {
+        return Ok(STATUS_NO_HOST);
+    };
+    let mut logs = Logs::default();
+    let started = match become_program(&configuration, &mut logs) {
+        Ok(started) => started,
+        Err(error) => {
+            let failure = error.to_failure();
+            logs.note(&failure.error);
+            // The host may be gone by now; the doorbell tells the rest.
+            let _ = control.send(&Event::Failed(failure));
+            return Ok(STATUS_FAILED);
+        }
+    };
+    let status = serve::serve(&configuration, started, control, ports, logs)?;
+    mount::leave(&configuration.volumes);
+    Ok(status)
+}
+
+/// Where the host comes in.
+#[derive(Debug)]
+struct Ports {
+    control: Listener,
+    logs: Listener,
+    http: Listener,
+}
+
+/// Says hello and hears what to become.
+fn introduce(control: &mut Control) -> Result<Configuration, control::ControlError> {
+    control.send(&Event::Hello { version: VERSION })?;
+    match control.wait_for_command()? {
+        Command::Configure(configuration) => Ok(configuration),
+        // Ended before it began.
+        Command::Shutdown { .. } => Err(control::ControlError::Closed),
+    }
+}
+
+/// Everything from a configuration to a started program, in the order that it must have.
+fn become_program(
+    configuration: &Configuration,
+    logs: &mut Logs,
+) -> Result<program::Started, ProgramError> {
+    let mut apply = |what: &str, result: io::Result<()>| {
+        if let Err(error) = result {
+            logs.note(&format!("cannot {what}: {error}"));
+        }
+    };
+    // Before anything else draws a random number or looks at the clock.
+    apply(
+        "seed the random number generator",
+        identity::seed_generator(configuration.seed),
+    );
+    apply(
+        "set the clock",
+        identity::set_clock(configuration.wall_time_us),
+    );
+    apply(
+        "set the host name",
+        identity::set_hostname(&configuration.hostname),
+    );
+    apply("raise the loopback interface", identity::raise_loopback());
+    mount::enter_root(configuration.root)?;
+    for volume in &configuration.volumes {
+        mount::mount_volume(volume)?;
+    }
+    program::write_authorized_keys(&configuration.authorized_keys)?;
+    let folder = program::place_code(configuration)?;
+    program::start(configuration, &folder)
+}
+
+fn accept(listener: &Listener) -> io::Result<std::fs::File> {
+    loop {
+        match poll(&mut [PollFd::new(&listener.as_fd(), PollFlags::IN)], None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if let Some(stream) = listener.accept() {
+            return Ok(stream);
+        }
+    }
+}
+
+/// Puts a line where somebody may see it when there is no log stream: the kernel's own log.
+fn complain(text: &str) {
+    let _ = std::fs::write("/dev/kmsg", format!("<3>init: {text}\n"));
+}
+
+/// The last doorbell. A host that does not listen gets a machine that is off.
+fn end(status: u8) -> ! {
+    doorbell::doorbell(bell::EXIT, status.into());
+    let _ = rustix::system::reboot(rustix::system::RebootCommand::Restart);
+    loop {
+        std::thread::park();
+    }
+}

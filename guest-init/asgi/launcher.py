@@ -1,0 +1,163 @@
+"""Runs an ASGI application under uvicorn on a unix socket, and tells init how it goes.
+
+Arguments: code folder, entry point (`module.path:attribute`), socket path, report path.
+
+The report is a FIFO that init reads: `R` once the application listens, or `F`, one line that says what failed, and
+the traceback up to the end.
+"""
+
+import importlib
+import os
+import sys
+import traceback
+
+# An application's 500 is held back this far while its exception is awaited.
+HELD_BYTES = 64 * 1024
+
+
+def report(path, text):
+    with open(path, "w", encoding="utf-8", errors="backslashreplace") as pipe:
+        pipe.write(text)
+
+
+def fail(path, error, trace):
+    report(path, "F" + " ".join(str(error).split()) + "\n" + trace)
+    sys.exit(1)
+
+
+def describe(error):
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+class TracebackResponder:
+    """Answers an exception of the application with status 500 and its traceback as text.
+
+    Frameworks answer an exception with a bare 500 of their own and then raise it, so a response of status 500 is held
+    back until the application is done with the request: if it raises, the traceback is sent instead. Responses of any
+    other status, and those that are longer than what is held back, pass through as they come.
+    """
+
+    def __init__(self, application):
+        self.application = application
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] != "http":
+            await self.application(scope, receive, send)
+            return
+        held = []
+        held_bytes = 0
+        started = False
+
+        async def release():
+            nonlocal started
+            started = True
+            while held:
+                await send(held.pop(0))
+
+        async def watched_send(message):
+            nonlocal held_bytes, started
+            if started:
+                await send(message)
+            elif message["type"] == "http.response.start" and message["status"] != 500 and not held:
+                started = True
+                await send(message)
+            else:
+                held.append(message)
+                held_bytes += len(message.get("body", b""))
+                if held_bytes > HELD_BYTES:
+                    await release()
+
+        try:
+            await self.application(scope, receive, watched_send)
+        except Exception:
+            if started:
+                raise
+            trace = traceback.format_exc()
+            print(trace, file=sys.stderr, flush=True)
+            body = trace.encode("utf-8", "backslashreplace")
+            headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
+            await send({"type": "http.response.start", "status": 500, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+        except (SystemExit, KeyboardInterrupt) as stop:
+            # The program ends itself: it is not an answer, and nobody else may swallow it.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            code = getattr(stop, "code", 1)
+            os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+        else:
+            await release()
+
+
+def load(code, entrypoint):
+    for path in (f"{code}", "/opt/packages"):
+        if path in sys.path:
+            sys.path.remove(path)
+    sys.path[:0] = [code, "/opt/packages"]
+    module_name, _, attribute = entrypoint.partition(":")
+    application = importlib.import_module(module_name)
+    for part in attribute.split("."):
+        application = getattr(application, part)
+    return application
+
+
+def main():
+    code, entrypoint, socket_path, report_path = sys.argv[1:5]
+    # The application sees a command line of its own, not ours.
+    sys.argv[:] = [entrypoint]
+    try:
+        import uvicorn
+    except ImportError as error:
+        fail(report_path, f"the runtime has no ASGI server: {error}", traceback.format_exc())
+    try:
+        application = load(code, entrypoint)
+    except SystemExit as stop:
+        fail(report_path, f"the program ended while it was imported (exit code {stop.code})", traceback.format_exc())
+    except BaseException as error:
+        fail(report_path, describe(error), traceback.format_exc())
+
+    config = uvicorn.Config(
+        TracebackResponder(application),
+        uds=socket_path,
+        lifespan="auto",
+        interface="asgi3",
+        access_log=False,
+        log_level="warning",
+        proxy_headers=False,
+        server_header=False,
+        date_header=True,
+        # The host decides how long a request may take and when a connection ends.
+        timeout_keep_alive=86400,
+        timeout_graceful_shutdown=20,
+        ws_max_size=16 * 1024 * 1024,
+    )
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets=None):
+            await super().startup(sockets=sockets)
+            if self.started:
+                report(report_path, "R")
+
+    # What a failing startup hook says goes to uvicorn's log; it is kept for the report as well.
+    import logging
+
+    class Keeper(logging.Handler):
+        def __init__(self):
+            super().__init__()
+            self.lines = []
+
+        def emit(self, record):
+            self.lines.append(self.format(record))
+            del self.lines[:-200]
+
+    keeper = Keeper()
+    logging.getLogger("uvicorn.error").addHandler(keeper)
+    server = Server(config)
+    server.run()
+    if not server.started:
+        kept = "\n".join(keeper.lines)
+        last = next((line for line in reversed(kept.splitlines()) if line and not line[0].isspace() and ": " in line), "")
+        fail(report_path, f"the application's startup failed: {last}" if last else "the application's startup failed", kept)
+
+
+if __name__ == "__main__":
+    main()

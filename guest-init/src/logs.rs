@@ -1,0 +1,167 @@
+//! What the program prints, on its way to the host: bounded, never in the program's way.
+
+use guest_protocol::{LogRecord, LogSource, MAX_LOG_BYTES, frame};
+use std::{
+    collections::VecDeque,
+    fs::File,
+    io::{ErrorKind, Write as _},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+/// Most bytes that wait for the host. When more comes, the oldest goes, and the host is told how much.
+pub(crate) const MAX_WAITING_BYTES: usize = 256 * 1024;
+/// Bytes of the latest output that are kept for the report of a program that ends too early.
+const KEPT_BYTES: usize = 8 * 1024;
+
+/// The records that wait, and the stream that takes them.
+#[derive(Debug, Default)]
+pub(crate) struct Logs {
+    waiting: VecDeque<LogRecord>,
+    waiting_bytes: usize,
+    dropped_bytes: u64,
+    /// A frame that was sent in part.
+    partial: Vec<u8>,
+    stream: Option<File>,
+    latest: VecDeque<u8>,
+}
+
+impl Logs {
+    /// The host wants them.
+    pub(crate) fn attach(&mut self, stream: File) {
+        // What an earlier stream has taken in part is lost with it.
+        self.partial.clear();
+        self.stream = Some(stream);
+    }
+
+    /// The stream that takes records, if there is one.
+    pub(crate) fn stream(&self) -> Option<&File> {
+        self.stream.as_ref()
+    }
+
+    /// A notice of init's own.
+    pub(crate) fn note(&mut self, text: &str) {
+        self.push(LogSource::Init, text.as_bytes().to_vec());
+    }
+
+    /// Takes what the program has printed; false at its end.
+    pub(crate) fn read(&mut self, source: LogSource, mut pipe: impl std::io::Read) -> bool {
+        let mut chunk = [0; MAX_LOG_BYTES];
+        match pipe.read(&mut chunk) {
+            Ok(0) => false,
+            Ok(read) => {
+                self.latest.extend(&chunk[..read]);
+                let over = self.latest.len().saturating_sub(KEPT_BYTES);
+                self.latest.drain(..over);
+                self.push(source, chunk[..read].to_vec());
+                true
+            }
+            Err(error) => matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted),
+        }
+    }
+
+    /// The latest output, for a report.
+    pub(crate) fn latest(&self) -> String {
+        String::from_utf8_lossy(&self.latest.iter().copied().collect::<Vec<u8>>()).into_owned()
+    }
+
+    /// Sends what the stream takes. True when something still waits.
+    pub(crate) fn send(&mut self) -> bool {
+        while let Some(stream) = &mut self.stream {
+            if self.partial.is_empty() {
+                let Some(record) = self.waiting.pop_front() else {
+                    return false;
+                };
+                self.waiting_bytes -= record.bytes.len();
+                // A record is bounded far below the limit of a frame.
+                self.partial = frame::encode(&record).unwrap_or_default();
+            }
+            match stream.write(&self.partial) {
+                Ok(written) => {
+                    self.partial.drain(..written);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
+                Err(_) => {
+                    self.partial.clear();
+                    self.stream = None;
+                }
+            }
+        }
+        !self.waiting.is_empty()
+    }
+
+    fn push(&mut self, source: LogSource, bytes: Vec<u8>) {
+        self.waiting_bytes += bytes.len();
+        while self.waiting_bytes > MAX_WAITING_BYTES {
+            let Some(oldest) = self.waiting.pop_front() else {
+                break;
+            };
+            self.waiting_bytes -= oldest.bytes.len();
+            self.dropped_bytes += oldest.bytes.len() as u64 + oldest.dropped_bytes;
+        }
+        let dropped_bytes = std::mem::take(&mut self.dropped_bytes);
+        self.waiting.push_back(LogRecord {
+            source,
+            wall_time_us: now_us(),
+            bytes,
+            dropped_bytes,
+        });
+    }
+}
+
+fn now_us() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .ok()
+        .and_then(|elapsed| u64::try_from(elapsed.as_micros()).ok())
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        io::Read as _,
+        os::{fd::OwnedFd, unix::net::UnixStream},
+    };
+
+    #[test]
+    fn a_flood_keeps_the_end_and_counts_the_rest() {
+        let mut logs = Logs::default();
+        let line = [b'x'; 1000];
+        for _ in 0..1000 {
+            assert!(logs.read(LogSource::Stdout, &line[..]));
+        }
+        assert!(logs.waiting_bytes <= MAX_WAITING_BYTES);
+        let kept: usize = logs.waiting.iter().map(|record| record.bytes.len()).sum();
+        let dropped: u64 = logs.waiting.iter().map(|record| record.dropped_bytes).sum();
+        assert_eq!(kept, logs.waiting_bytes);
+        assert_eq!(kept as u64 + dropped, 1_000_000);
+        assert_eq!(logs.latest().len(), KEPT_BYTES);
+    }
+
+    #[test]
+    fn records_arrive_as_frames() {
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        ours.set_nonblocking(true).expect("non-blocking");
+        let mut logs = Logs::default();
+        logs.read(LogSource::Stderr, &b"before anybody listens"[..]);
+        assert!(logs.send());
+        logs.attach(File::from(OwnedFd::from(ours)));
+        assert!(!logs.send());
+        let mut header = [0; frame::LENGTH_BYTES];
+        theirs.read_exact(&mut header).expect("a header");
+        let mut body = vec![0; frame::body_length(header).expect("a length")];
+        theirs.read_exact(&mut body).expect("a body");
+        let record: LogRecord = frame::decode(&body).expect("a record");
+        assert_eq!(
+            (record.source, record.bytes.as_slice()),
+            (LogSource::Stderr, &b"before anybody listens"[..])
+        );
+    }
+
+    #[test]
+    fn the_end_of_a_pipe_is_seen() {
+        assert!(!Logs::default().read(LogSource::Stdout, &b""[..]));
+    }
+}
