@@ -7,3 +7,6 @@ pub mod config;
 pub mod digest;
 pub mod exchange;
 pub mod executor;
+pub mod guest;
+pub mod log;
+pub mod machine;

@@ -1,0 +1,179 @@
+//! Client of the guest's init, over the machine's vsock: configures, hears what becomes of the program,
+//! collects what it prints, asks it to end. The words are those of [`guest_protocol`].
+
+use crate::{
+    log::ProgramLog,
+    machine::{Machine, MachineError},
+};
+use guest_protocol::{
+    CONTROL_PORT, Command, Configuration, Event, LOG_PORT, LogRecord, VERSION,
+    frame::{self, FrameError, LENGTH_BYTES},
+};
+use serde::de::DeserializeOwned;
+use std::io;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
+    net::{
+        UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+};
+
+/// Why init cannot be talked to. Its machine is of no use any more.
+#[derive(Debug, thiserror::Error)]
+pub enum GuestError {
+    /// The machine is gone.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// The stream ended or failed, as it does when the machine ends.
+    #[error("the guest closed its control stream: {0}")]
+    Closed(#[from] io::Error),
+    /// What came is not a frame of ours; the guest may be hostile by now.
+    #[error("the guest sent what is no frame: {0}")]
+    Frame(#[from] FrameError),
+    /// Init is not of this version. The operator's to mend: install the images that belong to this node.
+    #[error("the guest's init speaks version {0} of the protocol, this node speaks {VERSION}: install crn and its images together")]
+    Version(u16),
+    /// A word at a wrong time.
+    #[error("the guest said {0:?} at a time that has no use for it")]
+    Unexpected(Box<Event>),
+}
+
+/// A control stream whose guest has said hello.
+#[derive(Debug)]
+pub struct Guest {
+    reader: OwnedReadHalf,
+    writer: Orders,
+}
+
+/// The half of a control stream that gives orders.
+#[derive(Debug)]
+pub struct Orders(OwnedWriteHalf);
+
+impl Guest {
+    /// Opens the control stream of a guest that has rung [`guest_protocol::doorbell::INIT_UP`].
+    ///
+    /// # Errors
+    /// See [`GuestError`].
+    pub async fn greet(machine: &Machine) -> Result<Self, GuestError> {
+        Self::greet_on(machine.connect(CONTROL_PORT).await?).await
+    }
+
+    async fn greet_on(stream: UnixStream) -> Result<Self, GuestError> {
+        let (mut reader, writer) = stream.into_split();
+        match read(&mut reader).await? {
+            Event::Hello { version: VERSION } => Ok(Self { reader, writer: Orders(writer) }),
+            Event::Hello { version } => Err(GuestError::Version(version)),
+            other => Err(GuestError::Unexpected(Box::new(other))),
+        }
+    }
+
+    /// Tells the guest what to be.
+    ///
+    /// # Errors
+    /// See [`GuestError`].
+    pub async fn configure(&mut self, configuration: Configuration) -> Result<(), GuestError> {
+        self.writer.send(&Command::Configure(configuration)).await
+    }
+
+    /// The next word of the guest.
+    ///
+    /// # Errors
+    /// See [`GuestError`].
+    pub async fn next(&mut self) -> Result<Event, GuestError> {
+        read(&mut self.reader).await
+    }
+
+    /// The two directions apart: one to listen with [`next_of`], one to give orders.
+    #[must_use]
+    pub fn split(self) -> (OwnedReadHalf, Orders) {
+        (self.reader, self.writer)
+    }
+}
+
+/// The next word on the listening half.
+///
+/// # Errors
+/// See [`GuestError`].
+pub async fn next_of(reader: &mut OwnedReadHalf) -> Result<Event, GuestError> {
+    read(reader).await
+}
+
+impl Orders {
+    async fn send(&mut self, command: &Command) -> Result<(), GuestError> {
+        Ok(self.0.write_all(&frame::encode(command)?).await?)
+    }
+
+    /// Asks the program, then the guest, to end; the program has `grace_ms`.
+    ///
+    /// # Errors
+    /// See [`GuestError`].
+    pub async fn shut_down(&mut self, grace_ms: u32) -> Result<(), GuestError> {
+        self.send(&Command::Shutdown { grace_ms }).await
+    }
+}
+
+/// Writes what a guest prints to its log until the guest ends.
+///
+/// # Errors
+/// See [`GuestError`]; the end of the guest is `Closed`.
+pub async fn collect_log(machine: &Machine, log: &ProgramLog) -> Result<(), GuestError> {
+    let mut stream = machine.connect(LOG_PORT).await?;
+    loop {
+        let record: LogRecord = read(&mut stream).await?;
+        log.write(&record).await;
+    }
+}
+
+/// One frame. Nothing is allocated beyond [`frame::MAX_FRAME_BYTES`], whatever the guest announces.
+async fn read<T: DeserializeOwned>(stream: &mut (impl AsyncRead + Unpin)) -> Result<T, GuestError> {
+    let mut header = [0; LENGTH_BYTES];
+    stream.read_exact(&mut header).await?;
+    let mut body = vec![0; frame::body_length(header)?];
+    stream.read_exact(&mut body).await?;
+    Ok(frame::decode(&body)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a host makes of these bytes from a guest.
+    async fn greeted(bytes: &[u8]) -> Result<Guest, GuestError> {
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        theirs.write_all(bytes).await.expect("a write");
+        drop(theirs);
+        Guest::greet_on(ours).await
+    }
+
+    #[tokio::test]
+    async fn a_guest_of_this_version_is_heard() {
+        let bytes = [
+            frame::encode(&Event::Hello { version: VERSION }).expect("a frame"),
+            frame::encode(&Event::Exited { status: 3 }).expect("a frame"),
+        ];
+        let mut guest = greeted(&bytes.concat()).await.expect("a guest");
+        assert_eq!(guest.next().await.expect("a word"), Event::Exited { status: 3 });
+        assert!(matches!(guest.next().await, Err(GuestError::Closed(_))));
+    }
+
+    #[tokio::test]
+    async fn others_are_refused_with_the_reason() {
+        let hello = frame::encode(&Event::Hello { version: VERSION + 1 }).expect("a frame");
+        assert!(matches!(greeted(&hello).await, Err(GuestError::Version(version)) if version == VERSION + 1));
+        let ready = frame::encode(&Event::Ready).expect("a frame");
+        assert!(matches!(greeted(&ready).await, Err(GuestError::Unexpected(_))));
+        assert!(matches!(greeted(&[]).await, Err(GuestError::Closed(_))));
+        assert!(matches!(greeted(&[1, 0, 0, 0]).await, Err(GuestError::Closed(_))));
+        assert!(matches!(greeted(&u32::MAX.to_le_bytes()).await, Err(GuestError::Frame(FrameError::TooLong { .. }))));
+        assert!(matches!(greeted(&[1, 0, 0, 0, 200]).await, Err(GuestError::Frame(FrameError::Malformed(_)))));
+    }
+
+    #[tokio::test]
+    async fn orders_are_frames_that_a_guest_decodes() {
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        let mut orders = Orders(ours.into_split().1);
+        orders.shut_down(1500).await.expect("sent");
+        assert_eq!(read::<Command>(&mut theirs).await.expect("a command"), Command::Shutdown { grace_ms: 1500 });
+    }
+}

@@ -1,0 +1,305 @@
+//! A handle on one machine: the monitor process that runs it, and the control socket to it.
+//!
+//! Made by [`crate::executor`] for a start, shared by the calls that the machine serves. There is nothing
+//! of a machine outside its process: no path, no listening socket, no tap. The monitor ends when the
+//! control socket does, so it ends with this process however that ends; [`Machine`] only makes sure that
+//! it is asked, then made, to end in the ordinary case too.
+
+use crate::cache::CachedFile;
+use futures_util::StreamExt as _;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+    process::{Child, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    io::unix::AsyncFd,
+    net::{UnixStream, unix::pipe},
+    sync::watch,
+    time::timeout,
+};
+use tokio_util::codec::{FramedRead, LinesCodec};
+use vmm::{
+    config::{Config, ConfigError},
+    control::{Cause, ControlError, Notice},
+    statistics::Statistics,
+    supervisor::{self, Link},
+};
+
+/// How long a monitor may take to end once its machine has, before it is killed.
+const EXIT_WITHIN: Duration = Duration::from_secs(5);
+
+/// Longest line of a monitor's log that is passed on, bytes.
+const MAX_LOG_LINE_BYTES: usize = 4096;
+
+/// What every machine is started with.
+#[derive(Debug)]
+pub struct Images {
+    /// The machine monitor.
+    pub monitor: PathBuf,
+    /// The flat kernel.
+    pub kernel: File,
+    /// The initramfs with init in it.
+    pub initramfs: File,
+}
+
+/// A piece of the installation is not where it should be. The operator's to mend.
+#[derive(Debug, thiserror::Error)]
+#[error("{what} is missing: {path} cannot be read ({reason}). {advice}")]
+pub struct Missing {
+    /// What is missing.
+    pub what: &'static str,
+    /// Where it was looked for.
+    pub path: PathBuf,
+    /// What the system says.
+    pub reason: io::Error,
+    /// What to do.
+    pub advice: &'static str,
+}
+
+impl Images {
+    /// Opens what the machines need, so that a missing piece is told at once and not at the first call.
+    ///
+    /// # Errors
+    /// The first piece that is missing.
+    pub fn open(monitor: &Path, folder: &Path) -> Result<Self, Missing> {
+        let open = |what, path: PathBuf, advice| {
+            File::open(&path).map_err(|reason| Missing { what, path, reason, advice })
+        };
+        open("the machine monitor", monitor.to_owned(), "Install vmm beside crn, or name it with --vmm.")?;
+        let advice = "Build the guest images with `cargo xtask images`, and name their folder with --images.";
+        Ok(Self {
+            monitor: monitor.to_owned(),
+            kernel: open("the guest kernel", folder.join("kernel"), advice)?,
+            initramfs: open("the guest's initramfs", folder.join("initramfs"), advice)?,
+        })
+    }
+}
+
+/// How a machine ended.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    /// Why.
+    pub cause: Cause,
+    /// What it did; zeros when its monitor could not say.
+    pub statistics: Statistics,
+}
+
+/// Why a machine does not start, or is not there any more.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// The monitor does not start. The operator's to mend.
+    #[error("{path} does not start: {reason}")]
+    Spawn {
+        /// The program.
+        path: PathBuf,
+        /// What the system says.
+        reason: io::Error,
+    },
+    /// The program asks for what no machine can be.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The monitor is gone, or does not take orders.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The host has no descriptors or no memory left.
+    #[error("the host refuses: {0}")]
+    Host(#[from] io::Error),
+}
+
+/// A machine, from spawn to end. Clones share it; when the last one is dropped, the machine is stopped.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    handle: Arc<Handle>,
+    doorbell: watch::Receiver<Option<u32>>,
+    ended: watch::Receiver<Option<Ended>>,
+}
+
+#[derive(Debug)]
+struct Handle {
+    link: Arc<AsyncFd<Link>>,
+    process: OwnedFd,
+    process_id: u32,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // One that is gone already needs no telling.
+        let _ = self.link.get_ref().stop();
+    }
+}
+
+impl Machine {
+    /// Starts a monitor and has it build the machine; `disks` are read-only, in order. Its log goes to
+    /// this process's own, marked with `name`.
+    ///
+    /// # Errors
+    /// See [`MachineError`].
+    pub async fn start(
+        images: Arc<Images>,
+        config: Config,
+        disks: &[CachedFile],
+        name: String,
+    ) -> Result<Self, MachineError> {
+        config.check()?;
+        let spawned = tokio::task::spawn_blocking({
+            let images = images.clone();
+            move || supervisor::spawn(&images.monitor, Stdio::piped())
+        });
+        let (link, mut child) = spawned
+            .await
+            .unwrap_or_else(|panic| Err(io::Error::other(panic)))
+            .map_err(|reason| MachineError::Spawn { path: images.monitor.clone(), reason })?;
+        link.set_nonblocking(true)?;
+        if let Some(log) = child.stderr.take() {
+            let log = pipe::Receiver::from_owned_fd(OwnedFd::from(log))?;
+            tokio::spawn(pass_on(log, name));
+        }
+        let mut descriptors: Vec<BorrowedFd<'_>> = vec![images.kernel.as_fd(), images.initramfs.as_fd()];
+        descriptors.extend(disks.iter().map(|disk| disk.file.as_fd()));
+        // The first packet on a new socket finds room.
+        link.start(&config, &descriptors)?;
+        let process_id = child.id();
+        let process = open_process(&child)?;
+        let reaper = AsyncFd::register(process.try_clone()?)?;
+        let link = Arc::new(AsyncFd::register(link)?);
+        let (rang, doorbell) = watch::channel(None);
+        let (end, ended) = watch::channel(None);
+        tokio::spawn(listen(link.clone(), child, reaper, rang, end));
+        Ok(Self { handle: Arc::new(Handle { link, process, process_id }), doorbell, ended })
+    }
+
+    /// The monitor's process.
+    #[must_use]
+    pub fn process_id(&self) -> u32 {
+        self.handle.process_id
+    }
+
+    /// Waits for a doorbell of this kind; its value. None when the machine ended before it rang.
+    pub async fn doorbell(&self, kind: u8) -> Option<u32> {
+        let mut doorbell = self.doorbell.clone();
+        let rang = doorbell
+            .wait_for(|word| word.is_some_and(|word| guest_protocol::doorbell::heard(word).0 == kind))
+            .await;
+        rang.ok().and_then(|word| *word).map(|word| guest_protocol::doorbell::heard(word).1)
+    }
+
+    /// A stream to a port of the guest. It ends at once when the guest refuses.
+    ///
+    /// # Errors
+    /// The machine is gone: nothing was sent to it.
+    pub async fn connect(&self, port: u32) -> Result<UnixStream, MachineError> {
+        let stream = loop {
+            let mut ready = self.handle.link.writable().await?;
+            match ready.get_inner().connect(port) {
+                Err(ControlError::Socket(error)) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
+                other => break other?,
+            }
+        };
+        stream.set_nonblocking(true)?;
+        Ok(UnixStream::from_std(stream)?)
+    }
+
+    /// Ends the machine without asking the guest.
+    pub fn stop(&self) {
+        if let Err(error) = self.handle.link.get_ref().stop() {
+            tracing::debug!(%error, "a machine that was to be stopped is gone already");
+        }
+    }
+
+    /// Kills the monitor, for when it does not end by itself.
+    pub fn kill(&self) {
+        if let Err(error) = pidfd_send_signal(&self.handle.process, Signal::KILL) {
+            tracing::debug!(%error, "a machine monitor that was to be killed is gone already");
+        }
+    }
+
+    /// Waits for the end, of the process too.
+    pub async fn ended(&self) -> Ended {
+        let mut ended = self.ended.clone();
+        match ended.wait_for(Option::is_some).await {
+            Ok(ended) => ended.clone().unwrap_or_else(unexplained),
+            Err(_) => unexplained(),
+        }
+    }
+
+    /// Whether the end has come.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.ended.borrow().is_some()
+    }
+}
+
+/// For a monitor that could not say why, for instance because it was killed.
+fn unexplained() -> Ended {
+    Ended { cause: Cause::Failed("the machine monitor ended without a word".to_owned()), statistics: Statistics::default() }
+}
+
+/// Takes notices until the machine has ended and its process is reaped.
+async fn listen(
+    link: Arc<AsyncFd<Link>>,
+    mut child: Child,
+    process: AsyncFd<OwnedFd>,
+    rang: watch::Sender<Option<u32>>,
+    end: watch::Sender<Option<Ended>>,
+) {
+    let mut last = None;
+    loop {
+        match next_notice(&link).await {
+            Ok(Notice::Doorbell { word }) => {
+                rang.send_replace(Some(word));
+            }
+            // Its stream was dropped, which refuses it: no port is open to guests yet.
+            Ok(Notice::Accepted { .. }) => {}
+            Ok(Notice::Ended { cause, statistics }) => last = Some(Ended { cause, statistics }),
+            Err(ControlError::Closed) => break,
+            Err(error) => {
+                last = Some(Ended { cause: Cause::Failed(error.to_string()), statistics: Statistics::default() });
+                break;
+            }
+        }
+    }
+    // Nobody is heard any more on the socket, so the process has no reason to stay.
+    if timeout(EXIT_WITHIN, process.readable()).await.is_err() {
+        tracing::warn!(process_id = child.id(), "a machine monitor did not end and is killed");
+        let _ = child.kill();
+        let _ = process.readable().await;
+    }
+    let status = child.wait();
+    tracing::debug!(process_id = child.id(), ?status, "a machine monitor ended");
+    drop(rang);
+    end.send_replace(Some(last.unwrap_or_else(unexplained)));
+}
+
+async fn next_notice(link: &AsyncFd<Link>) -> Result<Notice, ControlError> {
+    loop {
+        let mut ready = link.readable().await?;
+        match ready.get_inner().notice() {
+            Err(ControlError::Socket(error)) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
+            notice => return notice.map(|(notice, _stream)| notice),
+        }
+    }
+}
+
+/// A descriptor of a child: readable when it has ended, and never another process of the same number.
+fn open_process(child: &Child) -> io::Result<OwnedFd> {
+    let process_id = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let process_id = process_id.ok_or_else(|| io::Error::other("a child has a process id"))?;
+    Ok(pidfd_open(process_id, PidfdFlags::NONBLOCK)?)
+}
+
+/// Passes a monitor's log on, line by line.
+async fn pass_on(log: pipe::Receiver, name: String) {
+    let mut lines = FramedRead::new(log, LinesCodec::new_with_max_length(MAX_LOG_LINE_BYTES));
+    while let Some(line) = lines.next().await {
+        match line {
+            Ok(line) => tracing::info!(machine = name, "{line}"),
+            Err(error) => tracing::info!(machine = name, %error, "a line of the monitor's log was left out"),
+        }
+    }
+}
