@@ -11,7 +11,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::{
     fs::File,
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     path::{Path, PathBuf},
     process::{Child, Stdio},
     sync::Arc,
@@ -122,7 +122,7 @@ pub struct Machine {
 
 #[derive(Debug)]
 struct Handle {
-    link: Arc<AsyncFd<Link>>,
+    link: Arc<AsyncFd<Socket>>,
     process: OwnedFd,
     process_id: u32,
 }
@@ -130,7 +130,23 @@ struct Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         // One that is gone already needs no telling.
-        let _ = self.link.get_ref().stop();
+        let _ = self.link.get_ref().0.stop();
+    }
+}
+
+/// The control socket as the reactor wants it.
+#[derive(Debug)]
+struct Socket(Link);
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
     }
 }
 
@@ -166,8 +182,8 @@ impl Machine {
         link.start(&config, &descriptors)?;
         let process_id = child.id();
         let process = open_process(&child)?;
-        let reaper = AsyncFd::register(process.try_clone()?)?;
-        let link = Arc::new(AsyncFd::register(link)?);
+        let reaper = AsyncFd::register(process.try_clone()?).map_err(io::Error::from)?;
+        let link = Arc::new(AsyncFd::register(Socket(link)).map_err(io::Error::from)?);
         let (rang, doorbell) = watch::channel(None);
         let (end, ended) = watch::channel(None);
         tokio::spawn(listen(link.clone(), child, reaper, rang, end));
@@ -196,7 +212,7 @@ impl Machine {
     pub async fn connect(&self, port: u32) -> Result<UnixStream, MachineError> {
         let stream = loop {
             let mut ready = self.handle.link.writable().await?;
-            match ready.get_inner().connect(port) {
+            match ready.get_inner().0.connect(port) {
                 Err(ControlError::Socket(error)) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
                 other => break other?,
             }
@@ -207,7 +223,7 @@ impl Machine {
 
     /// Ends the machine without asking the guest.
     pub fn stop(&self) {
-        if let Err(error) = self.handle.link.get_ref().stop() {
+        if let Err(error) = self.handle.link.get_ref().0.stop() {
             tracing::debug!(%error, "a machine that was to be stopped is gone already");
         }
     }
@@ -242,7 +258,7 @@ fn unexplained() -> Ended {
 
 /// Takes notices until the machine has ended and its process is reaped.
 async fn listen(
-    link: Arc<AsyncFd<Link>>,
+    link: Arc<AsyncFd<Socket>>,
     mut child: Child,
     process: AsyncFd<OwnedFd>,
     rang: watch::Sender<Option<u32>>,
@@ -276,10 +292,10 @@ async fn listen(
     end.send_replace(Some(last.unwrap_or_else(unexplained)));
 }
 
-async fn next_notice(link: &AsyncFd<Link>) -> Result<Notice, ControlError> {
+async fn next_notice(link: &AsyncFd<Socket>) -> Result<Notice, ControlError> {
     loop {
         let mut ready = link.readable().await?;
-        match ready.get_inner().notice() {
+        match ready.get_inner().0.notice() {
             Err(ControlError::Socket(error)) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
             notice => return notice.map(|(notice, _stream)| notice),
         }
