@@ -11,15 +11,15 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::{
     fs::File,
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     process::{Child, Stdio},
     sync::Arc,
     time::Duration,
 };
 use tokio::{
-    io::unix::AsyncFd,
-    net::{UnixStream, unix::pipe},
+    io::Interest,
+    net::{UnixDatagram, UnixStream, unix::pipe},
     sync::watch,
     time::timeout,
 };
@@ -122,7 +122,7 @@ pub struct Machine {
 
 #[derive(Debug)]
 struct Handle {
-    link: Arc<AsyncFd<Socket>>,
+    socket: Arc<Socket>,
     process: OwnedFd,
     process_id: u32,
 }
@@ -130,23 +130,48 @@ struct Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         // One that is gone already needs no telling.
-        let _ = self.link.get_ref().0.stop();
+        let _ = self.socket.link.stop();
     }
 }
 
-/// The control socket as the reactor wants it.
+/// The control socket, and the same socket as the runtime waits for it.
 #[derive(Debug)]
-struct Socket(Link);
-
-impl AsFd for Socket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
+struct Socket {
+    link: Link,
+    /// Only asked whether the socket is ready. The runtime has no type for packets in sequence, and
+    /// readiness is the same for all sockets of this family.
+    readiness: UnixDatagram,
 }
 
-impl AsRawFd for Socket {
-    fn as_raw_fd(&self) -> RawFd {
-        self.as_fd().as_raw_fd()
+impl Socket {
+    fn new(link: Link) -> io::Result<Self> {
+        link.set_nonblocking(true)?;
+        let duplicate = link.as_fd().try_clone_to_owned()?;
+        Ok(Self { link, readiness: UnixDatagram::from_std(std::os::unix::net::UnixDatagram::from(duplicate))? })
+    }
+
+    /// Does something with the link as soon as it does not block.
+    async fn when<T>(
+        &self,
+        interest: Interest,
+        mut work: impl FnMut(&Link) -> Result<T, ControlError>,
+    ) -> Result<T, ControlError> {
+        loop {
+            self.readiness.ready(interest).await?;
+            let mut outcome = None;
+            let attempt = self.readiness.try_io(interest, || match work(&self.link) {
+                Err(ControlError::Socket(error)) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
+                done => {
+                    outcome = Some(done);
+                    Ok(())
+                }
+            });
+            match (attempt, outcome) {
+                (_, Some(done)) => return done,
+                (Err(error), None) if error.kind() != io::ErrorKind::WouldBlock => return Err(error.into()),
+                _ => {}
+            }
+        }
     }
 }
 
@@ -171,7 +196,6 @@ impl Machine {
             .await
             .unwrap_or_else(|panic| Err(io::Error::other(panic)))
             .map_err(|reason| MachineError::Spawn { path: images.monitor.clone(), reason })?;
-        link.set_nonblocking(true)?;
         if let Some(log) = child.stderr.take() {
             let log = pipe::Receiver::from_owned_fd(OwnedFd::from(log))?;
             tokio::spawn(pass_on(log, name));
@@ -182,12 +206,11 @@ impl Machine {
         link.start(&config, &descriptors)?;
         let process_id = child.id();
         let process = open_process(&child)?;
-        let reaper = AsyncFd::register(process.try_clone()?).map_err(io::Error::from)?;
-        let link = Arc::new(AsyncFd::register(Socket(link)).map_err(io::Error::from)?);
+        let socket = Arc::new(Socket::new(link)?);
         let (rang, doorbell) = watch::channel(None);
         let (end, ended) = watch::channel(None);
-        tokio::spawn(listen(link.clone(), child, reaper, rang, end));
-        Ok(Self { handle: Arc::new(Handle { link, process, process_id }), doorbell, ended })
+        tokio::spawn(listen(socket.clone(), child, rang, end));
+        Ok(Self { handle: Arc::new(Handle { socket, process, process_id }), doorbell, ended })
     }
 
     /// The monitor's process.
@@ -210,20 +233,14 @@ impl Machine {
     /// # Errors
     /// The machine is gone: nothing was sent to it.
     pub async fn connect(&self, port: u32) -> Result<UnixStream, MachineError> {
-        let stream = loop {
-            let mut ready = self.handle.link.writable().await?;
-            match ready.get_inner().0.connect(port) {
-                Err(ControlError::Socket(error)) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
-                other => break other?,
-            }
-        };
+        let stream = self.handle.socket.when(Interest::WRITABLE, |link| link.connect(port)).await?;
         stream.set_nonblocking(true)?;
         Ok(UnixStream::from_std(stream)?)
     }
 
     /// Ends the machine without asking the guest.
     pub fn stop(&self) {
-        if let Err(error) = self.handle.link.get_ref().0.stop() {
+        if let Err(error) = self.handle.socket.link.stop() {
             tracing::debug!(%error, "a machine that was to be stopped is gone already");
         }
     }
@@ -258,15 +275,14 @@ fn unexplained() -> Ended {
 
 /// Takes notices until the machine has ended and its process is reaped.
 async fn listen(
-    link: Arc<AsyncFd<Socket>>,
-    mut child: Child,
-    process: AsyncFd<OwnedFd>,
+    socket: Arc<Socket>,
+    child: Child,
     rang: watch::Sender<Option<u32>>,
     end: watch::Sender<Option<Ended>>,
 ) {
     let mut last = None;
     loop {
-        match next_notice(&link).await {
+        match socket.when(Interest::READABLE, Link::notice).await.map(|(notice, _stream)| notice) {
             Ok(Notice::Doorbell { word }) => {
                 rang.send_replace(Some(word));
             }
@@ -280,33 +296,33 @@ async fn listen(
             }
         }
     }
-    // Nobody is heard any more on the socket, so the process has no reason to stay.
-    if timeout(EXIT_WITHIN, process.readable()).await.is_err() {
-        tracing::warn!(process_id = child.id(), "a machine monitor did not end and is killed");
-        let _ = child.kill();
-        let _ = process.readable().await;
-    }
-    let status = child.wait();
-    tracing::debug!(process_id = child.id(), ?status, "a machine monitor ended");
+    let process_id = child.id();
+    reap(child).await;
+    tracing::debug!(process_id, "a machine monitor ended");
     drop(rang);
     end.send_replace(Some(last.unwrap_or_else(unexplained)));
 }
 
-async fn next_notice(link: &AsyncFd<Socket>) -> Result<Notice, ControlError> {
-    loop {
-        let mut ready = link.readable().await?;
-        match ready.get_inner().0.notice() {
-            Err(ControlError::Socket(error)) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
-            notice => return notice.map(|(notice, _stream)| notice),
+/// Waits for the end of a monitor that has closed its socket, which leaves it no reason to stay.
+async fn reap(mut child: Child) {
+    let process = open_process(&child);
+    // A thread waits, for a moment only: the process is ending.
+    let mut ending = tokio::task::spawn_blocking(move || child.wait());
+    if timeout(EXIT_WITHIN, &mut ending).await.is_err() {
+        tracing::warn!("a machine monitor did not end and is killed");
+        let killed = process.and_then(|process| Ok(pidfd_send_signal(&process, Signal::KILL)?));
+        if let Err(error) = killed {
+            tracing::warn!(%error, "a machine monitor cannot be killed");
         }
+        let _ = ending.await;
     }
 }
 
-/// A descriptor of a child: readable when it has ended, and never another process of the same number.
+/// A descriptor of a child, which is never another process of the same number.
 fn open_process(child: &Child) -> io::Result<OwnedFd> {
     let process_id = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let process_id = process_id.ok_or_else(|| io::Error::other("a child has a process id"))?;
-    Ok(pidfd_open(process_id, PidfdFlags::NONBLOCK)?)
+    Ok(pidfd_open(process_id, PidfdFlags::empty())?)
 }
 
 /// Passes a monitor's log on, line by line.
