@@ -248,7 +248,11 @@ impl Client {
     ///
     /// # Errors
     /// See [`CcnError`].
-    pub async fn newest_amend(&self, original: &ItemHash, owner: &str) -> Result<Option<Store>, CcnError> {
+    pub async fn newest_amend(
+        &self,
+        original: &ItemHash,
+        owner: &str,
+    ) -> Result<Option<(ItemHash, Store)>, CcnError> {
         let mut url = Url::parse(&self.base).map_err(|error| self.malformed("", error.to_string()))?;
         url.query_pairs_mut()
             .append_pair("msgType", "STORE")
@@ -258,12 +262,11 @@ impl Client {
             .append_pair("owners", owner);
         let path = format!("/api/v0/messages.json?{}", url.query().unwrap_or_default());
         let answer: MessagesAnswer = self.parse(&path, &self.ask(&path).await?)?;
-        let mut newest: Option<(Store, String)> = None;
+        let mut newest: Option<(ItemHash, Store)> = None;
         for envelope in answer.messages.into_iter().take(MAX_AMENDS) {
             if envelope.kind != "STORE" {
                 continue;
             }
-            let item_hash = envelope.item_hash.clone();
             let message = self.verified(envelope).await?;
             let Ok(store) = serde_json::from_str::<Store>(&message.content) else {
                 continue;
@@ -271,14 +274,14 @@ impl Client {
             if store.address != owner || store.updates.as_deref() != Some(original.to_string().as_str()) {
                 continue;
             }
-            let later = newest.as_ref().is_none_or(|(best, best_hash)| {
-                store.time.total_cmp(&best.time).then_with(|| item_hash.cmp(best_hash)).is_gt()
+            let later = newest.as_ref().is_none_or(|(best_hash, best)| {
+                store.time.total_cmp(&best.time).then_with(|| message.item_hash.cmp(best_hash)).is_gt()
             });
             if later {
-                newest = Some((store, item_hash));
+                newest = Some((message.item_hash, store));
             }
         }
-        Ok(newest.map(|(store, _)| store))
+        Ok(newest)
     }
 
     /// Opens a file from a byte on; the node may start at the first instead (status 200). One attempt.

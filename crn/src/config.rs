@@ -81,6 +81,8 @@ pub struct Programs {
     /// How long a call waits for a binary that runs but does not listen before it gets the loading
     /// page, seconds.
     pub loading_seconds: u64,
+    /// How long a call waits for room when every machine is busy, seconds.
+    pub patience_seconds: u64,
     /// How long a program may take to end when asked, seconds.
     pub stop_seconds: u64,
     /// How long calls may take to end when the node stops, seconds.
@@ -150,6 +152,7 @@ impl Default for Programs {
             boot_seconds: 30,
             start_seconds: 120,
             loading_seconds: 5,
+            patience_seconds: 10,
             stop_seconds: 10,
             drain_seconds: 30,
             show_tracebacks: true,

@@ -6,7 +6,7 @@ use crate::{
     machine::{Machine, MachineError},
 };
 use guest_protocol::{
-    CONTROL_PORT, Command, Configuration, Event, LOG_PORT, LogRecord, VERSION,
+    CONTROL_PORT, Command, Configuration, Event, LogRecord, VERSION,
     frame::{self, FrameError, LENGTH_BYTES},
 };
 use serde::de::DeserializeOwned;
@@ -113,12 +113,12 @@ impl Orders {
     }
 }
 
-/// Writes what a guest prints to its log until the guest ends.
+/// Writes what a guest prints to its log until the guest ends. The stream is one to
+/// [`guest_protocol::LOG_PORT`].
 ///
 /// # Errors
 /// See [`GuestError`]; the end of the guest is `Closed`.
-pub async fn collect_log(machine: &Machine, log: &ProgramLog) -> Result<(), GuestError> {
-    let mut stream = machine.connect(LOG_PORT).await?;
+pub async fn collect_log(mut stream: UnixStream, log: &ProgramLog) -> Result<(), GuestError> {
     loop {
         let record: LogRecord = read(&mut stream).await?;
         log.write(&record).await;

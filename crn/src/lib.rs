@@ -1,5 +1,6 @@
 //! Compute resource node of the Aleph Cloud network.
 
+pub mod api;
 pub mod cache;
 pub mod ccn;
 pub mod cli;
@@ -8,5 +9,9 @@ pub mod digest;
 pub mod exchange;
 pub mod executor;
 pub mod guest;
+pub mod host_name;
 pub mod log;
 pub mod machine;
+pub mod meter;
+pub mod node;
+pub mod server;

@@ -12,7 +12,7 @@
 
 mod download;
 pub mod evict;
-// pub mod program;
+pub mod program;
 
 #[cfg(test)]
 mod tests;

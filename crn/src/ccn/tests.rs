@@ -169,7 +169,8 @@ async fn the_newest_amend_is_the_last_by_time_and_hash_of_the_same_owner() {
         }),
     );
     let client = serve(router).await;
-    let newest = client.newest_amend(&original, OWNER).await.expect("an answer").expect("an amend");
+    let (item_hash, newest) = client.newest_amend(&original, OWNER).await.expect("an answer").expect("an amend");
+    assert_eq!(item_hash.to_string(), last["item_hash"].as_str().expect("text"));
     assert_eq!(newest.item_hash.to_string(), expected["item_hash"].as_str().expect("text"));
     let query = asked.lock().expect("not poisoned").clone();
     for part in [format!("refs={original}"), format!("owners={OWNER}"), "msgType=STORE".to_owned(), "sortOrder=-1".to_owned()] {
