@@ -1,1 +1,39 @@
-//! What a plugin author needs: bindings, lenient schema types, an in-memory host for tests.
+//! What a plugin author needs: bindings to the contract in `plugins/wit`, a view that tests fill by hand, exact prices, and the layouts of state
+//! that plugins publish to each other.
+//!
+//! A message type is a type that implements [`Handler`], exported with [`handler!`]. Its functions are pure: a message and a [`View`] in, a
+//! verdict out. So they run, and are tested, without WebAssembly and without a node.
+
+pub mod answer;
+pub mod decimal;
+mod handler;
+pub mod layout;
+pub mod price;
+mod view;
+
+#[expect(
+    missing_docs,
+    clippy::allow_attributes_without_reason,
+    reason = "generated from the contract"
+)]
+pub mod bindings {
+    //! The contract in Rust, generated from `plugins/wit/handler.wit`, where every type and function is described.
+    wit_bindgen::generate!({
+        path: "../wit",
+        world: "message-handler",
+        pub_export_macro: true,
+        default_bindings_module: "plugin_sdk::bindings",
+        additional_derives: [PartialEq],
+    });
+}
+
+pub use bindings::{
+    aleph::plugin::{
+        log::{Level, write as log},
+        types::*,
+    },
+    exports::aleph::plugin::query::{Request, Response},
+};
+pub use ccn_message as message;
+pub use handler::{Handler, rejected, text_of};
+pub use view::{HostView, MemoryView, View, scan_all};
