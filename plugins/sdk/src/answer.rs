@@ -11,7 +11,11 @@ pub const MAX_PAGE_LENGTH: u64 = 1000;
 /// A JSON answer.
 #[must_use]
 pub fn json_response(status: u16, body: &Value) -> Response {
-    Response { status, content_type: "application/json".into(), body: body.to_string().into_bytes() }
+    Response {
+        status,
+        content_type: "application/json".into(),
+        body: body.to_string().into_bytes(),
+    }
 }
 
 /// An error with a sentence.
@@ -23,26 +27,44 @@ pub fn error(status: u16, sentence: &str) -> Response {
 /// A part of the path.
 #[must_use]
 pub fn path<'a>(request: &'a Request, name: &str) -> &'a str {
-    request.path.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
+    request
+        .path
+        .iter()
+        .find(|(key, _)| key == name)
+        .map_or("", |(_, value)| value)
 }
 
 /// A parameter by any of its names.
 #[must_use]
 pub fn parameter<'a>(request: &'a Request, names: &[&str]) -> Option<&'a str> {
-    request.parameters.iter().find(|(key, _)| names.contains(&key.as_str())).map(|(_, value)| value.as_str())
+    request
+        .parameters
+        .iter()
+        .find(|(key, _)| names.contains(&key.as_str()))
+        .map(|(_, value)| value.as_str())
 }
 
 /// A comma-separated list; empty when the parameter is absent.
 #[must_use]
 pub fn list(request: &Request, names: &[&str]) -> Vec<String> {
     let values = parameter(request, names).unwrap_or_default();
-    values.split(',').map(str::trim).filter(|value| !value.is_empty()).map(str::to_owned).collect()
+    values
+        .split(',')
+        .map(str::trim)
+        .filter(|value| !value.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// True for `true`, `1`, `yes` and the like.
 #[must_use]
 pub fn flag(request: &Request, names: &[&str]) -> bool {
-    parameter(request, names).is_some_and(|value| matches!(value.to_ascii_lowercase().as_str(), "true" | "1" | "yes" | "on"))
+    parameter(request, names).is_some_and(|value| {
+        matches!(
+            value.to_ascii_lowercase().as_str(),
+            "true" | "1" | "yes" | "on"
+        )
+    })
 }
 
 /// Which part of a listing is asked for.
@@ -64,7 +86,9 @@ impl Page {
     pub fn read(request: &Request) -> Result<Self, Response> {
         let number = |name: &str, default: u64| match parameter(request, &[name]) {
             None => Ok(default),
-            Some(text) => text.parse().map_err(|_| error(422, &format!("{name}: a whole number was expected"))),
+            Some(text) => text
+                .parse()
+                .map_err(|_| error(422, &format!("{name}: a whole number was expected"))),
         };
         let descending = match parameter(request, &["sortOrder", "sort_order"]) {
             None | Some("-1") => true,
@@ -72,7 +96,11 @@ impl Page {
             Some(_) => return Err(error(422, "sortOrder: 1 or -1 was expected")),
         };
         let in_path = path(request, "page").parse().ok();
-        let page = Self { number: in_path.map_or_else(|| number("page", 1), Ok)?, length: number("pagination", DEFAULT_PAGE_LENGTH)?, descending };
+        let page = Self {
+            number: in_path.map_or_else(|| number("page", 1), Ok)?,
+            length: number("pagination", DEFAULT_PAGE_LENGTH)?,
+            descending,
+        };
         if page.number == 0 {
             return Err(error(422, "page: pages are counted from 1"));
         }
@@ -82,7 +110,11 @@ impl Page {
     /// Entries before the page, and on it.
     #[must_use]
     pub fn range(self) -> std::ops::Range<u64> {
-        let length = if self.length == 0 { MAX_PAGE_LENGTH } else { self.length.min(MAX_PAGE_LENGTH) };
+        let length = if self.length == 0 {
+            MAX_PAGE_LENGTH
+        } else {
+            self.length.min(MAX_PAGE_LENGTH)
+        };
         let start = (self.number - 1).saturating_mul(length);
         start..start.saturating_add(length)
     }
@@ -118,11 +150,16 @@ fn civil_from_days(days: i128) -> (i128, i128, i128) {
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);
     let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
     let year = year_of_era + era * 400 + i128::from(month <= 2);
     (year, month, day)
 }
@@ -132,33 +169,67 @@ mod tests {
     use super::*;
 
     fn request(parameters: &[(&str, &str)]) -> Request {
-        let parameters = parameters.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        Request { route: String::new(), path: vec![], parameters }
+        let parameters = parameters
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
+        Request {
+            route: String::new(),
+            path: vec![],
+            parameters,
+        }
     }
 
     #[test]
     fn times_are_those_of_the_calendar() {
         assert_eq!(iso_time(0.0), "1970-01-01T00:00:00.000000+00:00");
-        assert_eq!(iso_time(1_788_220_801.25), "2026-09-01T00:00:01.250000+00:00");
+        assert_eq!(
+            iso_time(1_788_220_801.25),
+            "2026-09-01T00:00:01.250000+00:00"
+        );
         assert_eq!(iso_time(951_827_696.5), "2000-02-29T12:34:56.500000+00:00");
-        assert_eq!(iso_time(9_223_372_036.0), "2262-04-11T23:47:16.000000+00:00");
+        assert_eq!(
+            iso_time(9_223_372_036.0),
+            "2262-04-11T23:47:16.000000+00:00"
+        );
     }
 
     #[test]
     fn pages_are_read_and_bounded() {
         let page = Page::read(&request(&[])).expect("a page");
         assert_eq!((page.range(), page.descending), (0..20, true));
-        let page = Page::read(&request(&[("page", "3"), ("pagination", "10"), ("sortOrder", "1")])).expect("a page");
+        let page = Page::read(&request(&[
+            ("page", "3"),
+            ("pagination", "10"),
+            ("sortOrder", "1"),
+        ]))
+        .expect("a page");
         assert_eq!((page.range(), page.descending), (20..30, false));
-        assert_eq!(Page::read(&request(&[("pagination", "0")])).expect("a page").range(), 0..MAX_PAGE_LENGTH);
-        for wrong in [("page", "0"), ("page", "x"), ("pagination", "-1"), ("sortOrder", "2")] {
-            assert_eq!(Page::read(&request(&[wrong])).expect_err("refused").status, 422);
+        assert_eq!(
+            Page::read(&request(&[("pagination", "0")]))
+                .expect("a page")
+                .range(),
+            0..MAX_PAGE_LENGTH
+        );
+        for wrong in [
+            ("page", "0"),
+            ("page", "x"),
+            ("pagination", "-1"),
+            ("sortOrder", "2"),
+        ] {
+            assert_eq!(
+                Page::read(&request(&[wrong])).expect_err("refused").status,
+                422
+            );
         }
     }
 
     #[test]
     fn lists_are_split_at_commas() {
-        assert_eq!(list(&request(&[("keys", "a, b,,c")]), &["keys"]), ["a", "b", "c"]);
+        assert_eq!(
+            list(&request(&[("keys", "a, b,,c")]), &["keys"]),
+            ["a", "b", "c"]
+        );
         assert!(list(&request(&[]), &["keys"]).is_empty());
         assert!(flag(&request(&[("with_info", "True")]), &["with_info"]));
     }

@@ -1,10 +1,18 @@
 //! Keys of state, and the parts of it that plugins publish to each other.
 //!
 //! A key is a letter for the table, then parts. Texts end with a zero byte, which no text of a message holds; times are big-endian doubles, whose
-//! order is that of the numbers because none is negative.
+//! order is that of the numbers because none is negative. Long texts, whose length strangers choose, stand in keys as their digest: a node
+//! takes keys of 512 bytes at most.
+
+use ccn_message::ItemHash;
+use std::borrow::Cow;
 
 /// Ends a text within a key.
 pub const END_OF_TEXT: u8 = 0;
+/// Longest text that stands in a key as it is, bytes. Four of them, a time and an item hash fit into a key.
+pub const MAX_TEXT_BYTES: usize = 96;
+/// Begins the digest of a text that does not.
+const DIGEST: char = '\u{1}';
 
 /// Builds a key.
 #[derive(Debug, Clone)]
@@ -20,7 +28,7 @@ impl Key {
     /// With a text that other parts may follow.
     #[must_use]
     pub fn text(mut self, text: &str) -> Self {
-        self.0.extend_from_slice(text.as_bytes());
+        self.0.extend_from_slice(bounded(text).as_bytes());
         self.0.push(END_OF_TEXT);
         self
     }
@@ -42,7 +50,7 @@ impl Key {
     /// With a text at the very end.
     #[must_use]
     pub fn last(mut self, text: &str) -> Vec<u8> {
-        self.0.extend_from_slice(text.as_bytes());
+        self.0.extend_from_slice(bounded(text).as_bytes());
         self.0
     }
 
@@ -51,6 +59,15 @@ impl Key {
     pub fn done(self) -> Vec<u8> {
         self.0
     }
+}
+
+/// A text as it stands in keys: itself, or its digest when it is long or looks like one.
+#[must_use]
+pub fn bounded(text: &str) -> Cow<'_, str> {
+    if text.len() <= MAX_TEXT_BYTES && !text.starts_with(DIGEST) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(format!("{DIGEST}{}", ItemHash::sha256_of(text.as_bytes())))
 }
 
 /// A time as eight bytes that sort as it does. Negative times do not occur.
@@ -98,18 +115,59 @@ impl Moment {
         let (time, rest) = bytes.split_first_chunk::<8>()?;
         let end = rest.iter().position(|byte| *byte == END_OF_TEXT)?;
         let item_hash = std::str::from_utf8(&rest[..end]).ok()?.to_owned();
-        Some((Self { time: f64::from_bits(u64::from_be_bytes(*time)), item_hash }, &rest[end + 1..]))
+        Some((
+            Self {
+                time: f64::from_bits(u64::from_be_bytes(*time)),
+                item_hash,
+            },
+            &rest[end + 1..],
+        ))
     }
 }
 
 /// Aggregates: namespace `aggregate`.
 pub mod aggregate {
-    use super::{Key, Moment};
+    use super::{END_OF_TEXT, Key, Moment};
 
     /// The namespace.
     pub const NAMESPACE: &str = "aggregate";
-    /// Table of current values: (owner, key, subkey) to a moment and the value's JSON.
+    /// Table of current values: (owner, key, subkey) to a moment, the subkey and the value's JSON.
     pub const CURRENT: u8 = b'c';
+
+    /// A subkey's value, and when it was written.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct Current<'a> {
+        /// When, and by which element.
+        pub moment: Moment,
+        /// The subkey.
+        pub subkey: &'a str,
+        /// Its value as JSON text.
+        pub json: &'a str,
+    }
+
+    impl<'a> Current<'a> {
+        /// As bytes.
+        #[must_use]
+        pub fn to_bytes(&self) -> Vec<u8> {
+            let mut bytes = self.moment.to_bytes();
+            bytes.extend_from_slice(self.subkey.as_bytes());
+            bytes.push(END_OF_TEXT);
+            bytes.extend_from_slice(self.json.as_bytes());
+            bytes
+        }
+
+        /// Reads a current value.
+        #[must_use]
+        pub fn read(value: &'a [u8]) -> Option<Self> {
+            let (moment, rest) = Moment::split(value)?;
+            let (subkey, json) = std::str::from_utf8(rest).ok()?.split_once('\0')?;
+            Some(Self {
+                moment,
+                subkey,
+                json,
+            })
+        }
+    }
 
     /// Key of the current value of a subkey.
     #[must_use]
@@ -121,13 +179,6 @@ pub mod aggregate {
     #[must_use]
     pub fn all_current(owner: &str, key: &str) -> Vec<u8> {
         Key::of(CURRENT).text(owner).text(key).done()
-    }
-
-    /// Splits a current value into when it was written and its JSON.
-    #[must_use]
-    pub fn read_current(value: &[u8]) -> Option<(Moment, &str)> {
-        let (moment, json) = Moment::split(value)?;
-        Some((moment, std::str::from_utf8(json).ok()?))
     }
 }
 
@@ -188,7 +239,11 @@ pub mod store {
         pub fn read(bytes: &[u8]) -> Option<Self> {
             let text = std::str::from_utf8(bytes.strip_prefix(&[1])?).ok()?;
             let mut parts = text.strip_suffix('\0')?.split('\0').map(str::to_owned);
-            Some(Self { file: parts.next()?, owner: parts.next()?, reference: parts.next() })
+            Some(Self {
+                file: parts.next()?,
+                owner: parts.next()?,
+                reference: parts.next(),
+            })
         }
     }
 }
@@ -206,9 +261,38 @@ mod tests {
     }
 
     #[test]
+    fn long_texts_do_not_make_long_keys() {
+        let long = "x".repeat(200_000);
+        let digest = bounded(&long).into_owned();
+        assert_eq!(digest.len(), 65);
+        assert_ne!(
+            bounded(&digest),
+            digest,
+            "a text that looks like a digest is not taken for one"
+        );
+        assert_eq!(
+            bounded(&"x".repeat(MAX_TEXT_BYTES)),
+            "x".repeat(MAX_TEXT_BYTES)
+        );
+        let longest = "é".repeat(MAX_TEXT_BYTES / 2);
+        let key = Key::of(0)
+            .text(&longest)
+            .text(&longest)
+            .text(&longest)
+            .text(&longest)
+            .time(1.0)
+            .last(&"a".repeat(64));
+        assert!(key.len() <= 512, "{}", key.len());
+    }
+
+    #[test]
     fn records_survive() {
         for reference in [None, Some("x".to_owned()), Some(String::new())] {
-            let record = store::Record { file: "f".into(), owner: "o".into(), reference };
+            let record = store::Record {
+                file: "f".into(),
+                owner: "o".into(),
+                reference,
+            };
             assert_eq!(store::Record::read(&record.to_bytes()), Some(record));
         }
         assert_eq!(store::Record::read(b""), None);

@@ -9,13 +9,10 @@ pub mod decimal;
 mod handler;
 pub mod layout;
 pub mod price;
+pub mod simulation;
 mod view;
 
-#[expect(
-    missing_docs,
-    clippy::allow_attributes_without_reason,
-    reason = "generated from the contract"
-)]
+#[expect(missing_docs, reason = "generated from the contract")]
 pub mod bindings {
     //! The contract in Rust, generated from `plugins/wit/handler.wit`, where every type and function is described.
     wit_bindgen::generate!({
