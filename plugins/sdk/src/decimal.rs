@@ -184,6 +184,18 @@ impl Decimal {
     }
 }
 
+impl From<Amount> for Decimal {
+    fn from(amount: Amount) -> Self {
+        let units = amount.units();
+        Self::round(
+            units < 0,
+            U256::from(units.unsigned_abs()),
+            -(FRACTION_DIGITS as i32),
+            false,
+        )
+    }
+}
+
 impl FromStr for Decimal {
     type Err = InvalidDecimal;
 

@@ -125,6 +125,16 @@ impl Moment {
     }
 }
 
+/// A value made of a first byte and texts that end with zero bytes.
+fn record<'a>(first: u8, texts: impl Iterator<Item = &'a String>) -> Vec<u8> {
+    let mut bytes = vec![first];
+    for text in texts {
+        bytes.extend_from_slice(text.as_bytes());
+        bytes.push(END_OF_TEXT);
+    }
+    bytes
+}
+
 /// Aggregates: namespace `aggregate`.
 pub mod aggregate {
     use super::{END_OF_TEXT, Key, Moment};
@@ -184,7 +194,7 @@ pub mod aggregate {
 
 /// Stored files: namespace `store`.
 pub mod store {
-    use super::{Key, Moment};
+    use super::{Key, Moment, record};
 
     /// The namespace.
     pub const NAMESPACE: &str = "store";
@@ -227,11 +237,8 @@ pub mod store {
         /// As bytes: texts that end with zero bytes.
         #[must_use]
         pub fn to_bytes(&self) -> Vec<u8> {
-            let key = Key::of(1).text(&self.file).text(&self.owner);
-            match &self.reference {
-                Some(reference) => key.text(reference).done(),
-                None => key.done(),
-            }
+            let texts = [Some(&self.file), Some(&self.owner), self.reference.as_ref()];
+            record(1, texts.into_iter().flatten())
         }
 
         /// Reads a record.
@@ -243,6 +250,66 @@ pub mod store {
                 file: parts.next()?,
                 owner: parts.next()?,
                 reference: parts.next(),
+            })
+        }
+    }
+}
+
+/// Programs: namespace `program`.
+pub mod program {
+    use super::{Key, record};
+
+    /// The namespace.
+    pub const NAMESPACE: &str = "program";
+    /// Table of programs: hash to its [`Record`].
+    pub const PROGRAM: u8 = b'p';
+    /// Table of what programs use: (STORE message or tag, program) to nothing. A file that is in use is not to be forgotten.
+    pub const USES: u8 = b'u';
+
+    /// Key of a program's record.
+    #[must_use]
+    pub fn program(hash: &str) -> Vec<u8> {
+        Key::of(PROGRAM).last(hash)
+    }
+
+    /// Key that says that a program uses a STORE message or tag.
+    #[must_use]
+    pub fn uses(reference: &str, program: &str) -> Vec<u8> {
+        Key::of(USES).text(reference).last(program)
+    }
+
+    /// What is known of a program.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Record {
+        /// Whether others may replace it.
+        pub allow_amend: bool,
+        /// Its owner, as spelled in the content.
+        pub owner: String,
+        /// The program that it replaces.
+        pub replaces: Option<String>,
+    }
+
+    impl Record {
+        /// As bytes: a byte of flags, then texts that end with zero bytes.
+        #[must_use]
+        pub fn to_bytes(&self) -> Vec<u8> {
+            let texts = [Some(&self.owner), self.replaces.as_ref()];
+            record(
+                b'0' + u8::from(self.allow_amend),
+                texts.into_iter().flatten(),
+            )
+        }
+
+        /// Reads a record.
+        #[must_use]
+        pub fn read(bytes: &[u8]) -> Option<Self> {
+            let (flags, rest) = bytes.split_first()?;
+            let text = std::str::from_utf8(rest).ok()?;
+            let mut parts = text.strip_suffix('\0')?.split('\0').map(str::to_owned);
+            Some(Self {
+                allow_amend: *flags == b'1',
+                owner: parts.next()?,
+                replaces: parts.next(),
             })
         }
     }
@@ -287,7 +354,17 @@ mod tests {
 
     #[test]
     fn records_survive() {
-        for reference in [None, Some("x".to_owned()), Some(String::new())] {
+        let long = "x".repeat(MAX_TEXT_BYTES + 1);
+        for replaces in [None, Some("x".to_owned()), Some(long.clone())] {
+            let record = program::Record {
+                allow_amend: replaces.is_some(),
+                owner: "o".into(),
+                replaces,
+            };
+            assert_eq!(program::Record::read(&record.to_bytes()), Some(record));
+        }
+        assert_eq!(program::Record::read(b"1"), None);
+        for reference in [None, Some("x".to_owned()), Some(String::new()), Some(long)] {
             let record = store::Record {
                 file: "f".into(),
                 owner: "o".into(),

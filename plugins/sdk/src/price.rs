@@ -199,6 +199,16 @@ impl Cost {
         }
     }
 
+    /// Each currency rounded down to 18 digits, as rows are before they are added up.
+    #[must_use]
+    pub fn floor(self) -> Self {
+        Self {
+            hold: self.hold.floor().into(),
+            stream: self.stream.floor().into(),
+            credit: self.credit.floor().into(),
+        }
+    }
+
     /// The sum.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {

@@ -1,1 +1,33 @@
-//! What PROGRAM messages mean.
+//! What PROGRAM messages mean: a function that a compute node runs, made of files that STORE messages hold (messages spec 6, ccn spec 2.4 and 6).
+
+mod cost;
+mod rules;
+mod volumes;
+
+use plugin_sdk::{
+    Costs, Handler, Message, Outcome, Plan, Rejection, Request, Response, View, answer,
+};
+
+/// The message type PROGRAM.
+#[derive(Debug)]
+pub struct Program;
+
+impl Handler for Program {
+    fn validate(message: &Message) -> Result<Plan, Rejection> {
+        rules::validate(message)
+    }
+
+    fn process(message: &Message, view: &dyn View) -> Outcome {
+        rules::process(message, view)
+    }
+
+    fn price(message: &Message, view: &dyn View) -> Result<Option<Costs>, Rejection> {
+        rules::price(message, view).map(Some)
+    }
+
+    fn query(_request: &Request, _view: &dyn View) -> Response {
+        answer::error(404, "no such route")
+    }
+}
+
+plugin_sdk::handler!(Program, "../manifest.json");
