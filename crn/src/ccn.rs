@@ -6,11 +6,12 @@
 
 use crate::digest::{Digest, Unsupported};
 use backon::{ExponentialBuilder, Retryable as _};
-use ccn_message::ItemHash;
+use ccn_message::{Envelope, ItemHash, content::store::StoreContent, envelope::ContentHeader};
 use futures_util::StreamExt as _;
 use http::{StatusCode, header};
 use reqwest::{Response, Url};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use std::{
     sync::{Mutex, PoisonError},
     time::{Duration, SystemTime},
@@ -49,22 +50,8 @@ pub struct Message {
     pub item_hash: ItemHash,
     /// `PROGRAM`, `STORE`, …
     pub kind: String,
-    /// JSON text.
+    /// JSON text; owner and time are in it.
     pub content: String,
-}
-
-/// What a STORE message says (spec: messages, section 5).
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct Store {
-    /// The owner.
-    pub address: String,
-    /// When its author says it was made, seconds since 1970.
-    pub time: f64,
-    /// The file.
-    pub item_hash: ItemHash,
-    /// The STORE message that this one updates, if it is a hash.
-    #[serde(default, rename = "ref")]
-    pub updates: Option<String>,
 }
 
 /// Why a core channel node could not help.
@@ -136,9 +123,7 @@ impl CcnError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } => true,
-            Self::Status { status, .. } => {
-                status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
-            }
+            Self::Status { status, .. } => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
             Self::Unknown(_)
             | Self::Pending(_)
             | Self::Rejected(_)
@@ -159,25 +144,17 @@ impl CcnError {
 
 /// `GET /api/v0/messages/{hash}`.
 #[derive(Deserialize)]
-struct MessageAnswer {
+struct MessageAnswer<'a> {
     status: String,
-    message: Option<Envelope>,
-}
-
-/// What is read of an envelope.
-#[derive(Deserialize)]
-struct Envelope {
-    item_hash: String,
-    #[serde(rename = "type")]
-    kind: String,
-    item_type: String,
-    item_content: Option<String>,
+    #[serde(borrow)]
+    message: Option<&'a RawValue>,
 }
 
 /// `GET /api/v0/messages.json`.
 #[derive(Deserialize)]
-struct MessagesAnswer {
-    messages: Vec<Envelope>,
+struct MessagesAnswer<'a> {
+    #[serde(borrow)]
+    messages: Vec<&'a RawValue>,
 }
 
 impl Client {
@@ -215,18 +192,21 @@ impl Client {
             }
             other => other?,
         };
-        let answer: MessageAnswer = self.parse(&path, &answer)?;
+        let answer: MessageAnswer<'_> = self.parse(&path, &answer)?;
         match (answer.status.as_str(), answer.message) {
             // In force until it is removed for lack of payment.
             ("processed" | "removing", Some(envelope)) => {
-                if envelope.item_hash != hash.to_string() {
-                    return Err(self.malformed(&path, format!("it is about {}", envelope.item_hash)));
+                let message = self.verified(&path, envelope).await?;
+                if message.item_hash != *hash {
+                    return Err(self.malformed(&path, format!("it is about {}", message.item_hash)));
                 }
-                self.verified(envelope).await
+                Ok(message)
             }
             ("pending", _) => Err(CcnError::Pending(hash.clone())),
             ("rejected", _) => Err(CcnError::Rejected(hash.clone())),
-            (status @ ("forgotten" | "removed"), _) => Err(CcnError::Gone { hash: hash.clone(), status: status.to_owned() }),
+            (status @ ("forgotten" | "removed"), _) => {
+                Err(CcnError::Gone { hash: hash.clone(), status: status.to_owned() })
+            }
             (status, _) => Err(self.malformed(&path, format!("status {status:?}"))),
         }
     }
@@ -235,12 +215,13 @@ impl Client {
     ///
     /// # Errors
     /// See [`CcnError`]; a message of another type is [`CcnError::Unknown`] as a file.
-    pub async fn store(&self, hash: &ItemHash) -> Result<Store, CcnError> {
+    pub async fn store(&self, hash: &ItemHash) -> Result<StoreContent, CcnError> {
         let message = self.message(hash).await?;
         if message.kind != "STORE" {
             return Err(CcnError::Unknown(hash.clone()));
         }
-        self.parse(&format!("/api/v0/messages/{hash}"), message.content.as_bytes())
+        StoreContent::parse(&message.content)
+            .map_err(|error| self.malformed(&format!("/api/v0/messages/{hash}"), error.to_string()))
     }
 
     /// The newest version of a file: the last by (time, item hash) of the STORE messages that update
@@ -252,7 +233,7 @@ impl Client {
         &self,
         original: &ItemHash,
         owner: &str,
-    ) -> Result<Option<(ItemHash, Store)>, CcnError> {
+    ) -> Result<Option<(ItemHash, StoreContent)>, CcnError> {
         let mut url = Url::parse(&self.base).map_err(|error| self.malformed("", error.to_string()))?;
         url.query_pairs_mut()
             .append_pair("msgType", "STORE")
@@ -261,21 +242,22 @@ impl Client {
             .append_pair("refs", &original.to_string())
             .append_pair("owners", owner);
         let path = format!("/api/v0/messages.json?{}", url.query().unwrap_or_default());
-        let answer: MessagesAnswer = self.parse(&path, &self.ask(&path).await?)?;
-        let mut newest: Option<(ItemHash, Store)> = None;
+        let bytes = self.ask(&path).await?;
+        let answer: MessagesAnswer<'_> = self.parse(&path, &bytes)?;
+        let mut newest: Option<(ItemHash, StoreContent)> = None;
         for envelope in answer.messages.into_iter().take(MAX_AMENDS) {
-            if envelope.kind != "STORE" {
+            let message = self.verified(&path, envelope).await?;
+            if message.kind != "STORE" {
                 continue;
             }
-            let message = self.verified(envelope).await?;
-            let Ok(store) = serde_json::from_str::<Store>(&message.content) else {
+            let Ok(store) = StoreContent::parse(&message.content) else {
                 continue;
             };
-            if store.address != owner || store.updates.as_deref() != Some(original.to_string().as_str()) {
+            if store.header.address != owner || store.reference.as_deref() != Some(original.to_string().as_str()) {
                 continue;
             }
             let later = newest.as_ref().is_none_or(|(best_hash, best)| {
-                store.time.total_cmp(&best.time).then_with(|| message.item_hash.cmp(best_hash)).is_gt()
+                store.header.time.total_cmp(&best.header.time).then_with(|| message.item_hash.cmp(best_hash)).is_gt()
             });
             if later {
                 newest = Some((message.item_hash, store));
@@ -306,27 +288,25 @@ impl Client {
     }
 
     /// The content of a message, from inside it or from the files, held against the message's hash.
-    async fn verified(&self, envelope: Envelope) -> Result<Message, CcnError> {
-        let path = "/api/v0/messages";
-        let item_hash: ItemHash = envelope
-            .item_hash
-            .parse()
-            .map_err(|_| self.malformed(path, format!("{:?} is not an item hash", envelope.item_hash)))?;
-        let bytes = match envelope.item_content {
-            Some(content) if envelope.item_type == "inline" => content.into_bytes(),
-            _ => {
-                let file = self.open_file(&item_hash, 0).await?;
-                self.collect(file).await?
+    async fn verified(&self, path: &str, envelope: &RawValue) -> Result<Message, CcnError> {
+        let malformed = |error: &dyn std::error::Error| self.malformed(path, error.to_string());
+        let mut envelope = Envelope::parse(envelope.get()).map_err(|error| malformed(&error))?;
+        let content = match envelope.item_content.take() {
+            // An envelope whose inline content has another hash does not parse.
+            Some(content) => content,
+            None => {
+                let mut digest = Digest::of(&envelope.item_hash)?;
+                let file = self.open_file(&envelope.item_hash, 0).await?;
+                let bytes = self.collect(file).await?;
+                digest.update(&bytes);
+                if !digest.matches() {
+                    return Err(CcnError::Mismatch { base: self.base.clone(), hash: envelope.item_hash });
+                }
+                String::from_utf8(bytes).map_err(|error| malformed(&error))?
             }
         };
-        let mut digest = Digest::of(&item_hash)?;
-        digest.update(&bytes);
-        if !digest.matches() {
-            return Err(CcnError::Mismatch { base: self.base.clone(), hash: item_hash });
-        }
-        let content = String::from_utf8(bytes)
-            .map_err(|_| self.malformed(path, format!("the content of {item_hash} is not UTF-8")))?;
-        Ok(Message { item_hash, kind: envelope.kind, content })
+        let content = ContentHeader::complete(&content, &envelope).map_err(|error| malformed(&error))?;
+        Ok(Message { item_hash: envelope.item_hash, kind: envelope.kind, content })
     }
 
     /// Asks until there is an answer, an error that stays, or no time left.

@@ -32,7 +32,9 @@ pub enum GuestError {
     #[error("the guest sent what is no frame: {0}")]
     Frame(#[from] FrameError),
     /// Init is not of this version. The operator's to mend: install the images that belong to this node.
-    #[error("the guest's init speaks version {0} of the protocol, this node speaks {VERSION}: install crn and its images together")]
+    #[error(
+        "the guest's init speaks version {0} of the protocol, this node speaks {VERSION}: install crn and its images together"
+    )]
     Version(u16),
     /// A word at a wrong time.
     #[error("the guest said {0:?} at a time that has no use for it")]

@@ -56,16 +56,24 @@ mod tests {
 
     #[test]
     fn other_names_mean_none() {
-        for host in ["", ".", "localhost", "127.0.0.1:4020", "www.example.org", "mfrgg", &format!("{LABEL}a"), "ünïcode"] {
+        for host in
+            ["", ".", "localhost", "127.0.0.1:4020", "www.example.org", "mfrgg", &format!("{LABEL}a"), "ünïcode"]
+        {
             check(host, None);
         }
     }
 
     #[test]
     fn every_hash_has_a_label_that_fits_a_name() {
-        for hash in ["Qmf412jQZiuVUtdgnB36FXFX7xg5V6KEbSJ4dpQuhkLyfD", "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi"] {
+        for hash in [
+            "Qmf412jQZiuVUtdgnB36FXFX7xg5V6KEbSJ4dpQuhkLyfD",
+            "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi",
+        ] {
             let label = label(&hash.parse().expect("an item hash"));
-            assert!(label.len() <= 63 && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()), "{label}");
+            assert!(
+                label.len() <= 63 && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()),
+                "{label}"
+            );
         }
     }
 }

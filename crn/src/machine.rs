@@ -68,9 +68,8 @@ impl Images {
     /// # Errors
     /// The first piece that is missing.
     pub fn open(monitor: &Path, folder: &Path) -> Result<Self, Missing> {
-        let open = |what, path: PathBuf, advice| {
-            File::open(&path).map_err(|reason| Missing { what, path, reason, advice })
-        };
+        let open =
+            |what, path: PathBuf, advice| File::open(&path).map_err(|reason| Missing { what, path, reason, advice });
         open("the machine monitor", monitor.to_owned(), "Install vmm beside crn, or name it with --vmm.")?;
         let advice = "Build the guest images with `cargo xtask images`, and name their folder with --images.";
         Ok(Self {
@@ -222,9 +221,8 @@ impl Machine {
     /// Waits for a doorbell of this kind; its value. None when the machine ended before it rang.
     pub async fn doorbell(&self, kind: u8) -> Option<u32> {
         let mut doorbell = self.doorbell.clone();
-        let rang = doorbell
-            .wait_for(|word| word.is_some_and(|word| guest_protocol::doorbell::heard(word).0 == kind))
-            .await;
+        let rang =
+            doorbell.wait_for(|word| word.is_some_and(|word| guest_protocol::doorbell::heard(word).0 == kind)).await;
         rang.ok().and_then(|word| *word).map(|word| guest_protocol::doorbell::heard(word).1)
     }
 
@@ -270,7 +268,10 @@ impl Machine {
 
 /// For a monitor that could not say why, for instance because it was killed.
 fn unexplained() -> Ended {
-    Ended { cause: Cause::Failed("the machine monitor ended without a word".to_owned()), statistics: Statistics::default() }
+    Ended {
+        cause: Cause::Failed("the machine monitor ended without a word".to_owned()),
+        statistics: Statistics::default(),
+    }
 }
 
 /// Takes notices until the machine has ended and its process is reaped.

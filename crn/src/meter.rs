@@ -119,9 +119,8 @@ impl System {
         let memory = procfs::Meminfo::current()?;
         let processor = procfs::CpuInfo::current()?;
         let disk = rustix::fs::statvfs(data).map_err(std::io::Error::from)?;
-        let megahertz: Vec<f64> = (0..processor.num_cores())
-            .filter_map(|core| processor.get_field(core, "cpu MHz")?.parse().ok())
-            .collect();
+        let megahertz: Vec<f64> =
+            (0..processor.num_cores()).filter_map(|core| processor.get_field(core, "cpu MHz")?.parse().ok()).collect();
         let start = SystemTime::now().checked_sub(PERIOD).unwrap_or(SystemTime::UNIX_EPOCH);
         Ok(Self {
             cpu: Cpu {

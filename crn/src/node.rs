@@ -95,13 +95,9 @@ impl Node {
         let machines = probe(&monitor).await;
         let client = Arc::new(Client::new(&config.ccn, seconds(config.files.answer_seconds))?);
         let files = data.join("files");
-        let cache = Cache::open(
-            &files,
-            client.clone(),
-            config.files.limit_mib << 20,
-            seconds(config.files.stall_seconds),
-        )
-        .map_err(folder(&files))?;
+        let cache =
+            Cache::open(&files, client.clone(), config.files.limit_mib << 20, seconds(config.files.stall_seconds))
+                .map_err(folder(&files))?;
         let logs = data.join("logs");
         let logs = Logs::open(&logs, config.logs.max_kib << 10, config.logs.max_programs).map_err(folder(&logs))?;
         let workshop = Workshop {
@@ -162,7 +158,8 @@ fn lock(data: &Path) -> Result<File, NodeError> {
 
 /// Where the monitor and the images are: as configured, else beside this program, else in the system.
 fn installation(config: &Config) -> (PathBuf, PathBuf) {
-    let beside = std::env::current_exe().ok().and_then(|program| Some(program.parent()?.to_owned())).unwrap_or_default();
+    let beside =
+        std::env::current_exe().ok().and_then(|program| Some(program.parent()?.to_owned())).unwrap_or_default();
     let monitor = config.vmm.clone().unwrap_or_else(|| beside.join("vmm"));
     let images = config.images.clone().unwrap_or_else(|| {
         let near = beside.join("images");

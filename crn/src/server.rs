@@ -93,7 +93,10 @@ async fn accept(
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_WITHIN)
-            .serve_connection(TokioIo::new(Box::pin(patient(stream, client_idle))), TowerToHyperService::new(router.clone()))
+            .serve_connection(
+                TokioIo::new(Box::pin(patient(stream, client_idle))),
+                TowerToHyperService::new(router.clone()),
+            )
             .with_upgrades();
         let stop = stop.clone();
         connections.spawn(async move {

@@ -33,10 +33,7 @@ pub(crate) enum ControlError {
 
 impl Control {
     pub(crate) fn new(stream: File) -> Self {
-        Self {
-            stream,
-            received: Vec::new(),
-        }
+        Self { stream, received: Vec::new() }
     }
 
     /// Sends an event whole.

@@ -22,9 +22,7 @@ pub(crate) fn open() {
 pub(crate) fn progress(byte: u8) {
     if OPEN.load(Relaxed) {
         // SAFETY: this thread may use the port, and no driver does.
-        unsafe {
-            asm!("out dx, al", in("dx") PROGRESS_PORT, in("al") byte, options(nomem, nostack, preserves_flags))
-        };
+        unsafe { asm!("out dx, al", in("dx") PROGRESS_PORT, in("al") byte, options(nomem, nostack, preserves_flags)) };
     }
 }
 

@@ -24,11 +24,7 @@ struct RandPoolInfo {
 /// Puts the seed into the kernel's generator and has it used at once.
 pub(crate) fn seed_generator(seed: [u8; 32]) -> io::Result<()> {
     let random = File::options().write(true).open("/dev/urandom")?;
-    let info = RandPoolInfo {
-        entropy_count: SEED_BITS,
-        buf_size: 32,
-        buf: seed,
-    };
+    let info = RandPoolInfo { entropy_count: SEED_BITS, buf_size: 32, buf: seed };
     // SAFETY: the request reads a `rand_pool_info` with `buf_size` bytes behind it, which `info` is.
     let added = unsafe { libc::ioctl(random.as_raw_fd(), RNDADDENTROPY as _, &raw const info) };
     if added != 0 {
@@ -36,11 +32,7 @@ pub(crate) fn seed_generator(seed: [u8; 32]) -> io::Result<()> {
     }
     // SAFETY: the request takes no argument.
     let reseeded = unsafe { libc::ioctl(random.as_raw_fd(), RNDRESEEDCRNG as _) };
-    if reseeded == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if reseeded == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Sets the wall clock, microseconds since 1970.
@@ -48,13 +40,7 @@ pub(crate) fn set_clock(wall_time_us: u64) -> io::Result<()> {
     let seconds = i64::try_from(wall_time_us / 1_000_000).map_err(io::Error::other)?;
     // Below a billion by construction.
     let nanoseconds = (wall_time_us % 1_000_000 * 1000) as i64;
-    clock_settime(
-        ClockId::Realtime,
-        Timespec {
-            tv_sec: seconds,
-            tv_nsec: nanoseconds,
-        },
-    )?;
+    clock_settime(ClockId::Realtime, Timespec { tv_sec: seconds, tv_nsec: nanoseconds })?;
     Ok(())
 }
 
@@ -66,12 +52,7 @@ pub(crate) fn set_hostname(name: &str) -> io::Result<()> {
 
 /// Brings the loopback interface up; the kernel gives it 127.0.0.1 and ::1 by itself.
 pub(crate) fn raise_loopback() -> io::Result<()> {
-    let socket = socket_with(
-        AddressFamily::INET,
-        SocketType::DGRAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     // SAFETY: all-zero bytes are a valid `ifreq`: names and flags, no references.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (place, byte) in request.ifr_name.iter_mut().zip(b"lo") {
@@ -79,16 +60,6 @@ pub(crate) fn raise_loopback() -> io::Result<()> {
     }
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
     // SAFETY: the request reads an `ifreq`, which `request` is and stays during the call.
-    let raised = unsafe {
-        libc::ioctl(
-            socket.as_raw_fd(),
-            libc::SIOCSIFFLAGS as _,
-            &raw const request,
-        )
-    };
-    if raised == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    let raised = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) };
+    if raised == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

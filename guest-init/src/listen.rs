@@ -40,9 +40,7 @@ impl Listener {
     /// The next connection, if there is one; it does not block either.
     pub(crate) fn accept(&self) -> Option<File> {
         // Whatever went wrong with one connection is the host's to notice.
-        accept_with(&self.0, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
-            .ok()
-            .map(File::from)
+        accept_with(&self.0, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).ok().map(File::from)
     }
 }
 

@@ -100,12 +100,7 @@ impl Logs {
             self.dropped_bytes += oldest.bytes.len() as u64 + oldest.dropped_bytes;
         }
         let dropped_bytes = std::mem::take(&mut self.dropped_bytes);
-        self.waiting.push_back(LogRecord {
-            source,
-            wall_time_us: now_us(),
-            bytes,
-            dropped_bytes,
-        });
+        self.waiting.push_back(LogRecord { source, wall_time_us: now_us(), bytes, dropped_bytes });
     }
 }
 
@@ -154,10 +149,7 @@ mod tests {
         let mut body = vec![0; frame::body_length(header).expect("a length")];
         theirs.read_exact(&mut body).expect("a body");
         let record: LogRecord = frame::decode(&body).expect("a record");
-        assert_eq!(
-            (record.source, record.bytes.as_slice()),
-            (LogSource::Stderr, &b"before anybody listens"[..])
-        );
+        assert_eq!((record.source, record.bytes.as_slice()), (LogSource::Stderr, &b"before anybody listens"[..]));
     }
 
     #[test]

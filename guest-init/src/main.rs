@@ -16,9 +16,7 @@ mod serve;
 mod unpack;
 
 use crate::{control::Control, listen::Listener, logs::Logs, program::ProgramError};
-use guest_protocol::{
-    CONTROL_PORT, Command, Configuration, Event, HTTP_PORT, LOG_PORT, VERSION, doorbell as bell,
-};
+use guest_protocol::{CONTROL_PORT, Command, Configuration, Event, HTTP_PORT, LOG_PORT, VERSION, doorbell as bell};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     fd::AsFd as _,
@@ -33,10 +31,7 @@ const STATUS_PANIC: u8 = 113;
 
 /// The entry of the process; the kernel passes no arguments that matter.
 #[cfg_attr(not(test), unsafe(export_name = "main"))]
-#[cfg_attr(
-    test,
-    expect(dead_code, reason = "the test harness has a main of its own")
-)]
+#[cfg_attr(test, expect(dead_code, reason = "the test harness has a main of its own"))]
 extern "C" fn start(_count: libc::c_int, _arguments: *const *const libc::c_char) -> libc::c_int {
     doorbell::open();
     doorbell::progress(bell::PROGRESS_INIT);
@@ -106,28 +101,16 @@ fn introduce(control: &mut Control) -> Result<Configuration, control::ControlErr
 }
 
 /// Everything from a configuration to a started program, in the order that it must have.
-fn become_program(
-    configuration: &Configuration,
-    logs: &mut Logs,
-) -> Result<program::Started, ProgramError> {
+fn become_program(configuration: &Configuration, logs: &mut Logs) -> Result<program::Started, ProgramError> {
     let mut apply = |what: &str, result: io::Result<()>| {
         if let Err(error) = result {
             logs.note(&format!("cannot {what}: {error}"));
         }
     };
     // Before anything else draws a random number or looks at the clock.
-    apply(
-        "seed the random number generator",
-        identity::seed_generator(configuration.seed),
-    );
-    apply(
-        "set the clock",
-        identity::set_clock(configuration.wall_time_us),
-    );
-    apply(
-        "set the host name",
-        identity::set_hostname(&configuration.hostname),
-    );
+    apply("seed the random number generator", identity::seed_generator(configuration.seed));
+    apply("set the clock", identity::set_clock(configuration.wall_time_us));
+    apply("set the host name", identity::set_hostname(&configuration.hostname));
     apply("raise the loopback interface", identity::raise_loopback());
     mount::enter_root(configuration.root)?;
     for volume in &configuration.volumes {

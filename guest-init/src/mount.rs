@@ -20,21 +20,14 @@ pub(crate) enum MountError {
     UnknownFormat { what: String },
     /// The kernel refuses it: damaged, or of a version it does not know.
     #[error("{what} ({format} image) does not mount: {error}")]
-    Refused {
-        what: String,
-        format: &'static str,
-        error: io::Error,
-    },
+    Refused { what: String, format: &'static str, error: io::Error },
     /// A step of our own failed.
     #[error("cannot {what}: {error}")]
     Step { what: String, error: io::Error },
 }
 
 fn step(what: impl Into<String>) -> impl FnOnce(io::Error) -> MountError {
-    move |error| MountError::Step {
-        what: what.into(),
-        error,
-    }
+    move |error| MountError::Step { what: what.into(), error }
 }
 
 /// The file systems that an image can be.
@@ -85,12 +78,7 @@ pub(crate) fn mount_early() -> Result<(), MountError> {
         make_folder(Path::new(folder))?;
     }
     virtual_mount("devtmpfs", "/dev", MountFlags::NOSUID, "mode=755")?;
-    virtual_mount(
-        "proc",
-        "/proc",
-        MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
-        "",
-    )
+    virtual_mount("proc", "/proc", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, "")
 }
 
 /// Makes the runtime's image the root, with a writable layer in memory over it.
@@ -99,12 +87,7 @@ pub(crate) fn enter_root(root: Device) -> Result<(), MountError> {
         make_folder(Path::new(folder))?;
     }
     mount_image(&device_path(root), Path::new("/lower"), true, "the runtime")?;
-    virtual_mount(
-        "tmpfs",
-        "/upper",
-        MountFlags::NOSUID | MountFlags::NODEV,
-        OVERLAY_SIZE,
-    )?;
+    virtual_mount("tmpfs", "/upper", MountFlags::NOSUID | MountFlags::NODEV, OVERLAY_SIZE)?;
     make_folder(Path::new("/upper/files"))?;
     make_folder(Path::new("/upper/work"))?;
     virtual_mount(
@@ -132,12 +115,7 @@ pub(crate) fn enter_root(root: Device) -> Result<(), MountError> {
     for folder in ["/dev/pts", "/dev/shm"] {
         make_folder(Path::new(folder))?;
     }
-    virtual_mount(
-        "devpts",
-        "/dev/pts",
-        MountFlags::NOSUID | MountFlags::NOEXEC,
-        "mode=620,ptmxmode=666",
-    )?;
+    virtual_mount("devpts", "/dev/pts", MountFlags::NOSUID | MountFlags::NOEXEC, "mode=620,ptmxmode=666")?;
     virtual_mount("tmpfs", "/dev/shm", private, "mode=1777,size=50%")?;
     set_sticky("/tmp")
 }
@@ -146,36 +124,21 @@ pub(crate) fn enter_root(root: Device) -> Result<(), MountError> {
 pub(crate) fn mount_volume(volume: &Volume) -> Result<(), MountError> {
     let mount_point = Path::new(&volume.mount);
     if !mount_point.is_absolute() || volume.mount.split('/').any(|part| part == "..") {
-        let error = io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "a mount point is an absolute path without `..`",
-        );
+        let error = io::Error::new(io::ErrorKind::InvalidInput, "a mount point is an absolute path without `..`");
         return Err(step(format!("mount a volume at {}", volume.mount))(error));
     }
     make_folder(mount_point)?;
     let what = format!("the volume at {}", volume.mount);
-    mount_image(
-        &device_path(volume.device),
-        mount_point,
-        volume.read_only,
-        &what,
-    )
+    mount_image(&device_path(volume.device), mount_point, volume.read_only, &what)
 }
 
 /// Mounts an image by what it is.
-pub(crate) fn mount_image(
-    device: &Path,
-    mount_point: &Path,
-    read_only: bool,
-    what: &str,
-) -> Result<(), MountError> {
+pub(crate) fn mount_image(device: &Path, mount_point: &Path, read_only: bool, what: &str) -> Result<(), MountError> {
     let mut start = Vec::with_capacity(SUPERBLOCK_BYTES);
     File::open(device)
         .and_then(|file| file.take(SUPERBLOCK_BYTES as u64).read_to_end(&mut start))
         .map_err(step(format!("read {what}")))?;
-    let format = recognize(&start).ok_or_else(|| MountError::UnknownFormat {
-        what: what.to_owned(),
-    })?;
+    let format = recognize(&start).ok_or_else(|| MountError::UnknownFormat { what: what.to_owned() })?;
     let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
     if read_only || format != Format::Ext4 {
         flags |= MountFlags::RDONLY;
@@ -202,22 +165,15 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), MountError> {
     fs::create_dir_all(path).map_err(step(format!("make the folder {}", path.display())))
 }
 
-fn virtual_mount(
-    kind: &str,
-    target: &str,
-    flags: MountFlags,
-    options: &str,
-) -> Result<(), MountError> {
+fn virtual_mount(kind: &str, target: &str, flags: MountFlags, options: &str) -> Result<(), MountError> {
     let data = CString::new(options).map_err(|error| step("mount")(io::Error::other(error)))?;
     let options = (!options.is_empty()).then_some(data.as_c_str());
-    mount(kind, target, kind, flags, options)
-        .map_err(|error| step(format!("mount {kind} at {target}"))(error.into()))
+    mount(kind, target, kind, flags, options).map_err(|error| step(format!("mount {kind} at {target}"))(error.into()))
 }
 
 fn set_sticky(path: &str) -> Result<(), MountError> {
     use std::os::unix::fs::PermissionsExt as _;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o1777))
-        .map_err(step(format!("open {path} to everybody")))
+    fs::set_permissions(path, fs::Permissions::from_mode(0o1777)).map_err(step(format!("open {path} to everybody")))
 }
 
 #[cfg(test)]
@@ -232,18 +188,9 @@ mod tests {
 
     #[test]
     fn images_are_known_by_their_magic() {
-        check(
-            |start| start[..4].copy_from_slice(b"hsqs"),
-            Some(Format::Squashfs),
-        );
-        check(
-            |start| start[1024..1028].copy_from_slice(&[0xe2, 0xe1, 0xf5, 0xe0]),
-            Some(Format::Erofs),
-        );
-        check(
-            |start| start[1080..1082].copy_from_slice(&[0x53, 0xef]),
-            Some(Format::Ext4),
-        );
+        check(|start| start[..4].copy_from_slice(b"hsqs"), Some(Format::Squashfs));
+        check(|start| start[1024..1028].copy_from_slice(&[0xe2, 0xe1, 0xf5, 0xe0]), Some(Format::Erofs));
+        check(|start| start[1080..1082].copy_from_slice(&[0x53, 0xef]), Some(Format::Ext4));
         check(|start| start[..4].copy_from_slice(b"PK\x03\x04"), None);
         assert_eq!(recognize(b"hs"), None);
         assert_eq!(recognize(&[]), None);
@@ -251,26 +198,8 @@ mod tests {
 
     #[test]
     fn devices_are_letters() {
-        assert_eq!(
-            device_path(Device {
-                index: 0,
-                length_bytes: 0
-            }),
-            Path::new("/dev/vda")
-        );
-        assert_eq!(
-            device_path(Device {
-                index: 17,
-                length_bytes: 0
-            }),
-            Path::new("/dev/vdr")
-        );
-        assert_eq!(
-            device_path(Device {
-                index: 200,
-                length_bytes: 0
-            }),
-            Path::new("/dev/vdz")
-        );
+        assert_eq!(device_path(Device { index: 0, length_bytes: 0 }), Path::new("/dev/vda"));
+        assert_eq!(device_path(Device { index: 17, length_bytes: 0 }), Path::new("/dev/vdr"));
+        assert_eq!(device_path(Device { index: 200, length_bytes: 0 }), Path::new("/dev/vdz"));
     }
 }

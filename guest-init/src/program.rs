@@ -61,11 +61,7 @@ impl ProgramError {
             Self::Unpack(_) => Stage::Unpack,
             Self::Entrypoint(_) | Self::Start { .. } => Stage::Start,
         };
-        Failure {
-            stage,
-            error: self.to_string(),
-            traceback: String::new(),
-        }
+        Failure { stage, error: self.to_string(), traceback: String::new() }
     }
 }
 
@@ -87,12 +83,7 @@ pub(crate) fn place_code(configuration: &Configuration) -> Result<PathBuf, Progr
     let device = device_path(code.device);
     match code.encoding {
         Encoding::Squashfs => mount::mount_image(&device, &folder, true, "the code")?,
-        Encoding::Zip => unpack::unpack(
-            &open_device(&device)?,
-            code.device.length_bytes,
-            &folder,
-            limit,
-        )?,
+        Encoding::Zip => unpack::unpack(&open_device(&device)?, code.device.length_bytes, &folder, limit)?,
         Encoding::Plain => copy_plain(&device, code, configuration.program, &folder)?,
     }
     Ok(folder)
@@ -113,14 +104,8 @@ fn start_asgi(configuration: &Configuration, folder: &Path) -> Result<Started, P
         move |error| ProgramError::Start { what, error }
     };
     fs::write(LAUNCHER_PATH, LAUNCHER).map_err(fail("the ASGI launcher"))?;
-    rustix::fs::mknodat(
-        CWD,
-        REPORT_PATH,
-        rustix::fs::FileType::Fifo,
-        Mode::RUSR | Mode::WUSR,
-        0,
-    )
-    .map_err(|error| fail("the ASGI launcher")(error.into()))?;
+    rustix::fs::mknodat(CWD, REPORT_PATH, rustix::fs::FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
+        .map_err(|error| fail("the ASGI launcher")(error.into()))?;
     // Opened for both ways, so that it does not read as ended before the launcher has opened it.
     let report = File::options()
         .read(true)
@@ -130,34 +115,21 @@ fn start_asgi(configuration: &Configuration, folder: &Path) -> Result<Started, P
         .map_err(fail("the ASGI launcher"))?;
     let mut command = Command::new("/usr/bin/python3");
     command.arg(LAUNCHER_PATH).arg(folder);
-    command
-        .arg(python_entrypoint(&configuration.code))
-        .args([SOCKET_PATH, REPORT_PATH]);
-    let child = spawn(&mut command, configuration)
-        .map_err(fail("python3 (is the runtime one for Python?)"))?;
-    Ok(Started {
-        child,
-        report: Some(report),
-    })
+    command.arg(python_entrypoint(&configuration.code)).args([SOCKET_PATH, REPORT_PATH]);
+    let child = spawn(&mut command, configuration).map_err(fail("python3 (is the runtime one for Python?)"))?;
+    Ok(Started { child, report: Some(report) })
 }
 
 fn start_binary(configuration: &Configuration, folder: &Path) -> Result<Started, ProgramError> {
     let entrypoint = &configuration.code.entrypoint;
     let path = inside(folder, entrypoint).ok_or_else(|| {
-        ProgramError::Entrypoint(format!(
-            "the entry point `{entrypoint}` is not a path inside the code"
-        ))
+        ProgramError::Entrypoint(format!("the entry point `{entrypoint}` is not a path inside the code"))
     })?;
     let metadata = fs::metadata(&path)
         .ok()
         .filter(fs::Metadata::is_file)
-        .ok_or_else(|| {
-            ProgramError::Entrypoint(format!("there is no file `{entrypoint}` in the code"))
-        })?;
-    let fail = |error| ProgramError::Start {
-        what: format!("`{entrypoint}`"),
-        error,
-    };
+        .ok_or_else(|| ProgramError::Entrypoint(format!("there is no file `{entrypoint}` in the code")))?;
+    let fail = |error| ProgramError::Start { what: format!("`{entrypoint}`"), error };
     let mut path = path;
     if metadata.permissions().mode() & 0o111 == 0 {
         let executable = fs::Permissions::from_mode(metadata.permissions().mode() | 0o755);
@@ -176,10 +148,7 @@ fn start_binary(configuration: &Configuration, folder: &Path) -> Result<Started,
         }
         other => other,
     };
-    Ok(Started {
-        child: child.map_err(fail)?,
-        report: None,
-    })
+    Ok(Started { child: child.map_err(fail)?, report: None })
 }
 
 fn spawn(command: &mut Command, configuration: &Configuration) -> io::Result<Child> {
@@ -198,10 +167,7 @@ fn spawn(command: &mut Command, configuration: &Configuration) -> io::Result<Chi
 /// The environment of programs (crn spec 4.4); the user's own variables come last and win.
 pub(crate) fn environment(configuration: &Configuration) -> Vec<(String, String)> {
     let fixed = [
-        (
-            "PATH",
-            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        ),
+        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
         ("HOME", "/root"),
         ("LANG", "C.UTF-8"),
         ("PYTHONPATH", "/opt/aleph/libs"),
@@ -213,18 +179,12 @@ pub(crate) fn environment(configuration: &Configuration) -> Vec<(String, String)
         ("ALEPH_REMOTE_CRYPTO_HOST", "http://localhost"),
         ("ALEPH_REMOTE_CRYPTO_UNIX_SOCKET", "/tmp/socat-socket"),
     ];
-    let mut variables: Vec<(String, String)> = fixed
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect();
-    variables.push((
-        "ALEPH_ADDRESS_TO_USE".into(),
-        configuration.hostname.clone(),
-    ));
+    let mut variables: Vec<(String, String)> =
+        fixed.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    variables.push(("ALEPH_ADDRESS_TO_USE".into(), configuration.hostname.clone()));
     // A name with `=` or a NUL byte would make the start fail as a whole; such a variable cannot exist anyway.
-    let possible = |(name, value): &&(String, String)| {
-        !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0')
-    };
+    let possible =
+        |(name, value): &&(String, String)| !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0');
     variables.extend(configuration.variables.iter().filter(possible).cloned());
     variables
 }
@@ -235,10 +195,7 @@ pub(crate) fn write_authorized_keys(keys: &[String]) -> Result<(), ProgramError>
         return Ok(());
     }
     mount::make_folder(Path::new("/root/.ssh"))?;
-    let fail = |error| ProgramError::Start {
-        what: "with the owner's keys".into(),
-        error,
-    };
+    let fail = |error| ProgramError::Start { what: "with the owner's keys".into(), error };
     let path = Path::new("/root/.ssh/authorized_keys");
     fs::write(path, keys.join("\n") + "\n").map_err(fail)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(fail)
@@ -295,38 +252,20 @@ fn plain_name(code: &Code, program: Program) -> Result<PathBuf, ProgramError> {
             format!("{module}.py")
         }
     };
-    inside(Path::new(""), &name).ok_or_else(|| {
-        ProgramError::Entrypoint(format!(
-            "the entry point `{name}` is not a path inside the code"
-        ))
-    })
+    inside(Path::new(""), &name)
+        .ok_or_else(|| ProgramError::Entrypoint(format!("the entry point `{name}` is not a path inside the code")))
 }
 
-fn copy_plain(
-    device: &Path,
-    code: &Code,
-    program: Program,
-    folder: &Path,
-) -> Result<(), ProgramError> {
+fn copy_plain(device: &Path, code: &Code, program: Program, folder: &Path) -> Result<(), ProgramError> {
     let path = folder.join(plain_name(code, program)?);
-    let fail = |error| {
-        ProgramError::Unpack(UnpackError::Write {
-            path: path.display().to_string(),
-            error,
-        })
-    };
+    let fail = |error| ProgramError::Unpack(UnpackError::Write { path: path.display().to_string(), error });
     if code.device.length_bytes > MAX_PLAIN_BYTES {
-        return Err(UnpackError::TooLarge {
-            limit: MAX_PLAIN_BYTES,
-        }
-        .into());
+        return Err(UnpackError::TooLarge { limit: MAX_PLAIN_BYTES }.into());
     }
     if let Some(parent) = path.parent() {
         mount::make_folder(parent)?;
     }
-    let mut from = File::open(device)
-        .map_err(fail)?
-        .take(code.device.length_bytes);
+    let mut from = File::open(device).map_err(fail)?.take(code.device.length_bytes);
     let mut to = File::create(&path).map_err(fail)?;
     io::copy(&mut from, &mut to).map_err(fail)?;
     Ok(())
@@ -350,10 +289,7 @@ fn inside(folder: &Path, path: &str) -> Option<PathBuf> {
 }
 
 fn open_device(path: &Path) -> Result<File, ProgramError> {
-    File::open(path).map_err(|error| ProgramError::Start {
-        what: format!("with {}", path.display()),
-        error,
-    })
+    File::open(path).map_err(|error| ProgramError::Start { what: format!("with {}", path.display()), error })
 }
 
 /// What archives may unfold to on this machine, bytes.
@@ -368,14 +304,7 @@ mod tests {
     use guest_protocol::Device;
 
     fn code(encoding: Encoding, entrypoint: &str) -> Code {
-        Code {
-            device: Device {
-                index: 1,
-                length_bytes: 10,
-            },
-            encoding,
-            entrypoint: entrypoint.into(),
-        }
+        Code { device: Device { index: 1, length_bytes: 10 }, encoding, entrypoint: entrypoint.into() }
     }
 
     #[test]
@@ -393,10 +322,7 @@ mod tests {
         check("/bin/sh", Program::Binary, None);
         check("../../bin/sh", Program::Binary, None);
         check("", Program::Binary, None);
-        assert_eq!(
-            python_entrypoint(&code(Encoding::Zip, "main:app")),
-            "main:app"
-        );
+        assert_eq!(python_entrypoint(&code(Encoding::Zip, "main:app")), "main:app");
     }
 
     #[test]
@@ -417,10 +343,7 @@ mod tests {
             hostname: "label".into(),
             wall_time_us: 0,
             seed: [0; 32],
-            root: Device {
-                index: 0,
-                length_bytes: 0,
-            },
+            root: Device { index: 0, length_bytes: 0 },
             code: code(Encoding::Zip, "main:app"),
             program: Program::Asgi,
             arguments: vec![],
@@ -435,13 +358,7 @@ mod tests {
             authorized_keys: vec![],
         };
         let variables = environment(&configuration);
-        let last = |name: &str| {
-            variables
-                .iter()
-                .rev()
-                .find(|(key, _)| key == name)
-                .map(|(_, value)| value.as_str())
-        };
+        let last = |name: &str| variables.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
         assert_eq!(last("HOME"), Some("/data"));
         assert_eq!(last("ALEPH_ADDRESS_TO_USE"), Some("label"));
         assert_eq!(last("A=B"), None);

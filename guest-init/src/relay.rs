@@ -8,8 +8,7 @@ use guest_protocol::Program;
 use rustix::{
     io::Errno,
     net::{
-        AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, connect, ipproto,
-        shutdown, socket_with,
+        AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, connect, ipproto, shutdown, socket_with,
         sockopt::{set_tcp_nodelay, socket_error},
     },
 };
@@ -34,17 +33,9 @@ pub(crate) fn connect_to(program: Program) -> io::Result<File> {
             socket
         }
         Program::Binary => {
-            let socket = socket_with(
-                AddressFamily::INET,
-                SocketType::STREAM,
-                flags,
-                Some(ipproto::TCP),
-            )?;
+            let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, Some(ipproto::TCP))?;
             set_tcp_nodelay(&socket, true)?;
-            match connect(
-                &socket,
-                &SocketAddrV4::new(Ipv4Addr::LOCALHOST, BINARY_PORT),
-            ) {
+            match connect(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, BINARY_PORT)) {
                 Ok(()) | Err(Errno::INPROGRESS) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -65,11 +56,7 @@ struct Side {
 impl Side {
     fn new(socket: File) -> Self {
         // Sockets are tried before they are waited for.
-        Self {
-            socket,
-            readable: true,
-            writable: true,
-        }
+        Self { socket, readable: true, writable: true }
     }
 }
 
@@ -143,9 +130,7 @@ impl Relay {
         if !matches!(socket_error(&self.program.socket), Ok(Ok(()))) {
             return Turn::Over;
         }
-        let inward = self
-            .to_program
-            .pump(&mut self.host, &mut self.program, chunk);
+        let inward = self.to_program.pump(&mut self.host, &mut self.program, chunk);
         let outward = self.to_host.pump(&mut self.program, &mut self.host, chunk);
         match (inward, outward) {
             (Err(_), _) | (_, Err(_)) => Turn::Over,
@@ -162,14 +147,9 @@ impl Relay {
         self.to_program.closed || {
             use rustix::event::{PollFd, PollFlags, Timespec, poll};
             let mut descriptors = [PollFd::new(&self.program.socket, PollFlags::empty())];
-            let now = Timespec {
-                tv_sec: 0,
-                tv_nsec: 0,
-            };
+            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
             poll(&mut descriptors, Some(&now)).is_ok()
-                && descriptors[0]
-                    .revents()
-                    .intersects(PollFlags::HUP | PollFlags::ERR)
+                && descriptors[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
         }
     }
 }
@@ -226,11 +206,7 @@ impl Direction {
         self.written += write_some(to, &self.waiting[self.written..])?;
         if self.written == self.waiting.len() {
             // An idle stream costs no buffer.
-            *self = Self {
-                ended: self.ended,
-                closed: self.closed,
-                ..Self::default()
-            };
+            *self = Self { ended: self.ended, closed: self.closed, ..Self::default() };
         }
         Ok(())
     }

@@ -14,8 +14,7 @@ use crate::{
     relay::{self, CHUNK_BYTES, Relay, Turn, Which},
 };
 use guest_protocol::{
-    Command, Configuration, Event, Failure, LogSource, MAX_TRACEBACK_BYTES, Program, Stage,
-    doorbell as bell,
+    Command, Configuration, Event, Failure, LogSource, MAX_TRACEBACK_BYTES, Program, Stage, doorbell as bell,
 };
 use rustix::{
     event::{
@@ -91,11 +90,7 @@ impl Token {
             7 => Self::Child,
             relay => {
                 let relay = relay.saturating_sub(Self::RELAYS);
-                let which = if relay.is_multiple_of(2) {
-                    Which::Host
-                } else {
-                    Which::Program
-                };
+                let which = if relay.is_multiple_of(2) { Which::Host } else { Which::Program };
                 Self::Relay((relay / 2) as usize, which)
             }
         }
@@ -177,9 +172,7 @@ pub(crate) fn serve(
 
 impl Server<'_> {
     fn watch_everything(&self) -> io::Result<OwnedFd> {
-        let pid = self
-            .pid()
-            .ok_or_else(|| io::Error::other("the program has no process id"))?;
+        let pid = self.pid().ok_or_else(|| io::Error::other("the program has no process id"))?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
         self.watch(&pidfd, Token::Child, EventFlags::IN)?;
         self.watch(&self.control, Token::Control, EventFlags::IN)?;
@@ -230,27 +223,18 @@ impl Server<'_> {
         match self.phase {
             Phase::Starting { look } if self.configuration.program == Program::Binary => look,
             Phase::Starting { .. } | Phase::Ready => REAP_INTERVAL,
-            Phase::Stopping { kill_at } => kill_at
-                .saturating_duration_since(Instant::now())
-                .min(REAP_INTERVAL),
+            Phase::Stopping { kill_at } => kill_at.saturating_duration_since(Instant::now()).min(REAP_INTERVAL),
         }
     }
 
     fn wait(&self, limit: Duration) -> io::Result<Vec<(Token, EventFlags)>> {
         let mut events = Vec::with_capacity(EVENTS_PER_WAIT);
         let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
-        match epoll::wait(
-            &self.epoll,
-            rustix::buffer::spare_capacity(&mut events),
-            Some(&limit),
-        ) {
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&limit)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        Ok(events
-            .iter()
-            .map(|event| (Token::from_data(event.data), event.flags))
-            .collect())
+        Ok(events.iter().map(|event| (Token::from_data(event.data), event.flags)).collect())
     }
 
     fn handle(&mut self, token: Token, flags: EventFlags) -> Option<End> {
@@ -259,10 +243,7 @@ impl Server<'_> {
             Token::LogListener => {
                 while let Some(stream) = self.ports.logs.accept() {
                     // Edges of writability only: a stream that takes everything is not asked again and again.
-                    if self
-                        .watch(&stream, Token::LogStream, EventFlags::OUT | EventFlags::ET)
-                        .is_ok()
-                    {
+                    if self.watch(&stream, Token::LogStream, EventFlags::OUT | EventFlags::ET).is_ok() {
                         self.logs.attach(stream);
                         self.logs.send();
                     }
@@ -302,9 +283,7 @@ impl Server<'_> {
                     let kill_at = Instant::now() + Duration::from_millis(grace_ms.into());
                     self.phase = Phase::Stopping { kill_at };
                 }
-                Ok(Some(Command::Configure(_))) => {
-                    self.logs.note("a second configuration is ignored")
-                }
+                Ok(Some(Command::Configure(_))) => self.logs.note("a second configuration is ignored"),
                 Err(_) => {
                     program::signal(&self.child, Signal::KILL);
                     return Some(End::Host);
@@ -353,14 +332,8 @@ impl Server<'_> {
 
     fn read_output(&mut self, token: Token) {
         let open = match token {
-            Token::Stdout => self
-                .stdout
-                .as_mut()
-                .map(|pipe| self.logs.read(LogSource::Stdout, pipe)),
-            _ => self
-                .stderr
-                .as_mut()
-                .map(|pipe| self.logs.read(LogSource::Stderr, pipe)),
+            Token::Stdout => self.stdout.as_mut().map(|pipe| self.logs.read(LogSource::Stdout, pipe)),
+            _ => self.stderr.as_mut().map(|pipe| self.logs.read(LogSource::Stderr, pipe)),
         };
         if open == Some(false) {
             match token {
@@ -460,25 +433,16 @@ impl Server<'_> {
         };
         let _ = self.control.send(&event);
         let deadline = Instant::now() + LAST_BYTES_LIMIT;
-        while self.logs.send() && self.logs.stream().is_some()
-            || self.relays.iter().any(Option::is_some)
-        {
+        while self.logs.send() && self.logs.stream().is_some() || self.relays.iter().any(Option::is_some) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
             }
-            let Ok(events) = self.wait(if self.more.is_empty() {
-                left
-            } else {
-                Duration::ZERO
-            }) else {
+            let Ok(events) = self.wait(if self.more.is_empty() { left } else { Duration::ZERO }) else {
                 break;
             };
             for (token, flags) in events {
-                if matches!(
-                    token,
-                    Token::Relay(..) | Token::LogStream | Token::LogListener
-                ) {
+                if matches!(token, Token::Relay(..) | Token::LogStream | Token::LogListener) {
                     self.handle(token, flags);
                 }
             }
@@ -489,27 +453,17 @@ impl Server<'_> {
     /// Why the program ended before it listened.
     fn failure(&self, status: u8) -> Failure {
         let text = String::from_utf8_lossy(&self.reported);
-        let (error, traceback) = match text
-            .strip_prefix('F')
-            .and_then(|text| text.split_once('\n'))
-        {
+        let (error, traceback) = match text.strip_prefix('F').and_then(|text| text.split_once('\n')) {
             Some((error, traceback)) => (error.to_owned(), traceback.to_owned()),
             None => {
                 let listening = match self.configuration.program {
                     Program::Asgi => "it served requests".to_owned(),
                     Program::Binary => format!("it listened on port {BINARY_PORT}"),
                 };
-                (
-                    format!("the program ended with status {status} before {listening}"),
-                    self.logs.latest(),
-                )
+                (format!("the program ended with status {status} before {listening}"), self.logs.latest())
             }
         };
-        Failure {
-            stage: Stage::Start,
-            error,
-            traceback,
-        }
+        Failure { stage: Stage::Start, error, traceback }
     }
 }
 

@@ -40,9 +40,7 @@ pub(crate) enum UnpackError {
     #[error("the zip archive has more than {MAX_ENTRIES} entries")]
     TooMany,
     /// Unfolds to too much.
-    #[error(
-        "the zip archive unfolds to more than the {limit} bytes that fit the memory of its machine"
-    )]
+    #[error("the zip archive unfolds to more than the {limit} bytes that fit the memory of its machine")]
     TooLarge {
         /// Most bytes that were allowed.
         limit: u64,
@@ -66,21 +64,12 @@ enum Kind {
 }
 
 /// Unpacks the archive in the first `length` bytes of `device` into `folder`, to at most `limit` bytes in all.
-pub(crate) fn unpack(
-    device: &File,
-    length: u64,
-    folder: &Path,
-    limit: u64,
-) -> Result<(), UnpackError> {
+pub(crate) fn unpack(device: &File, length: u64, folder: &Path, limit: u64) -> Result<(), UnpackError> {
     let damaged = |error: rawzip::Error| UnpackError::Damaged(error.to_string());
     let mut buffer = vec![0; BUFFER_BYTES];
     let archive = ZipLocator::new()
         .locate_in_reader(
-            rawzip::FileReader::from(
-                device
-                    .try_clone()
-                    .map_err(|error| write_error(folder, error))?,
-            ),
+            rawzip::FileReader::from(device.try_clone().map_err(|error| write_error(folder, error))?),
             &mut buffer,
             length,
         )
@@ -115,25 +104,17 @@ pub(crate) fn unpack(
         }
         let target = folder.join(&path);
         match kind {
-            Kind::Folder => {
-                fs::create_dir_all(&target).map_err(|error| write_error(&path, error))?
-            }
+            Kind::Folder => fs::create_dir_all(&target).map_err(|error| write_error(&path, error))?,
             Kind::File { mode } => {
                 if entry.uncompressed_size_hint() > left {
                     return Err(UnpackError::TooLarge { limit });
                 }
-                let found = Found {
-                    wayfinder: entry.wayfinder(),
-                    method: entry.compression_method(),
-                };
+                let found = Found { wayfinder: entry.wayfinder(), method: entry.compression_method() };
                 left -= write_file(&archive, found, &path, &target, mode, left, limit)?;
             }
             Kind::Link => {
                 // Links come last, so that no file is ever written through one.
-                let found = Found {
-                    wayfinder: entry.wayfinder(),
-                    method: entry.compression_method(),
-                };
+                let found = Found { wayfinder: entry.wayfinder(), method: entry.compression_method() };
                 let mut text = Vec::new();
                 read_entry(&archive, found, &mut text, MAX_LINK_BYTES, &name, limit)?;
                 links.push((path, text));
@@ -167,21 +148,9 @@ fn write_file<R: ReaderAt>(
     }
     // What the runtime has at that place gives way.
     let _ = fs::remove_file(target);
-    let mut file = File::options()
-        .write(true)
-        .create_new(true)
-        .open(target)
-        .map_err(fail)?;
-    let written = read_entry(
-        archive,
-        found,
-        &mut file,
-        left,
-        &path.display().to_string(),
-        limit,
-    )?;
-    file.set_permissions(fs::Permissions::from_mode(mode))
-        .map_err(fail)?;
+    let mut file = File::options().write(true).create_new(true).open(target).map_err(fail)?;
+    let written = read_entry(archive, found, &mut file, left, &path.display().to_string(), limit)?;
+    file.set_permissions(fs::Permissions::from_mode(mode)).map_err(fail)?;
     Ok(written)
 }
 
@@ -194,20 +163,14 @@ fn read_entry<R: ReaderAt>(
     name: &str,
     limit: u64,
 ) -> Result<u64, UnpackError> {
-    let damaged =
-        |error: &dyn std::fmt::Display| UnpackError::Damaged(format!("`{name}`: {error}"));
-    let entry = archive
-        .get_entry(found.wayfinder)
-        .map_err(|error| damaged(&error))?;
+    let damaged = |error: &dyn std::fmt::Display| UnpackError::Damaged(format!("`{name}`: {error}"));
+    let entry = archive.get_entry(found.wayfinder).map_err(|error| damaged(&error))?;
     let packed = entry.reader();
     let plain: Box<dyn Read + '_> = match found.method {
         CompressionMethod::STORE => Box::new(packed),
         CompressionMethod::DEFLATE => Box::new(flate2::read::DeflateDecoder::new(packed)),
         _ => {
-            return Err(UnpackError::Unsupported(
-                name.to_owned(),
-                "packed with a method other than store and deflate",
-            ));
+            return Err(UnpackError::Unsupported(name.to_owned(), "packed with a method other than store and deflate"));
         }
     };
     let mut reader = entry.verifying_reader(plain);
@@ -222,11 +185,7 @@ fn read_entry<R: ReaderAt>(
         if total > left {
             return Err(UnpackError::TooLarge { limit });
         }
-        sink.write_all(&chunk[..read])
-            .map_err(|error| UnpackError::Write {
-                path: name.to_owned(),
-                error,
-            })?;
+        sink.write_all(&chunk[..read]).map_err(|error| UnpackError::Write { path: name.to_owned(), error })?;
     }
 }
 
@@ -258,15 +217,10 @@ fn kind_of(is_folder: bool, mode: u32, name: &str) -> Result<Kind, UnpackError> 
         0 | 0o100_000 => {
             // Set-id bits mean nothing to a program that is root already; what can be executed stays so.
             let mode = mode & 0o777;
-            Ok(Kind::File {
-                mode: if mode == 0 { 0o644 } else { mode | 0o400 },
-            })
+            Ok(Kind::File { mode: if mode == 0 { 0o644 } else { mode | 0o400 } })
         }
         0o120_000 => Ok(Kind::Link),
-        _ => Err(UnpackError::Unsupported(
-            name.to_owned(),
-            "neither a file, a folder nor a link",
-        )),
+        _ => Err(UnpackError::Unsupported(name.to_owned(), "neither a file, a folder nor a link")),
     }
 }
 
@@ -275,10 +229,7 @@ fn make_link(folder: &Path, path: &Path, text: &[u8]) -> Result<(), UnpackError>
     let target = String::from_utf8_lossy(text).into_owned();
     let parent = path.parent().unwrap_or(Path::new(""));
     if !stays_inside(parent, &target) {
-        return Err(UnpackError::Escapes(format!(
-            "{} -> {target}",
-            path.display()
-        )));
+        return Err(UnpackError::Escapes(format!("{} -> {target}", path.display())));
     }
     let place = folder.join(path);
     if let Some(parent) = place.parent() {
@@ -305,10 +256,7 @@ fn stays_inside(parent: &Path, target: &str) -> bool {
 }
 
 fn write_error(path: &Path, error: io::Error) -> UnpackError {
-    UnpackError::Write {
-        path: path.display().to_string(),
-        error,
-    }
+    UnpackError::Write { path: path.display().to_string(), error }
 }
 
 #[cfg(test)]

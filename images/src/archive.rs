@@ -2,9 +2,7 @@
 //! mirrors we keep, in a state of its own, so that any Debian or Ubuntu host will do and nothing
 //! of the host changes. Packages are never installed.
 
-use crate::{
-    Cache, ImagesError, Package, Progress, at, cache, digest, process, system::DEBIAN_KEYRING,
-};
+use crate::{Cache, ImagesError, Package, Progress, at, cache, digest, process, system::DEBIAN_KEYRING};
 use std::{
     collections::BTreeSet,
     env,
@@ -76,11 +74,7 @@ impl<'a> Archive<'a> {
     }
 
     /// Downloads exactly these packages, unless they are here already.
-    pub(crate) fn exactly(
-        &self,
-        packages: &[Package],
-        progress: &dyn Progress,
-    ) -> Result<(), ImagesError> {
+    pub(crate) fn exactly(&self, packages: &[Package], progress: &dyn Progress) -> Result<(), ImagesError> {
         let _turn = self.cache.lock("archive", progress)?;
         self.configure()?;
         self.fetch(packages, progress)
@@ -88,10 +82,7 @@ impl<'a> Archive<'a> {
 
     /// Where the file of a downloaded package is.
     pub(crate) fn file(&self, package: &Package) -> PathBuf {
-        self.cache
-            .root()
-            .join("packages")
-            .join(format!("{}.deb", package.sha256))
+        self.cache.root().join("packages").join(format!("{}.deb", package.sha256))
     }
 
     fn refresh_if_old(&self, progress: &dyn Progress) -> Result<bool, ImagesError> {
@@ -113,8 +104,7 @@ impl<'a> Archive<'a> {
         let result = process::run(
             "apt-get update",
             // `Error-Mode=any`: a list that did not come is an error, not a warning.
-            self.apt("apt-get")
-                .args(["update", "-o", "APT::Update::Error-Mode=any"]),
+            self.apt("apt-get").args(["update", "-o", "APT::Update::Error-Mode=any"]),
             |line| progress.update(None, line),
         );
         result.map_err(|error| download_error("the package lists".to_owned(), error))?;
@@ -122,29 +112,19 @@ impl<'a> Archive<'a> {
         fs::write(&stamp, "").map_err(at(stamp))
     }
 
-    fn resolve(
-        &self,
-        names: &[&str],
-        dependencies: Dependencies,
-    ) -> Result<Vec<Package>, ImagesError> {
+    fn resolve(&self, names: &[&str], dependencies: Dependencies) -> Result<Vec<Package>, ImagesError> {
         let mut command = self.apt("apt-get");
         command.arg(match dependencies {
             Dependencies::Included => "install",
             Dependencies::Ignored => "download",
         });
-        command
-            .args(["-qq", "--print-uris", "-o", "Acquire::ForceHash=SHA256"])
-            .args(names);
+        command.args(["-qq", "--print-uris", "-o", "Acquire::ForceHash=SHA256"]).args(names);
         let answer = process::output("apt-get", &mut command).map_err(|error| {
             let reason = match error {
                 ImagesError::Command { tail, .. } => tail,
                 other => other.to_string(),
             };
-            ImagesError::Unresolved {
-                suite: RELEASE,
-                names: names.join(" "),
-                reason,
-            }
+            ImagesError::Unresolved { suite: RELEASE, names: names.join(" "), reason }
         })?;
         parse_uris(&String::from_utf8_lossy(&answer)).map_err(|line| ImagesError::Unresolved {
             suite: RELEASE,
@@ -157,10 +137,7 @@ impl<'a> Archive<'a> {
         let folder = self.cache.root().join("packages");
         let arriving = folder.join("arriving");
         fs::create_dir_all(&arriving).map_err(at(&arriving))?;
-        let missing: Vec<&Package> = packages
-            .iter()
-            .filter(|package| !self.file(package).exists())
-            .collect();
+        let missing: Vec<&Package> = packages.iter().filter(|package| !self.file(package).exists()).collect();
         if missing.is_empty() {
             return Ok(());
         }
@@ -168,21 +145,14 @@ impl<'a> Archive<'a> {
         command.arg("download-file");
         let partial = |package: &Package| arriving.join(format!("{}.deb", package.sha256));
         for package in &missing {
-            command
-                .arg(&package.uri)
-                .arg(partial(package))
-                .arg(format!("SHA256:{}", package.sha256));
+            command.arg(&package.uri).arg(partial(package)).arg(format!("SHA256:{}", package.sha256));
         }
         let mut arrived = 0;
         let result = process::run("apt-helper", &mut command, |line| {
             if line.starts_with("Get:") {
                 arrived += 1;
             }
-            let size_mb: u64 = missing
-                .iter()
-                .map(|package| package.size_bytes)
-                .sum::<u64>()
-                >> 20;
+            let size_mb: u64 = missing.iter().map(|package| package.size_bytes).sum::<u64>() >> 20;
             let status = format!("package {arrived} of {} ({size_mb} MiB)", missing.len());
             progress.update(None, &status);
         });
@@ -210,9 +180,7 @@ impl<'a> Archive<'a> {
     /// A command of apt that sees our sources, our state and nothing of the host's but its proxies.
     fn apt(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        command
-            .env("APT_CONFIG", self.folder.join("apt.conf"))
-            .env("LC_ALL", "C");
+        command.env("APT_CONFIG", self.folder.join("apt.conf")).env("LC_ALL", "C");
         command
     }
 
@@ -230,10 +198,7 @@ impl<'a> Archive<'a> {
             fs::create_dir_all(&folder).map_err(at(&folder))?;
         }
         let mirror = |name, default: &str| {
-            env::var(name)
-                .ok()
-                .filter(|value| !value.is_empty())
-                .unwrap_or_else(|| default.into())
+            env::var(name).ok().filter(|value| !value.is_empty()).unwrap_or_else(|| default.into())
         };
         let sources = format!(
             "Types: deb\nURIs: {}\nSuites: {RELEASE} {RELEASE}-updates\nComponents: main\n\
@@ -296,11 +261,7 @@ fn download_error(what: String, error: ImagesError) -> ImagesError {
     match error {
         ImagesError::Command { tail, .. } => {
             let errors: Vec<&str> = tail.lines().filter(|line| line.starts_with("E:")).collect();
-            let reason = if errors.is_empty() {
-                tail
-            } else {
-                errors.join("; ")
-            };
+            let reason = if errors.is_empty() { tail } else { errors.join("; ") };
             ImagesError::Download { what, reason }
         }
         other => other,
@@ -368,13 +329,7 @@ mod tests {
         let packages = parse_uris(&text).expect("apt wrote it");
         let short: Vec<_> = packages
             .iter()
-            .map(|package| {
-                (
-                    package.name.as_str(),
-                    package.version.as_str(),
-                    package.size_bytes,
-                )
-            })
+            .map(|package| (package.name.as_str(), package.version.as_str(), package.size_bytes))
             .collect();
         assert_eq!(short, [("ca", "1", 7), ("zlib1g", "1:1.3", 89)]);
         assert_eq!(packages[1].architecture, "amd64");

@@ -37,20 +37,13 @@ impl Cache {
     /// # Errors
     /// The folder cannot be made, or there is no home folder to put it in.
     pub fn open() -> Result<Self, ImagesError> {
-        let set = |name| {
-            env::var_os(name)
-                .filter(|value| !value.is_empty())
-                .map(PathBuf::from)
-        };
+        let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let root = set("BETH_CACHE")
             .or_else(|| set("XDG_CACHE_HOME").map(|folder| folder.join("beth")))
             .or_else(|| set("HOME").map(|folder| folder.join(".cache/beth")))
             .ok_or_else(|| ImagesError::Io {
                 path: PathBuf::from("~/.cache/beth"),
-                source: io::Error::new(
-                    io::ErrorKind::NotFound,
-                    "none of BETH_CACHE, XDG_CACHE_HOME and HOME is set",
-                ),
+                source: io::Error::new(io::ErrorKind::NotFound, "none of BETH_CACHE, XDG_CACHE_HOME and HOME is set"),
             })?;
         Self::at(&root)
     }
@@ -137,14 +130,7 @@ impl Cache {
     /// Something cannot be read or removed.
     pub fn prune(&self, keep: &[PathBuf], older_than: SystemTime) -> Result<u64, ImagesError> {
         let mut freed = 0;
-        for kind in [
-            "kernel",
-            "initramfs",
-            "rootfs",
-            "kvm-host",
-            "tools",
-            "packages",
-        ] {
+        for kind in ["kernel", "initramfs", "rootfs", "kvm-host", "tools", "packages"] {
             let folder = self.root.join(kind);
             let entries = match fs::read_dir(&folder) {
                 Ok(entries) => entries,
@@ -235,9 +221,7 @@ mod tests {
         assert!(failed.is_err());
         assert_eq!(cache.find("kernel", "smp-1"), None);
         let folder = cache
-            .find_or_build("kernel", "smp-1", &(), |work| {
-                fs::write(work.join("whole"), "made").map_err(at(work))
-            })
+            .find_or_build("kernel", "smp-1", &(), |work| fs::write(work.join("whole"), "made").map_err(at(work)))
             .expect("the second build succeeds");
         assert!(folder.join("whole").exists());
         assert!(!folder.join("half").exists());
@@ -248,9 +232,7 @@ mod tests {
         let (_folder, cache) = scratch();
         let build = |name: &str| {
             cache
-                .find_or_build("rootfs", name, &(), |work| {
-                    fs::write(work.join("image"), [0; 100]).map_err(at(work))
-                })
+                .find_or_build("rootfs", name, &(), |work| fs::write(work.join("image"), [0; 100]).map_err(at(work)))
                 .expect("it builds")
         };
         let (current, old) = (build("base-1"), build("base-0"));

@@ -36,22 +36,8 @@ pub(crate) enum Entry<'a> {
 /// `/dev/console` for its first process, and Rust's runtime opens `/dev/null` where that failed.
 pub(crate) const DEVICES: [(&str, Entry<'static>); 3] = [
     ("dev", Entry::Directory),
-    (
-        "dev/console",
-        Entry::Device {
-            mode: 0o600,
-            major: 5,
-            minor: 1,
-        },
-    ),
-    (
-        "dev/null",
-        Entry::Device {
-            mode: 0o666,
-            major: 1,
-            minor: 3,
-        },
-    ),
+    ("dev/console", Entry::Device { mode: 0o600, major: 5, minor: 1 }),
+    ("dev/null", Entry::Device { mode: 0o666, major: 1, minor: 3 }),
 ];
 
 /// Writes an archive. Folders must come before what is in them.
@@ -62,34 +48,15 @@ pub(crate) fn write<'a>(
     for (number, (path, entry)) in (1..).zip(entries) {
         let header = Builder::new(path).uid(0).gid(0).mtime(0).ino(number);
         let (header, content): (_, &[u8]) = match entry {
-            Entry::Directory => (
-                header
-                    .mode(0o755)
-                    .set_mode_file_type(ModeFileType::Directory)
-                    .nlink(2),
-                &[],
-            ),
-            Entry::File { mode, content } => (
-                header
-                    .mode(mode)
-                    .set_mode_file_type(ModeFileType::Regular)
-                    .nlink(1),
-                content,
-            ),
-            Entry::Link { target } => (
-                header
-                    .mode(0o777)
-                    .set_mode_file_type(ModeFileType::Symlink)
-                    .nlink(1),
-                target.as_bytes(),
-            ),
+            Entry::Directory => (header.mode(0o755).set_mode_file_type(ModeFileType::Directory).nlink(2), &[]),
+            Entry::File { mode, content } => {
+                (header.mode(mode).set_mode_file_type(ModeFileType::Regular).nlink(1), content)
+            }
+            Entry::Link { target } => {
+                (header.mode(0o777).set_mode_file_type(ModeFileType::Symlink).nlink(1), target.as_bytes())
+            }
             Entry::Device { mode, major, minor } => (
-                header
-                    .mode(mode)
-                    .set_mode_file_type(ModeFileType::Char)
-                    .nlink(1)
-                    .rdev_major(major)
-                    .rdev_minor(minor),
+                header.mode(mode).set_mode_file_type(ModeFileType::Char).nlink(1).rdev_major(major).rdev_minor(minor),
                 &[],
             ),
         };
@@ -106,13 +73,7 @@ pub(crate) fn write<'a>(
 /// The guest's initramfs with this init.
 fn with_init(init: &[u8]) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(init.len() + 1024);
-    let init = (
-        "init",
-        Entry::File {
-            mode: 0o755,
-            content: init,
-        },
-    );
+    let init = ("init", Entry::File { mode: 0o755, content: init });
     write(&mut bytes, DEVICES.into_iter().chain([init]))?;
     Ok(bytes)
 }
@@ -152,11 +113,8 @@ mod tests {
             }
             let entry = reader.entry();
             assert_eq!((entry.uid(), entry.gid(), entry.mtime()), (0, 0, 0));
-            let (name, mode, device) = (
-                entry.name().to_owned(),
-                entry.mode(),
-                (entry.rdev_major(), entry.rdev_minor()),
-            );
+            let (name, mode, device) =
+                (entry.name().to_owned(), entry.mode(), (entry.rdev_major(), entry.rdev_minor()));
             let mut content = Vec::new();
             reader.read_to_end(&mut content).expect("its content");
             rest = reader.finish().expect("the next");
@@ -168,12 +126,7 @@ mod tests {
                 ("dev".into(), 0o040_755, (0, 0), vec![]),
                 ("dev/console".into(), 0o020_600, (5, 1), vec![]),
                 ("dev/null".into(), 0o020_666, (1, 3), vec![]),
-                (
-                    "init".into(),
-                    0o100_755,
-                    (0, 0),
-                    b"\x7fELF of some kind".to_vec()
-                ),
+                ("init".into(), 0o100_755, (0, 0), b"\x7fELF of some kind".to_vec()),
             ]
         );
     }

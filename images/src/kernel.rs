@@ -46,10 +46,7 @@ struct Variant {
 }
 
 /// For guests of one to 64 virtual processors. A sibling without SMP joins as another constant.
-const SMP: Variant = Variant {
-    name: "smp",
-    fragment: config::SMP,
-};
+const SMP: Variant = Variant { name: "smp", fragment: config::SMP };
 
 impl Cache {
     /// The guest kernel, built if it is not there: a few minutes.
@@ -83,19 +80,12 @@ pub(crate) fn rebuild(
 }
 
 pub(crate) fn kernel_in(folder: &Path) -> Result<Kernel, ImagesError> {
-    Ok(Kernel {
-        elf: folder.join("vmlinux"),
-        flat: folder.join("vmlinux.flat"),
-        id: Manifest::read(folder)?.digest,
-    })
+    Ok(Kernel { elf: folder.join("vmlinux"), flat: folder.join("vmlinux.flat"), id: Manifest::read(folder)?.digest })
 }
 
 fn folder_name(variant: Variant) -> String {
     let mut key = Key::new("kernel", FORMAT);
-    key.add(RELEASE)
-        .add(SOURCE_PACKAGE)
-        .add(config::BASE)
-        .add(variant.fragment);
+    key.add(RELEASE).add(SOURCE_PACKAGE).add(config::BASE).add(variant.fragment);
     key.add(&vmm::kernel::VERSION.to_string());
     format!("{}-{}", variant.name, key.finish())
 }
@@ -107,8 +97,7 @@ fn build(
     work: &Path,
     progress: &dyn Progress,
 ) -> Result<(), ImagesError> {
-    let configuration =
-        Configuration::of(&[config::BASE, variant.fragment]).map_err(ImagesError::KernelOptions)?;
+    let configuration = Configuration::of(&[config::BASE, variant.fragment]).map_err(ImagesError::KernelOptions)?;
     let archive = Archive::new(cache);
     let packages = match like {
         Some(manifest) => {
@@ -155,11 +144,8 @@ fn unpack(package: &Path, work: &Path, progress: &dyn Progress) -> Result<PathBu
     progress.update(None, "unpacking the source");
     let folder = work.join("source");
     fs::create_dir_all(&folder).map_err(at(&folder))?;
-    let mut unpacker = archive::unpacker(package)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(at("dpkg-deb"))?;
+    let mut unpacker =
+        archive::unpacker(package).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(at("dpkg-deb"))?;
     let stdout = unpacker.stdout.take().ok_or_else(|| ImagesError::Package {
         package: package.display().to_string(),
         reason: "no output".to_owned(),
@@ -178,33 +164,21 @@ fn unpack(package: &Path, work: &Path, progress: &dyn Progress) -> Result<PathBu
     let output = Command::new("tar")
         .args(["--extract", "--xz", "--file=-", "--strip-components=1"])
         // What no build of ours reads; Kconfig and Makefiles of these folders are read.
-        .args([
-            "--exclude=*/Documentation/*.rst",
-            "--exclude=*/drivers/gpu/*.[ch]",
-        ])
-        .args([
-            "--exclude=*/tools/testing/*",
-            "--exclude=*.dts",
-            "--exclude=*.dtsi",
-        ])
+        .args(["--exclude=*/Documentation/*.rst", "--exclude=*/drivers/gpu/*.[ch]"])
+        .args(["--exclude=*/tools/testing/*", "--exclude=*.dts", "--exclude=*.dtsi"])
         .arg("--directory")
         .arg(&folder)
         .stdin(archive)
         .output()
         .map_err(at("tar"))?;
     let statuses = [unpacker.wait(), outer.wait()];
-    let ended = statuses
-        .iter()
-        .all(|status| status.as_ref().is_ok_and(|status| status.success()));
+    let ended = statuses.iter().all(|status| status.as_ref().is_ok_and(|status| status.success()));
     if ended && output.status.success() && folder.join("Makefile").exists() {
         return Ok(folder);
     }
     Err(ImagesError::Package {
         package: package.display().to_string(),
-        reason: format!(
-            "no kernel source in it: {}",
-            String::from_utf8_lossy(&output.stderr)
-        ),
+        reason: format!("no kernel source in it: {}", String::from_utf8_lossy(&output.stderr)),
     })
 }
 
@@ -232,20 +206,14 @@ fn make(source: &Path) -> Command {
     command
 }
 
-fn configure(
-    source: &Path,
-    configuration: &Configuration,
-    progress: &dyn Progress,
-) -> Result<(), ImagesError> {
+fn configure(source: &Path, configuration: &Configuration, progress: &dyn Progress) -> Result<(), ImagesError> {
     progress.update(None, "configuring");
     let ours = source.join("beth.config");
     fs::write(&ours, configuration.to_text()).map_err(at(&ours))?;
     // `allnoconfig` with our lines forced: what we do not name is off, unlike with `olddefconfig`,
     // which takes upstream's defaults for it.
     let mut command = make(source);
-    command
-        .arg("KCONFIG_ALLCONFIG=beth.config")
-        .arg("allnoconfig");
+    command.arg("KCONFIG_ALLCONFIG=beth.config").arg("allnoconfig");
     process::run("configuring the kernel", &mut command, |_| {})?;
     let path = source.join(".config");
     let config = fs::read_to_string(&path).map_err(at(path))?;

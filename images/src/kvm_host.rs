@@ -29,10 +29,7 @@ const BUSYBOX_PACKAGE: &str = "busybox-static";
 
 /// Modules that the host loads, and why. What they depend on is found by reading them.
 const MODULES: [(&str, &str); 13] = [
-    (
-        "kvm-amd",
-        "KVM on the processor that QEMU emulates, which has AMD's extensions",
-    ),
+    ("kvm-amd", "KVM on the processor that QEMU emulates, which has AMD's extensions"),
     ("virtio_net", "the network card"),
     ("virtio_blk", "disks that are handed in"),
     ("virtio-rng", "entropy from the machine outside"),
@@ -44,32 +41,21 @@ const MODULES: [(&str, &str); 13] = [
     ("nf_tables", "address translation for microVMs"),
     ("nft_chain_nat", "the same"),
     ("nft_masq", "the same"),
-    (
-        "nft_ct",
-        "the same: answers to connections that microVMs opened",
-    ),
+    ("nft_ct", "the same: answers to connections that microVMs opened"),
 ];
 
 /// Files of the user land.
 const FILES: [(&str, &str); 4] = [
-    (
-        "etc/passwd",
-        "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n",
-    ),
+    ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n"),
     ("etc/group", "root:x:0:\nnogroup:x:65534:\n"),
-    (
-        "etc/hosts",
-        "127.0.0.1 localhost\n::1 localhost\n10.0.2.2 outside\n",
-    ),
+    ("etc/hosts", "127.0.0.1 localhost\n::1 localhost\n10.0.2.2 outside\n"),
     // QEMU's user network answers names there.
     ("etc/resolv.conf", "nameserver 10.0.2.3\n"),
 ];
 
 /// Folders that something is mounted on or written to.
-const FOLDERS: [&str; 12] = [
-    "proc", "sys", "dev", "run", "tmp", "root", "var", "var/tmp", "var/lib", "mnt", "srv",
-    "newroot",
-];
+const FOLDERS: [&str; 12] =
+    ["proc", "sys", "dev", "run", "tmp", "root", "var", "var/tmp", "var/lib", "mnt", "srv", "newroot"];
 
 /// What starts the KVM host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,11 +71,7 @@ impl Cache {
     ///
     /// # Errors
     /// A missing program, a failed download, or an init that cannot be read.
-    pub fn kvm_host(
-        &self,
-        init: &Path,
-        progress: &dyn Progress,
-    ) -> Result<KvmHostImage, ImagesError> {
+    pub fn kvm_host(&self, init: &Path, progress: &dyn Progress) -> Result<KvmHostImage, ImagesError> {
         let folder = self.find_or_build("kvm-host", &folder_name(), progress, |work| {
             system::require_all()?;
             progress.step("KVM host");
@@ -105,20 +87,11 @@ impl Cache {
             let mut bytes = fs::read(folder.join("base.cpio")).map_err(at(&folder))?;
             // The kernel unpacks archives that follow each other, aligned to four bytes.
             bytes.resize(bytes.len().next_multiple_of(4), 0);
-            let entry = (
-                "init",
-                Entry::File {
-                    mode: 0o755,
-                    content: &init,
-                },
-            );
+            let entry = ("init", Entry::File { mode: 0o755, content: &init });
             initramfs::write(&mut bytes, [entry]).map_err(at(&path))?;
             fs::write(&path, bytes).map_err(at(path))
         })?;
-        Ok(KvmHostImage {
-            kernel: folder.join("vmlinux"),
-            initramfs: complete.join("initramfs.cpio"),
-        })
+        Ok(KvmHostImage { kernel: folder.join("vmlinux"), initramfs: complete.join("initramfs.cpio") })
     }
 }
 
@@ -142,12 +115,7 @@ fn build(cache: &Cache, work: &Path, progress: &dyn Progress) -> Result<(), Imag
         let kernel = name.starts_with("linux-image-") && name.ends_with("-cloud-amd64");
         name == BUSYBOX_PACKAGE || kernel && name != KERNEL_PACKAGE
     };
-    let packages = archive.packages(
-        &[KERNEL_PACKAGE, BUSYBOX_PACKAGE],
-        Dependencies::Included,
-        wanted,
-        progress,
-    )?;
+    let packages = archive.packages(&[KERNEL_PACKAGE, BUSYBOX_PACKAGE], Dependencies::Included, wanted, progress)?;
     let mut tree = Tree::default();
     for package in &packages {
         progress.update(None, &package.name);
@@ -156,12 +124,8 @@ fn build(cache: &Cache, work: &Path, progress: &dyn Progress) -> Result<(), Imag
 
     progress.update(None, "kernel and modules");
     let file_named = |pattern: &str| -> Result<(String, Vec<u8>), ImagesError> {
-        let found = tree
-            .matching(pattern)
-            .map_err(|error| wrong(&error.to_string()))?;
-        let (path, content) = found
-            .first()
-            .ok_or_else(|| wrong(&format!("no {pattern}")))?;
+        let found = tree.matching(pattern).map_err(|error| wrong(&error.to_string()))?;
+        let (path, content) = found.first().ok_or_else(|| wrong(&format!("no {pattern}")))?;
         Ok(((*path).to_owned(), content.to_vec()))
     };
     let (_, compressed) = file_named("/boot/vmlinuz-*")?;
@@ -186,52 +150,23 @@ fn build(cache: &Cache, work: &Path, progress: &dyn Progress) -> Result<(), Imag
         entries.push((link.to_owned(), Entry::Link { target }));
     }
     entries.extend(
-        initramfs::DEVICES
-            .into_iter()
-            .filter(|(path, _)| *path != "dev")
-            .map(|(path, entry)| (path.to_owned(), entry)),
+        initramfs::DEVICES.into_iter().filter(|(path, _)| *path != "dev").map(|(path, entry)| (path.to_owned(), entry)),
     );
     for (path, content) in FILES {
-        entries.push((
-            path.to_owned(),
-            Entry::File {
-                mode: 0o644,
-                content: content.as_bytes(),
-            },
-        ));
+        entries.push((path.to_owned(), Entry::File { mode: 0o644, content: content.as_bytes() }));
     }
-    entries.push((
-        "bin/busybox".to_owned(),
-        Entry::File {
-            mode: 0o755,
-            content: &busybox,
-        },
-    ));
+    entries.push(("bin/busybox".to_owned(), Entry::File { mode: 0o755, content: &busybox }));
     for applet in &applets {
         entries.push((format!("bin/{applet}"), Entry::Link { target: "busybox" }));
     }
-    entries.push((
-        "lib/modules/order".to_owned(),
-        Entry::File {
-            mode: 0o644,
-            content: list.as_bytes(),
-        },
-    ));
+    entries.push(("lib/modules/order".to_owned(), Entry::File { mode: 0o644, content: list.as_bytes() }));
     for module in &modules {
         let path = format!("lib/modules/{}.ko", module.name);
-        entries.push((
-            path,
-            Entry::File {
-                mode: 0o644,
-                content: &module.content,
-            },
-        ));
+        entries.push((path, Entry::File { mode: 0o644, content: &module.content }));
     }
     let path = work.join("base.cpio");
     let mut bytes = Vec::new();
-    let borrowed = entries
-        .iter()
-        .map(|(path, entry)| (path.as_str(), entry.clone()));
+    let borrowed = entries.iter().map(|(path, entry)| (path.as_str(), entry.clone()));
     initramfs::write(&mut bytes, borrowed).map_err(at(&path))?;
     bytes.flush().map_err(at(&path))?;
     fs::write(&path, &bytes).map_err(at(&path))?;
@@ -250,28 +185,15 @@ fn build(cache: &Cache, work: &Path, progress: &dyn Progress) -> Result<(), Imag
 /// The names that busybox answers to.
 fn applets(busybox: &[u8], work: &Path) -> Result<Vec<String>, ImagesError> {
     let mut alone = Tree::default();
-    alone.put(
-        "busybox",
-        Node::File {
-            mode: 0o755,
-            content: busybox.into(),
-        },
-    );
+    alone.put("busybox", Node::File { mode: 0o755, content: busybox.into() });
     alone.write_folder(work)?;
     let program = work.join("busybox");
     let list = process::output("busybox", Command::new(&program).arg("--list"))?;
     crate::cache::remove(&program)?;
     let names = String::from_utf8_lossy(&list);
-    Ok(names
-        .lines()
-        .filter(|name| *name != "busybox")
-        .map(str::to_owned)
-        .collect())
+    Ok(names.lines().filter(|name| *name != "busybox").map(str::to_owned).collect())
 }
 
 fn wrong(reason: &str) -> ImagesError {
-    ImagesError::Package {
-        package: KERNEL_PACKAGE.to_owned(),
-        reason: reason.to_owned(),
-    }
+    ImagesError::Package { package: KERNEL_PACKAGE.to_owned(), reason: reason.to_owned() }
 }

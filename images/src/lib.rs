@@ -84,9 +84,7 @@ pub enum ImagesError {
         tail: String,
     },
     /// Kconfig dropped a line of our configuration, so that the kernel would lack something.
-    #[error(
-        "the kernel's configuration did not keep {0}: its dependencies changed, see images/kernel"
-    )]
+    #[error("the kernel's configuration did not keep {0}: its dependencies changed, see images/kernel")]
     KernelOptions(String),
     /// The kernel that was built cannot be made into a flat image.
     #[error("the kernel that was built is unusable: {0}")]

@@ -1,10 +1,7 @@
 //! The builders on a command line, for work on images themselves; `cargo xtask images` is the
 //! door for everybody else.
 
-#![expect(
-    clippy::print_stdout,
-    reason = "this is a command line: its output is its product"
-)]
+#![expect(clippy::print_stdout, reason = "this is a command line: its output is its product")]
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -81,13 +78,10 @@ fn main() -> Result<()> {
             println!("{}: both builds are {}", verified.name, verified.digest);
         }
         Command::Prune { days } => {
-            let built = cache
-                .outputs()?
-                .into_iter()
-                .filter_map(|output| match output.state {
-                    State::Built { folder, .. } => Some(folder),
-                    State::Stale | State::Missing => None,
-                });
+            let built = cache.outputs()?.into_iter().filter_map(|output| match output.state {
+                State::Built { folder, .. } => Some(folder),
+                State::Stale | State::Missing => None,
+            });
             let built: Vec<PathBuf> = built.collect();
             let before = SystemTime::now() - Duration::from_secs(days * 86_400);
             println!("{} MiB freed", cache.prune(&built, before)? >> 20);
@@ -101,9 +95,7 @@ fn status(cache: &Cache) -> Result<()> {
     println!("{}", cache.root().display());
     for output in cache.outputs()? {
         let state = match output.state {
-            State::Built {
-                size_bytes, since, ..
-            } => {
+            State::Built { size_bytes, since, .. } => {
                 let days = since.elapsed().unwrap_or_default().as_secs() / 86_400;
                 format!("built, {} MiB, {days} days old", size_bytes >> 20)
             }

@@ -46,20 +46,15 @@ pub struct Manifest {
 impl Manifest {
     pub(crate) fn write(&self, folder: &Path) -> Result<(), ImagesError> {
         let path = folder.join(FILE_NAME);
-        let text = toml::to_string(self).map_err(|error| ImagesError::Manifest {
-            path: path.clone(),
-            reason: error.to_string(),
-        })?;
+        let text = toml::to_string(self)
+            .map_err(|error| ImagesError::Manifest { path: path.clone(), reason: error.to_string() })?;
         fs::write(&path, text).map_err(at(path))
     }
 
     pub(crate) fn read(folder: &Path) -> Result<Self, ImagesError> {
         let path = folder.join(FILE_NAME);
         let text = fs::read_to_string(&path).map_err(at(&path))?;
-        toml::from_str(&text).map_err(|error| ImagesError::Manifest {
-            path,
-            reason: error.to_string(),
-        })
+        toml::from_str(&text).map_err(|error| ImagesError::Manifest { path, reason: error.to_string() })
     }
 }
 
@@ -75,8 +70,7 @@ mod tests {
             architecture: "amd64".into(),
             sha256: "ab".repeat(32),
             size_bytes: 2_850_108,
-            uri: "http://deb.debian.org/debian/pool/main/g/glibc/libc6_2.41-12%2bdeb13u5_amd64.deb"
-                .into(),
+            uri: "http://deb.debian.org/debian/pool/main/g/glibc/libc6_2.41-12%2bdeb13u5_amd64.deb".into(),
         };
         let manifest = Manifest {
             name: "base".into(),
@@ -88,9 +82,6 @@ mod tests {
         };
         let folder = tempfile::tempdir().expect("a scratch folder");
         manifest.write(folder.path()).expect("it can be written");
-        assert_eq!(
-            Manifest::read(folder.path()).expect("it can be read"),
-            manifest
-        );
+        assert_eq!(Manifest::read(folder.path()).expect("it can be read"), manifest);
     }
 }

@@ -18,10 +18,7 @@ pub(crate) fn require(program: &str, package: &'static str) -> Result<(), Images
     if exists(program) {
         return Ok(());
     }
-    Err(ImagesError::MissingProgram {
-        program: program.to_owned(),
-        package,
-    })
+    Err(ImagesError::MissingProgram { program: program.to_owned(), package })
 }
 
 /// Whether a program is on the search path.
@@ -31,20 +28,11 @@ pub(crate) fn exists(program: &str) -> bool {
 }
 
 /// Runs a command to its end and calls `on_line` with each line of its output and errors.
-pub(crate) fn run(
-    what: &str,
-    command: &mut Command,
-    mut on_line: impl FnMut(&str),
-) -> Result<(), ImagesError> {
+pub(crate) fn run(what: &str, command: &mut Command, mut on_line: impl FnMut(&str)) -> Result<(), ImagesError> {
     let program = command.get_program().to_owned();
     let (reader, writer) = std::io::pipe().map_err(at(&program))?;
     let second = writer.try_clone().map_err(at(&program))?;
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(writer)
-        .stderr(second)
-        .spawn()
-        .map_err(at(&program))?;
+    let mut child = command.stdin(Stdio::null()).stdout(writer).stderr(second).spawn().map_err(at(&program))?;
     // The command holds the writing ends: dropping them here lets the reading end.
     command.stdout(Stdio::null()).stderr(Stdio::null());
 
@@ -62,19 +50,12 @@ pub(crate) fn run(
     if status.success() {
         return Ok(());
     }
-    Err(ImagesError::Command {
-        what: what.to_owned(),
-        status: status.to_string(),
-        tail: Vec::from(tail).join("\n"),
-    })
+    Err(ImagesError::Command { what: what.to_owned(), status: status.to_string(), tail: Vec::from(tail).join("\n") })
 }
 
 /// Runs a command and returns what it wrote to its standard output.
 pub(crate) fn output(what: &str, command: &mut Command) -> Result<Vec<u8>, ImagesError> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .map_err(at(Path::new(command.get_program())))?;
+    let output = command.stdin(Stdio::null()).output().map_err(at(Path::new(command.get_program())))?;
     if output.status.success() {
         return Ok(output.stdout);
     }
@@ -98,18 +79,12 @@ mod tests {
         assert_eq!(seen, 20);
         let text = error.to_string();
         assert!(text.contains("counting failed (exit status: 3)"), "{text}");
-        assert!(
-            text.contains("line 20") && !text.contains("line 8\n"),
-            "{text}"
-        );
+        assert!(text.contains("line 20") && !text.contains("line 8\n"), "{text}");
     }
 
     #[test]
     fn a_missing_program_names_its_package() {
         let error = require("no-such-program-here", "some-package").expect_err("it is not there");
-        assert_eq!(
-            error.to_string(),
-            "`no-such-program-here` is not installed: apt-get install some-package"
-        );
+        assert_eq!(error.to_string(), "`no-such-program-here` is not installed: apt-get install some-package");
     }
 }

@@ -102,9 +102,7 @@ impl Recipe {
     /// A recipe with what it extends laid below it.
     pub(crate) fn named(name: &str) -> Result<Self, ImagesError> {
         let mut layers = texts(name)?.into_iter();
-        let first = layers
-            .next()
-            .ok_or_else(|| ImagesError::UnknownRuntime(name.to_owned()))?;
+        let first = layers.next().ok_or_else(|| ImagesError::UnknownRuntime(name.to_owned()))?;
         let mut recipe = parse(name, first)?;
         for text in layers {
             recipe.lay(parse(name, text)?);
@@ -147,10 +145,7 @@ fn parse(name: &str, text: &str) -> Result<Recipe, ImagesError> {
 }
 
 fn wrong(recipe: &str, reason: &str) -> ImagesError {
-    ImagesError::Recipe {
-        recipe: recipe.to_owned(),
-        reason: reason.to_owned(),
-    }
+    ImagesError::Recipe { recipe: recipe.to_owned(), reason: reason.to_owned() }
 }
 
 #[cfg(test)]
@@ -161,23 +156,11 @@ mod tests {
     fn every_recipe_parses_and_gives_a_reason_for_all_it_names() {
         for name in RECIPE_NAMES {
             let recipe = Recipe::named(name).expect("a recipe");
-            let reasons = [
-                &recipe.packages,
-                &recipe.leave_out,
-                &recipe.trim,
-                &recipe.folders,
-            ]
-            .into_iter()
-            .flatten();
+            let reasons = [&recipe.packages, &recipe.leave_out, &recipe.trim, &recipe.folders].into_iter().flatten();
             for (what, reason) in reasons {
                 assert!(reason.len() > 3, "{name}: {what} has no reason");
             }
-            for path in recipe
-                .trim
-                .keys()
-                .chain(recipe.folders.keys())
-                .chain(recipe.files.keys())
-            {
+            for path in recipe.trim.keys().chain(recipe.folders.keys()).chain(recipe.files.keys()) {
                 assert!(path.starts_with('/'), "{name}: {path} is not absolute");
             }
         }

@@ -59,14 +59,7 @@ pub(crate) fn rebuild(
     progress: &dyn Progress,
 ) -> Result<RootFs, ImagesError> {
     let tools = Tools::get(cache, progress)?;
-    build(
-        cache,
-        &manifest.name,
-        Some(manifest),
-        &tools,
-        work,
-        progress,
-    )?;
+    build(cache, &manifest.name, Some(manifest), &tools, work, progress)?;
     rootfs_in(work)
 }
 
@@ -141,16 +134,10 @@ fn apply(
     work: &Path,
     progress: &dyn Progress,
 ) -> Result<(), ImagesError> {
-    let wrong = |reason: String| ImagesError::Recipe {
-        recipe: name.to_owned(),
-        reason,
-    };
+    let wrong = |reason: String| ImagesError::Recipe { recipe: name.to_owned(), reason };
     for (path, pattern) in &recipe.concatenate {
         let mut content = Vec::new();
-        for (_, part) in tree
-            .matching(pattern)
-            .map_err(|error| wrong(error.to_string()))?
-        {
+        for (_, part) in tree.matching(pattern).map_err(|error| wrong(error.to_string()))? {
             content.extend_from_slice(part);
         }
         if content.is_empty() {
@@ -159,13 +146,10 @@ fn apply(
         tree.put_file(path, 0o644, content);
     }
     let patterns: Vec<&str> = recipe.trim.keys().map(String::as_str).collect();
-    tree.trim(&patterns)
-        .map_err(|error| wrong(error.to_string()))?;
+    tree.trim(&patterns).map_err(|error| wrong(error.to_string()))?;
 
     let mode_of = |path: &str, default: u32| match recipe.modes.get(path) {
-        Some(mode) => {
-            u32::from_str_radix(mode, 8).map_err(|_| wrong(format!("mode {mode:?} of {path}")))
-        }
+        Some(mode) => u32::from_str_radix(mode, 8).map_err(|_| wrong(format!("mode {mode:?} of {path}"))),
         None => Ok(default),
     };
     for path in recipe.folders.keys() {
@@ -193,10 +177,7 @@ fn apply(
 /// Links a multi-call program under the names that it answers to, where nothing else is.
 fn link_applets(program: &str, tree: &mut Tree, work: &Path) -> Result<(), ImagesError> {
     let Some(Node::File { content, .. }) = tree.get(program) else {
-        return Err(ImagesError::Recipe {
-            recipe: program.to_owned(),
-            reason: "no such file".to_owned(),
-        });
+        return Err(ImagesError::Recipe { recipe: program.to_owned(), reason: "no such file".to_owned() });
     };
     let mut alone = Tree::default();
     alone.put_file("applets", 0o755, content.clone());
@@ -214,11 +195,7 @@ fn link_applets(program: &str, tree: &mut Tree, work: &Path) -> Result<(), Image
 
 /// Compiles Python sources with the interpreter that will run them. The compiled files are marked
 /// as never to be checked against their sources: the image is read-only.
-fn compile_python(
-    python: &recipe::Python,
-    tree: &mut Tree,
-    work: &Path,
-) -> Result<(), ImagesError> {
+fn compile_python(python: &recipe::Python, tree: &mut Tree, work: &Path) -> Result<(), ImagesError> {
     if !tools::has_program(tree, &python.interpreter) {
         return Err(ImagesError::Recipe {
             recipe: String::new(),

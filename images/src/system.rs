@@ -31,64 +31,32 @@ impl SystemPackage {
     }
 }
 
-const fn program(
-    program: &'static str,
-    name: &'static str,
-    purpose: &'static str,
-) -> SystemPackage {
-    SystemPackage {
-        name,
-        sign: Sign::Program(program),
-        purpose,
-    }
+const fn program(program: &'static str, name: &'static str, purpose: &'static str) -> SystemPackage {
+    SystemPackage { name, sign: Sign::Program(program), purpose }
 }
 
 const fn file(path: &'static str, name: &'static str, purpose: &'static str) -> SystemPackage {
-    SystemPackage {
-        name,
-        sign: Sign::File(path),
-        purpose,
-    }
+    SystemPackage { name, sign: Sign::File(path), purpose }
 }
 
 /// The keys that Debian signs its package lists with.
 pub(crate) const DEBIAN_KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 static SYSTEM_PACKAGES: &[SystemPackage] = &[
-    program(
-        "apt-get",
-        "apt",
-        "finds and downloads packages, into a state of its own",
-    ),
+    program("apt-get", "apt", "finds and downloads packages, into a state of its own"),
     program("dpkg-deb", "dpkg", "unpacks them"),
-    file(
-        DEBIAN_KEYRING,
-        "debian-archive-keyring",
-        "checks that they are Debian's",
-    ),
+    file(DEBIAN_KEYRING, "debian-archive-keyring", "checks that they are Debian's"),
     program("gcc", "gcc", "compiles the guest kernel"),
-    file(
-        "/usr/include/stdlib.h",
-        "libc6-dev",
-        "the C library's headers, for the programs of the kernel's build",
-    ),
+    file("/usr/include/stdlib.h", "libc6-dev", "the C library's headers, for the programs of the kernel's build"),
     program("make", "make", "runs the guest kernel's build"),
     program("flex", "flex", "the kernel's configuration language"),
     program("bison", "bison", "the same"),
     program("bc", "bc", "the kernel's time constants"),
     program("perl", "perl", "scripts of the kernel's build"),
     program("ld", "binutils", "links the guest kernel"),
-    file(
-        "/usr/include/gelf.h",
-        "libelf-dev",
-        "objtool, which checks the kernel's machine code",
-    ),
+    file("/usr/include/gelf.h", "libelf-dev", "objtool, which checks the kernel's machine code"),
     program("tar", "tar", "unpacks the kernel's source"),
-    program(
-        "xz",
-        "xz-utils",
-        "decompresses it, and the modules of the KVM host",
-    ),
+    program("xz", "xz-utils", "decompresses it, and the modules of the KVM host"),
 ];
 
 /// The packages that building images needs, with how to see each and why.
@@ -102,10 +70,7 @@ pub(crate) fn require_all() -> Result<(), crate::ImagesError> {
     for package in SYSTEM_PACKAGES {
         if !package.is_installed() {
             let (Sign::Program(program) | Sign::File(program)) = package.sign;
-            return Err(crate::ImagesError::MissingProgram {
-                program: program.to_owned(),
-                package: package.name,
-            });
+            return Err(crate::ImagesError::MissingProgram { program: program.to_owned(), package: package.name });
         }
     }
     Ok(())

@@ -32,18 +32,14 @@ impl Tools {
         let folder = cache.find_or_build("tools", &key.finish(), progress, |work| {
             progress.step("file system tools");
             let archive = Archive::new(cache);
-            let packages =
-                archive.packages(&[PACKAGE], Dependencies::Included, |_| true, progress)?;
+            let packages = archive.packages(&[PACKAGE], Dependencies::Included, |_| true, progress)?;
             let mut tree = Tree::default();
             for package in &packages {
                 tree.add_package(&archive.file(package))?;
             }
             tree.put_merged_links();
             tree.trim(&["/usr/share", "/etc"])
-                .map_err(|error| ImagesError::Recipe {
-                    recipe: "tools".to_owned(),
-                    reason: error.to_string(),
-                })?;
+                .map_err(|error| ImagesError::Recipe { recipe: "tools".to_owned(), reason: error.to_string() })?;
             tree.write_folder(&work.join("root"))?;
             let manifest = Manifest {
                 name: "tools".to_owned(),
@@ -56,10 +52,7 @@ impl Tools {
             manifest.write(work)
         })?;
         let packages = Manifest::read(&folder)?.packages;
-        Ok(Self {
-            root: folder.join("root"),
-            packages,
-        })
+        Ok(Self { root: folder.join("root"), packages })
     }
 
     /// A command that runs one of the tools.
@@ -73,28 +66,16 @@ impl Tools {
 pub(crate) fn loaded(root: &Path, program: &str) -> Command {
     let mut command = Command::new(root.join("usr/lib64/ld-linux-x86-64.so.2"));
     let libraries = root.join("usr/lib/x86_64-linux-gnu");
-    command
-        .arg("--library-path")
-        .arg(libraries)
-        .arg(root.join(program.trim_start_matches('/')));
-    command
-        .env_clear()
-        .env("LC_ALL", "C.UTF-8")
-        .env("PATH", "/usr/bin:/bin");
+    command.arg("--library-path").arg(libraries).arg(root.join(program.trim_start_matches('/')));
+    command.env_clear().env("LC_ALL", "C.UTF-8").env("PATH", "/usr/bin:/bin");
     command
 }
 
 /// Makes a compressed, read-only EROFS image of a tree at `image`.
-pub(crate) fn make_erofs(
-    tools: &Tools,
-    tree: &Tree,
-    options: &[String],
-    image: &Path,
-) -> Result<(), ImagesError> {
+pub(crate) fn make_erofs(tools: &Tools, tree: &Tree, options: &[String], image: &Path) -> Result<(), ImagesError> {
     let archive = image.with_extension("tar");
     let file = std::fs::File::create(&archive).map_err(crate::at(&archive))?;
-    tree.write_tar(std::io::BufWriter::new(file))
-        .map_err(crate::at(&archive))?;
+    tree.write_tar(std::io::BufWriter::new(file)).map_err(crate::at(&archive))?;
     let mut command = tools.command("/usr/bin/mkfs.erofs");
     command
         .arg("--tar=f")
@@ -110,8 +91,5 @@ pub(crate) fn make_erofs(
 
 /// Whether a tree has a program that [`loaded`] can run.
 pub(crate) fn has_program(tree: &Tree, program: &str) -> bool {
-    matches!(
-        tree.get(program),
-        Some(Node::File { .. } | Node::Link { .. })
-    )
+    matches!(tree.get(program), Some(Node::File { .. } | Node::Link { .. }))
 }

@@ -50,22 +50,14 @@ impl Tree {
         let path = merged(path);
         let mut above = path.as_str();
         while let Some((parent, _)) = above.rsplit_once('/') {
-            self.nodes
-                .entry(parent.to_owned())
-                .or_insert(Node::Directory { mode: 0o755 });
+            self.nodes.entry(parent.to_owned()).or_insert(Node::Directory { mode: 0o755 });
             above = parent;
         }
         self.nodes.insert(path, node);
     }
 
     pub(crate) fn put_file(&mut self, path: &str, mode: u32, content: impl Into<Arc<[u8]>>) {
-        self.put(
-            path,
-            Node::File {
-                mode,
-                content: content.into(),
-            },
-        );
+        self.put(path, Node::File { mode, content: content.into() });
     }
 
     pub(crate) fn put_directory(&mut self, path: &str, mode: u32) {
@@ -73,49 +65,31 @@ impl Tree {
     }
 
     pub(crate) fn put_link(&mut self, path: &str, target: &str) {
-        self.put(
-            path,
-            Node::Link {
-                target: target.to_owned(),
-            },
-        );
+        self.put(path, Node::Link { target: target.to_owned() });
     }
 
     /// The links of the root that [`MERGED`] stands for.
     pub(crate) fn put_merged_links(&mut self) {
         for name in MERGED {
-            self.nodes.insert(
-                name.to_owned(),
-                Node::Link {
-                    target: format!("usr/{name}"),
-                },
-            );
+            self.nodes.insert(name.to_owned(), Node::Link { target: format!("usr/{name}") });
             self.put_directory(&format!("usr/{name}"), 0o755);
         }
     }
 
     /// Adds the files of a package. Nothing of it is run.
     pub(crate) fn add_package(&mut self, package: &Path) -> Result<(), ImagesError> {
-        let wrong = |reason: String| ImagesError::Package {
-            package: package.display().to_string(),
-            reason,
-        };
+        let wrong = |reason: String| ImagesError::Package { package: package.display().to_string(), reason };
         let mut child = archive::unpacker(package)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .map_err(at("dpkg-deb"))?;
-        let stdout = child
-            .stdout
-            .take()
-            .ok_or_else(|| wrong("no output".into()))?;
+        let stdout = child.stdout.take().ok_or_else(|| wrong("no output".into()))?;
         let added = self.add_archive(stdout);
         let output = child.wait_with_output().map_err(at("dpkg-deb"))?;
         if !output.status.success() {
-            return Err(wrong(
-                String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-            ));
+            return Err(wrong(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
         }
         added.map_err(|error| wrong(error.to_string()))
     }
@@ -130,13 +104,8 @@ impl Tree {
             }
             let mode = entry.header().mode()? & 0o7777;
             let link_target = |entry: &tar::Entry<'_, _>| -> io::Result<String> {
-                let target = entry
-                    .link_name()?
-                    .ok_or_else(|| invalid("a link without target"))?;
-                Ok(target
-                    .to_str()
-                    .ok_or_else(|| invalid("a name that is not UTF-8"))?
-                    .to_owned())
+                let target = entry.link_name()?.ok_or_else(|| invalid("a link without target"))?;
+                Ok(target.to_str().ok_or_else(|| invalid("a name that is not UTF-8"))?.to_owned())
             };
             let node = match entry.header().entry_type() {
                 tar::EntryType::Directory => {
@@ -148,15 +117,10 @@ impl Tree {
                 tar::EntryType::Regular => {
                     let mut content = Vec::new();
                     entry.read_to_end(&mut content)?;
-                    Node::File {
-                        mode,
-                        content: content.into(),
-                    }
+                    Node::File { mode, content: content.into() }
                 }
                 tar::EntryType::Symlink if MERGED.contains(&path.as_str()) => continue,
-                tar::EntryType::Symlink => Node::Link {
-                    target: link_target(&entry)?,
-                },
+                tar::EntryType::Symlink => Node::Link { target: link_target(&entry)? },
                 // A second name becomes a second file: few packages have any, small ones.
                 tar::EntryType::Link => {
                     let target = clean(Path::new(&link_target(&entry)?))?;
@@ -168,9 +132,7 @@ impl Tree {
                 _ => return Err(invalid("an entry that is neither folder, file nor link")),
             };
             if self.get(&path).is_some_and(|there| *there != node) {
-                return Err(invalid(&format!(
-                    "brings /{path}, which another package brought"
-                )));
+                return Err(invalid(&format!("brings /{path}, which another package brought")));
             }
             self.put(&path, node);
         }
@@ -201,18 +163,13 @@ impl Tree {
     }
 
     /// The files that a pattern names, in order.
-    pub(crate) fn matching(
-        &self,
-        pattern: &str,
-    ) -> Result<Vec<(&str, &Arc<[u8]>)>, globset::Error> {
+    pub(crate) fn matching(&self, pattern: &str) -> Result<Vec<(&str, &Arc<[u8]>)>, globset::Error> {
         let set = glob_set(&[pattern])?;
         let files = self.nodes.iter().filter_map(|(path, node)| match node {
             Node::File { content, .. } => Some((path.as_str(), content)),
             Node::Directory { .. } | Node::Link { .. } => None,
         });
-        Ok(files
-            .filter(|(path, _)| set.is_match(format!("/{path}")))
-            .collect())
+        Ok(files.filter(|(path, _)| set.is_match(format!("/{path}"))).collect())
     }
 
     /// Writes the tree as a tar archive in its canonical form.
@@ -288,10 +245,7 @@ fn clean(path: &Path) -> io::Result<String> {
         match component {
             std::path::Component::CurDir | std::path::Component::RootDir => {}
             std::path::Component::Normal(part) => {
-                parts.push(
-                    part.to_str()
-                        .ok_or_else(|| invalid("a name that is not UTF-8"))?,
-                );
+                parts.push(part.to_str().ok_or_else(|| invalid("a name that is not UTF-8"))?);
             }
             std::path::Component::ParentDir | std::path::Component::Prefix(_) => {
                 return Err(invalid("a path that leads out"));

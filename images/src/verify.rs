@@ -26,16 +26,8 @@ impl Cache {
         // A longer path than the first build's, to find out whether it shows.
         let work = self.work("verify-that-the-kernel-does-not-know-its-path")?;
         let second = kernel::rebuild(self, &manifest, &work, progress)?;
-        compare(
-            "the ELF kernel",
-            &digest::of_file(&first.elf)?,
-            &digest::of_file(&second.elf)?,
-        )?;
-        let verified = compare(
-            "the kernel",
-            &digest::of_file(&first.flat)?,
-            &digest::of_file(&second.flat)?,
-        );
+        compare("the ELF kernel", &digest::of_file(&first.elf)?, &digest::of_file(&second.elf)?)?;
+        let verified = compare("the kernel", &digest::of_file(&first.flat)?, &digest::of_file(&second.flat)?);
         remove(&work)?;
         verified
     }
@@ -44,11 +36,7 @@ impl Cache {
     ///
     /// # Errors
     /// The two differ, or one cannot be built.
-    pub fn verify_rootfs(
-        &self,
-        name: &str,
-        progress: &dyn Progress,
-    ) -> Result<Verified, ImagesError> {
+    pub fn verify_rootfs(&self, name: &str, progress: &dyn Progress) -> Result<Verified, ImagesError> {
         let first = self.rootfs(name, progress)?;
         let manifest = Manifest::read(&first.manifest.with_file_name(""))?;
         progress.step(&format!("runtime {name}, second build"));
@@ -56,11 +44,7 @@ impl Cache {
         let _turn = self.lock(&label, progress)?;
         let work = self.work(&label)?;
         let second = rootfs::rebuild(self, &manifest, &work, progress)?;
-        let verified = compare(
-            name,
-            &digest::of_file(&first.image)?,
-            &digest::of_file(&second.image)?,
-        );
+        let verified = compare(name, &digest::of_file(&first.image)?, &digest::of_file(&second.image)?);
         remove(&work)?;
         verified
     }
@@ -68,14 +52,7 @@ impl Cache {
 
 fn compare(what: &str, first: &str, second: &str) -> Result<Verified, ImagesError> {
     if first == second {
-        return Ok(Verified {
-            name: what.to_owned(),
-            digest: first.to_owned(),
-        });
+        return Ok(Verified { name: what.to_owned(), digest: first.to_owned() });
     }
-    Err(ImagesError::Differs {
-        what: what.to_owned(),
-        first: first.to_owned(),
-        second: second.to_owned(),
-    })
+    Err(ImagesError::Differs { what: what.to_owned(), first: first.to_owned(), second: second.to_owned() })
 }

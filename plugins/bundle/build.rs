@@ -46,9 +46,7 @@ fn main() -> ExitCode {
 }
 
 fn bundle() -> Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../..")
-        .canonicalize()?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
     let out = PathBuf::from(env::var_os("OUT_DIR").context("cargo sets OUT_DIR")?);
     for source in SOURCES {
         println!("cargo::rerun-if-changed={}", root.join(source).display());
@@ -61,10 +59,7 @@ fn bundle() -> Result<()> {
         let component = componentize(&module).with_context(|| format!("handler-{name}"))?;
         let path = out.join(format!("{name}.wasm"));
         fs::write(&path, component).with_context(|| path.display().to_string())?;
-        writeln!(
-            list,
-            "    Plugin {{ name: {name:?}, bytes: include_bytes!({path:?}) }},"
-        )?;
+        writeln!(list, "    Plugin {{ name: {name:?}, bytes: include_bytes!({path:?}) }},")?;
     }
     list.push(']');
     fs::write(out.join("bundle.rs"), list)?;
@@ -74,9 +69,7 @@ fn bundle() -> Result<()> {
 /// Says what is missing before a compiler says it in a hundred lines.
 fn check_target() -> Result<()> {
     let rustc = env::var_os("RUSTC").context("cargo sets RUSTC")?;
-    let output = Command::new(rustc)
-        .args(["--print", "target-libdir", "--target", TARGET])
-        .output()?;
+    let output = Command::new(rustc).args(["--print", "target-libdir", "--target", TARGET]).output()?;
     let folder = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     ensure!(
         output.status.success() && Path::new(&folder).is_dir(),
@@ -90,14 +83,7 @@ fn build(root: &Path, target_dir: &Path, name: &str) -> Result<Vec<u8>> {
     let mut command = Command::new(env::var_os("CARGO").context("cargo sets CARGO")?);
     command
         .current_dir(root)
-        .args([
-            "rustc",
-            "--quiet",
-            "--locked",
-            "--lib",
-            "--crate-type",
-            "cdylib",
-        ])
+        .args(["rustc", "--quiet", "--locked", "--lib", "--crate-type", "cdylib"])
         .args(["--target", TARGET, "--profile", PROFILE])
         .arg(format!("--package=handler-{name}"))
         .arg("--target-dir")
@@ -109,29 +95,16 @@ fn build(root: &Path, target_dir: &Path, name: &str) -> Result<Vec<u8>> {
     }
     command.env("CARGO_ENCODED_RUSTFLAGS", rust_flags(root));
     let status = command.status().context("cannot start cargo")?;
-    ensure!(
-        status.success(),
-        "handler-{name} does not build; try `cargo check -p handler-{name} --target {TARGET}`"
-    );
-    let module = target_dir
-        .join(TARGET)
-        .join(PROFILE)
-        .join(format!("handler_{name}.wasm"));
+    ensure!(status.success(), "handler-{name} does not build; try `cargo check -p handler-{name} --target {TARGET}`");
+    let module = target_dir.join(TARGET).join(PROFILE).join(format!("handler_{name}.wasm"));
     fs::read(&module).with_context(|| module.display().to_string())
 }
 
 /// True for variables that would make the inner build another one: flags and wrappers that lints and coverage set, targets, profiles. Which
 /// compiler and which proxies are used stays.
 fn is_of_the_outer_build(variable: &str) -> bool {
-    let prefixes = [
-        "CARGO_BUILD_",
-        "CARGO_PROFILE_",
-        "CARGO_TARGET_",
-        "CARGO_CFG_",
-        "CARGO_FEATURE_",
-        "CARGO_PKG_",
-        "DEP_",
-    ];
+    let prefixes =
+        ["CARGO_BUILD_", "CARGO_PROFILE_", "CARGO_TARGET_", "CARGO_CFG_", "CARGO_FEATURE_", "CARGO_PKG_", "DEP_"];
     let names = [
         "CARGO_ENCODED_RUSTFLAGS",
         "CARGO_INCREMENTAL",

@@ -81,21 +81,15 @@ impl FromStr for Amount {
             None => (false, text.strip_prefix('+').unwrap_or(text)),
         };
         let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-        if whole.len() + fraction.len() == 0
-            || !whole
-                .bytes()
-                .chain(fraction.bytes())
-                .all(|byte| byte.is_ascii_digit())
+        if whole.len() + fraction.len() == 0 || !whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit())
         {
             return Err(refuse());
         }
         let (kept, cut) = fraction.split_at(fraction.len().min(FRACTION_DIGITS));
         let mut units: i128 = 0;
         for byte in whole.bytes().chain(kept.bytes()) {
-            units = units
-                .checked_mul(10)
-                .and_then(|units| units.checked_add((byte - b'0').into()))
-                .ok_or_else(refuse)?;
+            units =
+                units.checked_mul(10).and_then(|units| units.checked_add((byte - b'0').into())).ok_or_else(refuse)?;
         }
         for _ in kept.len()..FRACTION_DIGITS {
             units = units.checked_mul(10).ok_or_else(refuse)?;
@@ -160,11 +154,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn check(text: &str, expect: &str) {
-        assert_eq!(
-            text.parse::<Amount>().expect("an amount").to_string(),
-            expect,
-            "{text}"
-        );
+        assert_eq!(text.parse::<Amount>().expect("an amount").to_string(), expect, "{text}");
     }
 
     #[test]
@@ -177,24 +167,11 @@ mod tests {
         check("-0.0000000000000000011", "-0.000000000000000002");
         check(".5", "0.5");
         check("-12.340", "-12.34");
-        for text in [
-            "",
-            ".",
-            "-",
-            "1e5",
-            "0x1",
-            "1.2.3",
-            " 1",
-            "1_000",
-            &"9".repeat(40),
-        ] {
+        for text in ["", ".", "-", "1e5", "0x1", "1.2.3", " 1", "1_000", &"9".repeat(40)] {
             assert!(text.parse::<Amount>().is_err(), "{text}");
         }
         assert_eq!(Amount::from_integer(-2).to_fixed(), "-2.000000000000000000");
-        assert_eq!(
-            "9.99999999".parse::<Amount>().expect("an amount").to_f64(),
-            9.999_999_99
-        );
+        assert_eq!("9.99999999".parse::<Amount>().expect("an amount").to_f64(), 9.999_999_99);
     }
 
     proptest! {

@@ -117,10 +117,7 @@ mod tests {
         assert_eq!("SOL".parse(), Ok(Chain::SOL));
         assert!("eth".parse::<Chain>().is_err());
         assert!("".parse::<Chain>().is_err());
-        assert_eq!(
-            "AURORA".parse::<Chain>().map(Chain::family),
-            Ok(Family::Unverifiable)
-        );
+        assert_eq!("AURORA".parse::<Chain>().map(Chain::family), Ok(Family::Unverifiable));
         assert!(CHAINS.is_sorted_by_key(|chain| chain.0));
         assert_eq!(CHAINS.len(), 33);
     }

@@ -39,8 +39,5 @@ pub fn nested_tags(value: Value<'_>) -> Result<Vec<String>, FormatError> {
     if !value.is_object() {
         return Ok(Vec::new());
     }
-    Ok(value
-        .object()?
-        .optional("tags", read_tags)?
-        .unwrap_or_default())
+    Ok(value.object()?.optional("tags", read_tags)?.unwrap_or_default())
 }

@@ -25,11 +25,8 @@ pub enum ItemType {
 }
 
 impl ItemType {
-    const WORDS: [(&'static str, Self); 3] = [
-        ("inline", Self::Inline),
-        ("storage", Self::Storage),
-        ("ipfs", Self::Ipfs),
-    ];
+    const WORDS: [(&'static str, Self); 3] =
+        [("inline", Self::Inline), ("storage", Self::Storage), ("ipfs", Self::Ipfs)];
 
     /// The word for it.
     #[must_use]
@@ -44,10 +41,7 @@ impl ItemType {
     /// The item type of that word.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::WORDS
-            .iter()
-            .find(|(word, _)| *word == name)
-            .map(|(_, item_type)| *item_type)
+        Self::WORDS.iter().find(|(word, _)| *word == name).map(|(_, item_type)| *item_type)
     }
 }
 
@@ -90,49 +84,28 @@ impl Envelope {
     pub fn read(mut object: Object<'_>) -> Result<Self, FormatError> {
         let sender = object.required("sender", Value::string)?;
         let chain = object.required("chain", |value| {
-            value
-                .string()?
-                .parse()
-                .map_err(|error: crate::chain::UnknownChain| {
-                    FormatError::new("", error.to_string())
-                })
+            value.string()?.parse().map_err(|error: crate::chain::UnknownChain| FormatError::new("", error.to_string()))
         })?;
         let kind = object.required("type", Value::string)?;
         let channel = object.optional("channel", Value::string)?;
         let time = object.required("time", read_time)?;
         let item_content = object.optional("item_content", Value::string)?;
         let item_hash_text = object.required("item_hash", Value::string)?;
-        let item_type =
-            match object.optional("item_type", |value| value.one_of(&ItemType::WORDS))? {
-                Some(item_type) => item_type,
-                None if item_content.is_some() => ItemType::Inline,
-                None => match loose_engine(&item_hash_text) {
-                    Some(Engine::Storage) => ItemType::Storage,
-                    Some(Engine::Ipfs) => ItemType::Ipfs,
-                    None => {
-                        return Err(FormatError::new(
-                            "item_hash",
-                            "is neither a sha256 nor a CID",
-                        ));
-                    }
-                },
-            };
-        let item_hash = ItemHash::parse(&item_hash_text)
-            .map_err(|error| FormatError::new("item_hash", error.to_string()))?;
-        let signature = object
-            .optional("signature", read_signature)?
-            .filter(|signature| !signature.is_empty());
-        let envelope = Self {
-            sender,
-            chain,
-            kind,
-            channel,
-            time,
-            item_type,
-            item_content,
-            item_hash,
-            signature,
+        let item_type = match object.optional("item_type", |value| value.one_of(&ItemType::WORDS))? {
+            Some(item_type) => item_type,
+            None if item_content.is_some() => ItemType::Inline,
+            None => match loose_engine(&item_hash_text) {
+                Some(Engine::Storage) => ItemType::Storage,
+                Some(Engine::Ipfs) => ItemType::Ipfs,
+                None => {
+                    return Err(FormatError::new("item_hash", "is neither a sha256 nor a CID"));
+                }
+            },
         };
+        let item_hash =
+            ItemHash::parse(&item_hash_text).map_err(|error| FormatError::new("item_hash", error.to_string()))?;
+        let signature = object.optional("signature", read_signature)?.filter(|signature| !signature.is_empty());
+        let envelope = Self { sender, chain, kind, channel, time, item_type, item_content, item_hash, signature };
         envelope.check_content()?;
         Ok(envelope)
     }
@@ -140,10 +113,7 @@ impl Envelope {
     /// What is signed: chain, sender, type and hash, a line each.
     #[must_use]
     pub fn verification_buffer(&self) -> String {
-        format!(
-            "{}\n{}\n{}\n{}",
-            self.chain, self.sender, self.kind, self.item_hash
-        )
+        format!("{}\n{}\n{}\n{}", self.chain, self.sender, self.kind, self.item_hash)
     }
 
     fn check_content(&self) -> Result<(), FormatError> {
@@ -167,24 +137,16 @@ impl Envelope {
                 }
                 Ok(())
             }
-            (ItemType::Inline, None) => Err(FormatError::new(
-                "item_content",
-                "is required for inline content",
-            )),
-            (ItemType::Storage | ItemType::Ipfs, Some(_)) => Err(FormatError::new(
-                "item_content",
-                "is only allowed for inline content",
-            )),
+            (ItemType::Inline, None) => Err(FormatError::new("item_content", "is required for inline content")),
+            (ItemType::Storage | ItemType::Ipfs, Some(_)) => {
+                Err(FormatError::new("item_content", "is only allowed for inline content"))
+            }
             (ItemType::Storage, None) if shape == Engine::Storage => Ok(()),
             (ItemType::Ipfs, None) if shape == Engine::Ipfs => Ok(()),
-            (ItemType::Storage, None) => Err(FormatError::new(
-                "item_hash",
-                "is not a sha256, as item type storage needs",
-            )),
-            (ItemType::Ipfs, None) => Err(FormatError::new(
-                "item_hash",
-                "is not a CID, as item type ipfs needs",
-            )),
+            (ItemType::Storage, None) => {
+                Err(FormatError::new("item_hash", "is not a sha256, as item type storage needs"))
+            }
+            (ItemType::Ipfs, None) => Err(FormatError::new("item_hash", "is not a CID, as item type ipfs needs")),
         }
     }
 }
@@ -204,10 +166,7 @@ fn read_time(value: Value<'_>) -> Result<f64, FormatError> {
 /// A signature is a text; some clients send the object that it should hold.
 fn read_signature(value: Value<'_>) -> Result<String, FormatError> {
     if value.text().len() > MAX_SIGNATURE_BYTES {
-        return Err(FormatError::new(
-            "",
-            format!("at most {MAX_SIGNATURE_BYTES} bytes are allowed"),
-        ));
+        return Err(FormatError::new("", format!("at most {MAX_SIGNATURE_BYTES} bytes are allowed")));
     }
     if value.is_object() {
         return Ok(value.text().to_owned());
@@ -245,10 +204,7 @@ impl ContentHeader {
         let address = object.required("address", Value::string)?;
         let time = object.required("time", Value::float)?;
         if !(0.0..=MAX_CONTENT_TIME).contains(&time) {
-            return Err(FormatError::new(
-                "time",
-                format!("{time} is not between 0 and {MAX_CONTENT_TIME}"),
-            ));
+            return Err(FormatError::new("time", format!("{time} is not between 0 and {MAX_CONTENT_TIME}")));
         }
         Ok(Self { address, time })
     }
@@ -265,21 +221,14 @@ impl ContentHeader {
             added.push_str(&format!(",\"address\":{address}"));
         }
         if object.take_raw("time").is_none() {
-            added.push_str(&format!(
-                ",\"time\":{}",
-                serde_json::to_string(&envelope.time).unwrap_or_default()
-            ));
+            added.push_str(&format!(",\"time\":{}", serde_json::to_string(&envelope.time).unwrap_or_default()));
         }
         if added.is_empty() {
             return Ok(content.to_owned());
         }
         let body = content.trim_end().strip_suffix('}').unwrap_or(content);
         let is_empty = body.trim_start().trim_start_matches('{').trim().is_empty();
-        let added = if is_empty {
-            added.trim_start_matches(',')
-        } else {
-            &added
-        };
+        let added = if is_empty { added.trim_start_matches(',') } else { &added };
         Ok(format!("{body}{added}}}"))
     }
 }
@@ -308,10 +257,7 @@ mod tests {
                 fields.push(((*name).to_owned(), (*value).to_owned()));
             }
         }
-        let body: Vec<String> = fields
-            .iter()
-            .map(|(name, value)| format!("\"{name}\":{value}"))
-            .collect();
+        let body: Vec<String> = fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
         format!("{{{}}}", body.join(","))
     }
 
@@ -332,39 +278,17 @@ mod tests {
         const CID: &str = "\"QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o\"";
         check(&[], Ok(ItemType::Inline));
         check(&[("item_type", "")], Ok(ItemType::Inline));
+        check(&[("item_type", ""), ("item_content", "")], Ok(ItemType::Storage));
+        check(&[("item_type", ""), ("item_content", ""), ("item_hash", CID)], Ok(ItemType::Ipfs));
+        check(&[("item_type", "null"), ("item_content", "null")], Ok(ItemType::Storage));
         check(
-            &[("item_type", ""), ("item_content", "")],
-            Ok(ItemType::Storage),
-        );
-        check(
-            &[("item_type", ""), ("item_content", ""), ("item_hash", CID)],
-            Ok(ItemType::Ipfs),
-        );
-        check(
-            &[("item_type", "null"), ("item_content", "null")],
-            Ok(ItemType::Storage),
-        );
-        check(
-            &[
-                ("item_type", "\"storage\""),
-                ("item_content", ""),
-                ("item_hash", CID),
-            ],
+            &[("item_type", "\"storage\""), ("item_content", ""), ("item_hash", CID)],
             Err("item_hash: is not a sha256"),
         );
-        check(
-            &[("item_type", "\"storage\"")],
-            Err("item_content: is only allowed"),
-        );
+        check(&[("item_type", "\"storage\"")], Err("item_content: is only allowed"));
         check(&[("item_content", "")], Err("item_content: is required"));
-        check(
-            &[("item_type", "\"INLINE\"")],
-            Err("item_type: `INLINE` is none of"),
-        );
-        check(
-            &[("item_content", "\"{}\"")],
-            Err("item_hash: does not match"),
-        );
+        check(&[("item_type", "\"INLINE\"")], Err("item_type: `INLINE` is none of"));
+        check(&[("item_content", "\"{}\"")], Err("item_hash: does not match"));
         check(&[("chain", "\"eth\"")], Err("chain: `eth` is not a chain"));
         check(&[("sender", "")], Err("sender: is required"));
         check(&[("time", "\"1\"")], Err("time: a number was expected"));
@@ -372,23 +296,12 @@ mod tests {
         check(&[("time", "-5")], Ok(ItemType::Inline));
         check(&[("time", "true")], Ok(ItemType::Inline));
         check(&[("channel", "5")], Err("channel: a string"));
-        check(
-            &[
-                ("content", "{\"address\":\"0xB\"}"),
-                ("size", "7"),
-                ("_id", "{}"),
-            ],
-            Ok(ItemType::Inline),
-        );
+        check(&[("content", "{\"address\":\"0xB\"}"), ("size", "7"), ("_id", "{}")], Ok(ItemType::Inline));
     }
 
     #[test]
     fn missing_signatures_are_none_and_objects_become_text() {
-        let signature = |value| {
-            Envelope::parse(&text(&[("signature", value)]))
-                .expect("an envelope")
-                .signature
-        };
+        let signature = |value| Envelope::parse(&text(&[("signature", value)])).expect("an envelope").signature;
         assert_eq!(signature(""), None);
         assert_eq!(signature("null"), None);
         assert_eq!(signature("\"\""), None);
@@ -405,10 +318,7 @@ mod tests {
             let content = format!("{{\"a\":\"{}\"}}", "é".repeat(letters - 8));
             let hash = ItemHash::sha256_of(content.as_bytes());
             let quoted = serde_json::to_string(&content).expect("a string");
-            Envelope::parse(&text(&[
-                ("item_content", &quoted),
-                ("item_hash", &format!("\"{hash}\"")),
-            ]))
+            Envelope::parse(&text(&[("item_content", &quoted), ("item_hash", &format!("\"{hash}\""))]))
         };
         assert!(envelope(MAX_INLINE_CHARS).is_ok());
         assert!(envelope(MAX_INLINE_CHARS + 1).is_err());
@@ -417,23 +327,13 @@ mod tests {
     #[test]
     fn fetched_content_is_completed() {
         let envelope = Envelope::parse(&text(&[])).expect("an envelope");
-        let complete =
-            |content: &str| ContentHeader::complete(content, &envelope).expect("content");
-        assert_eq!(
-            complete(r#"{"address":"0xB","time":2}"#),
-            r#"{"address":"0xB","time":2}"#
-        );
-        assert_eq!(
-            complete(r#"{"x":1} "#),
-            r#"{"x":1,"address":"0xA","time":1788220801.5}"#
-        );
+        let complete = |content: &str| ContentHeader::complete(content, &envelope).expect("content");
+        assert_eq!(complete(r#"{"address":"0xB","time":2}"#), r#"{"address":"0xB","time":2}"#);
+        assert_eq!(complete(r#"{"x":1} "#), r#"{"x":1,"address":"0xA","time":1788220801.5}"#);
         assert_eq!(complete("{ }"), r#"{ "address":"0xA","time":1788220801.5}"#);
         assert_eq!(complete(r#"{"time":3}"#), r#"{"time":3,"address":"0xA"}"#);
         for content in [complete("{}"), complete(r#"{"a":{}}"#)] {
-            assert_eq!(
-                ContentHeader::parse(&content).expect("a header").address,
-                "0xA"
-            );
+            assert_eq!(ContentHeader::parse(&content).expect("a header").address, "0xA");
         }
     }
 

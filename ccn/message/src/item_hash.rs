@@ -26,9 +26,7 @@ pub enum Engine {
 
 /// A text that is no item hash.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "`{0}` is not an item hash: 64 lower-case hex digits, a CIDv0 (Qm…) or a dag-pb CIDv1 (bafy…)"
-)]
+#[error("`{0}` is not an item hash: 64 lower-case hex digits, a CIDv0 (Qm…) or a dag-pb CIDv1 (bafy…)")]
 pub struct InvalidItemHash(String);
 
 /// Longest part of a wrong text that an error repeats, characters.
@@ -75,19 +73,15 @@ impl ItemHash {
     pub fn parse(text: &str) -> Result<Self, InvalidItemHash> {
         let refuse = || InvalidItemHash(text.chars().take(SHOWN_CHARS).collect());
         let lower_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        let base58 =
-            |byte: u8| byte.is_ascii_alphanumeric() && !matches!(byte, b'0' | b'O' | b'I' | b'l');
+        let base58 = |byte: u8| byte.is_ascii_alphanumeric() && !matches!(byte, b'0' | b'O' | b'I' | b'l');
         let base32 = |byte: u8| byte.is_ascii_lowercase() || (b'2'..=b'7').contains(&byte);
         if text.len() == SHA256_CHARS && text.bytes().all(lower_hex) {
             let mut digest = [0; 32];
             hex::decode_to_slice(text, &mut digest).map_err(|_| refuse())?;
             return Ok(Self(Kind::Sha256(digest)));
         }
-        let cid_v0 = text.starts_with("Qm")
-            && CID_V0_CHARS.contains(&text.len())
-            && text.bytes().all(base58);
-        let cid_v1 =
-            text.starts_with("bafy") && text.len() == CID_V1_CHARS && text.bytes().all(base32);
+        let cid_v0 = text.starts_with("Qm") && CID_V0_CHARS.contains(&text.len()) && text.bytes().all(base58);
+        let cid_v1 = text.starts_with("bafy") && text.len() == CID_V1_CHARS && text.bytes().all(base32);
         if cid_v0 || cid_v1 {
             return Ok(Self(Kind::Cid(text.into())));
         }
@@ -183,29 +177,17 @@ mod tests {
         check(sha, Some(Engine::Storage));
         check(&sha.to_uppercase(), None);
         check(&sha[1..], None);
-        check(
-            "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o",
-            Some(Engine::Ipfs),
-        );
+        check("QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o", Some(Engine::Ipfs));
         check("QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5O", None);
-        check(
-            "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi",
-            Some(Engine::Ipfs),
-        );
-        check(
-            "bafkreigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi",
-            None,
-        );
+        check("bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi", Some(Engine::Ipfs));
+        check("bafkreigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi", None);
         check("", None);
     }
 
     #[test]
     fn a_digest_is_a_hash() {
         let hello = ItemHash::sha256_of(b"hello world\n");
-        assert_eq!(
-            hello.to_string(),
-            "a948904f2f0f479b8f8197694b30184b0d2ed1c1cd2a1ec0fb85d299a192a447"
-        );
+        assert_eq!(hello.to_string(), "a948904f2f0f479b8f8197694b30184b0d2ed1c1cd2a1ec0fb85d299a192a447");
     }
 
     proptest! {

@@ -37,20 +37,13 @@ impl fmt::Display for FormatError {
 impl FormatError {
     /// About a field.
     pub fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self {
-            field: field.into(),
-            problem: problem.into(),
-        }
+        Self { field: field.into(), problem: problem.into() }
     }
 
     /// The same, one level further out.
     #[must_use]
     pub fn within(mut self, outer: &str) -> Self {
-        self.field = match (
-            outer.is_empty(),
-            self.field.is_empty(),
-            self.field.starts_with('['),
-        ) {
+        self.field = match (outer.is_empty(), self.field.is_empty(), self.field.starts_with('[')) {
             (true, _, _) => self.field,
             (false, true, _) => outer.to_owned(),
             (false, false, true) => format!("{outer}{}", self.field),
@@ -68,10 +61,7 @@ pub fn check(text: &str) -> Result<(), FormatError> {
     if text.contains("\\u0000") {
         return Err(FormatError::new("", "the character \\u0000 is not allowed"));
     }
-    let mut walk = Walk {
-        bytes: text.as_bytes(),
-        at: 0,
-    };
+    let mut walk = Walk { bytes: text.as_bytes(), at: 0 };
     walk.value_at_any_depth()?;
     walk.skip_space();
     if walk.at < walk.bytes.len() {
@@ -88,10 +78,7 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn fail<T>(&self, problem: &str) -> Result<T, FormatError> {
-        Err(FormatError::new(
-            "",
-            format!("not JSON: {problem} (byte {})", self.at),
-        ))
+        Err(FormatError::new("", format!("not JSON: {problem} (byte {})", self.at)))
     }
 
     fn peek(&self) -> Option<u8> {
@@ -275,10 +262,7 @@ impl Walk<'_> {
 
     /// The four hex digits after `u`.
     fn code_unit(&mut self) -> Result<u32, FormatError> {
-        let digits = self
-            .bytes
-            .get(self.at + 1..self.at + 5)
-            .and_then(|digits| std::str::from_utf8(digits).ok());
+        let digits = self.bytes.get(self.at + 1..self.at + 5).and_then(|digits| std::str::from_utf8(digits).ok());
         let unit = digits
             .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
             .and_then(|digits| u32::from_str_radix(digits, 16).ok());
@@ -313,8 +297,8 @@ impl<'a> Object<'a> {
     }
 
     fn cut(text: &'a str) -> Result<Self, FormatError> {
-        let Members(members) = serde_json::from_str(text)
-            .map_err(|_| FormatError::new("", "an object was expected"))?;
+        let Members(members) =
+            serde_json::from_str(text).map_err(|_| FormatError::new("", "an object was expected"))?;
         Ok(Self { members })
     }
 
@@ -333,8 +317,7 @@ impl<'a> Object<'a> {
     /// # Errors
     /// It is not.
     pub fn require(&mut self, key: &str) -> Result<Value<'a>, FormatError> {
-        self.take(key)
-            .ok_or_else(|| FormatError::new(key, "is required"))
+        self.take(key).ok_or_else(|| FormatError::new(key, "is required"))
     }
 
     /// A required member, read by `read`; its errors name the member.
@@ -358,17 +341,12 @@ impl<'a> Object<'a> {
         key: &str,
         read: impl FnOnce(Value<'a>) -> Result<T, FormatError>,
     ) -> Result<Option<T>, FormatError> {
-        self.take(key)
-            .map(read)
-            .transpose()
-            .map_err(|error| error.within(key))
+        self.take(key).map(read).transpose().map_err(|error| error.within(key))
     }
 
     /// What nobody has taken, in key order.
     pub fn rest(&self) -> impl Iterator<Item = (&str, Value<'a>)> {
-        self.members
-            .iter()
-            .map(|(key, value)| (key.as_ref(), *value))
+        self.members.iter().map(|(key, value)| (key.as_ref(), *value))
     }
 
     /// How many members nobody has taken.
@@ -389,10 +367,7 @@ impl<'a> Object<'a> {
     /// The first such member.
     pub fn close(self) -> Result<(), FormatError> {
         match self.members.into_keys().next() {
-            Some(key) => Err(FormatError::new(
-                shown(&key),
-                "is not a field of this object",
-            )),
+            Some(key) => Err(FormatError::new(shown(&key), "is not a field of this object")),
             None => Ok(()),
         }
     }
@@ -409,10 +384,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 formatter.write_str("an object")
             }
-            fn visit_map<A: de::MapAccess<'de>>(
-                self,
-                mut map: A,
-            ) -> Result<Members<'de>, A::Error> {
+            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
                 let mut members = BTreeMap::new();
                 while let Some(Key(key)) = map.next_key()? {
                     members.insert(key, Value(map.next_value()?));
@@ -490,10 +462,7 @@ impl<'a> Value<'a> {
     pub fn string_up_to(self, max_chars: usize) -> Result<String, FormatError> {
         let text = self.string()?;
         if text.chars().count() > max_chars {
-            return Err(FormatError::new(
-                "",
-                format!("at most {max_chars} characters are allowed"),
-            ));
+            return Err(FormatError::new("", format!("at most {max_chars} characters are allowed")));
         }
         Ok(text)
     }
@@ -509,9 +478,7 @@ impl<'a> Value<'a> {
             text if text.starts_with('"') => self.string()?.trim().parse().ok(),
             text => text.parse().ok(),
         };
-        number
-            .filter(|number: &f64| number.is_finite())
-            .ok_or_else(|| self.refuse("a number"))
+        number.filter(|number: &f64| number.is_finite()).ok_or_else(|| self.refuse("a number"))
     }
 
     /// A finite number and nothing else.
@@ -545,12 +512,7 @@ impl<'a> Value<'a> {
     /// # Errors
     /// Another value, or one outside the range.
     pub fn strict_integer(self, range: std::ops::RangeInclusive<i64>) -> Result<i64, FormatError> {
-        in_range(
-            self.text()
-                .parse()
-                .map_err(|_| self.refuse("a whole number"))?,
-            range,
-        )
+        in_range(self.text().parse().map_err(|_| self.refuse("a whole number"))?, range)
     }
 
     /// A boolean; also as 0 or 1, or one of the usual words.
@@ -600,13 +562,9 @@ impl<'a> Value<'a> {
     /// # Errors
     /// Another value, or a longer list.
     pub fn list(self, max_length: usize) -> Result<Vec<Value<'a>>, FormatError> {
-        let values: Vec<&'a RawValue> =
-            serde_json::from_str(self.text()).map_err(|_| self.refuse("a list"))?;
+        let values: Vec<&'a RawValue> = serde_json::from_str(self.text()).map_err(|_| self.refuse("a list"))?;
         if values.len() > max_length {
-            return Err(FormatError::new(
-                "",
-                format!("at most {max_length} entries are allowed"),
-            ));
+            return Err(FormatError::new("", format!("at most {max_length} entries are allowed")));
         }
         Ok(values.into_iter().map(Value).collect())
     }
@@ -633,17 +591,10 @@ impl<'a> Value<'a> {
     /// Another value; the error lists the words.
     pub fn one_of<T: Copy>(self, words: &[(&str, T)]) -> Result<T, FormatError> {
         let text = self.string()?;
-        words
-            .iter()
-            .find(|(word, _)| *word == text)
-            .map(|(_, value)| *value)
-            .ok_or_else(|| {
-                let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-                FormatError::new(
-                    "",
-                    format!("`{}` is none of: {}", shown(&text), known.join(", ")),
-                )
-            })
+        words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
+            let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+            FormatError::new("", format!("`{}` is none of: {}", shown(&text), known.join(", ")))
+        })
     }
 
     /// An item hash.
@@ -651,15 +602,11 @@ impl<'a> Value<'a> {
     /// # Errors
     /// Another value.
     pub fn item_hash(self) -> Result<crate::ItemHash, FormatError> {
-        crate::ItemHash::parse(&self.string()?)
-            .map_err(|error| FormatError::new("", error.to_string()))
+        crate::ItemHash::parse(&self.string()?).map_err(|error| FormatError::new("", error.to_string()))
     }
 
     fn refuse(self, expected: &str) -> FormatError {
-        FormatError::new(
-            "",
-            format!("{expected} was expected, not {}", shown(self.text())),
-        )
+        FormatError::new("", format!("{expected} was expected, not {}", shown(self.text())))
     }
 }
 
@@ -674,14 +621,7 @@ fn in_range(number: i64, range: std::ops::RangeInclusive<i64>) -> Result<i64, Fo
     if range.contains(&number) {
         Ok(number)
     } else {
-        Err(FormatError::new(
-            "",
-            format!(
-                "{number} is not between {} and {}",
-                range.start(),
-                range.end()
-            ),
-        ))
+        Err(FormatError::new("", format!("{number} is not between {} and {}", range.start(), range.end())))
     }
 }
 

@@ -44,10 +44,7 @@ impl Account {
     pub fn ethereum(key: [u8; KEY_BYTES]) -> Result<Self, InvalidKey> {
         let key = SecretKey::from_secret_bytes(key).map_err(|_| InvalidKey)?;
         let address = address_of(&key.public_key()).to_checksum(None);
-        Ok(Self {
-            key: Key::Ethereum(key),
-            address,
-        })
+        Ok(Self { key: Key::Ethereum(key), address })
     }
 
     /// An account on Solana, from its seed.
@@ -55,10 +52,7 @@ impl Account {
     pub fn solana(seed: [u8; KEY_BYTES]) -> Self {
         let key = SigningKey::from_bytes(&seed);
         let address = bs58::encode(key.verifying_key().as_bytes()).into_string();
-        Self {
-            key: Key::Solana(Box::new(key)),
-            address,
-        }
+        Self { key: Key::Solana(Box::new(key)), address }
     }
 
     /// Its address, as the network spells it.
@@ -84,11 +78,7 @@ impl Account {
                 let digest = Message::from_digest(message_digest(buffer.as_bytes()));
                 let (recovery_id, compact) =
                     RecoverableSignature::sign_ecdsa_recoverable(digest, key).serialize_compact();
-                format!(
-                    "0x{}{:02x}",
-                    hex::encode(compact),
-                    u8::from(recovery_id) + 27
-                )
+                format!("0x{}{:02x}", hex::encode(compact), u8::from(recovery_id) + 27)
             }
             Key::Solana(key) => {
                 let signature = bs58::encode(key.sign(buffer.as_bytes()).to_bytes()).into_string();
@@ -112,13 +102,7 @@ impl Draft {
     /// A message of that type with a content object as JSON text; `address` and `time` are filled in when they are missing.
     #[must_use]
     pub fn new(kind: &str, content: &str) -> Self {
-        Self {
-            kind: kind.to_owned(),
-            content: content.to_owned(),
-            channel: None,
-            time: 0.0,
-            address: None,
-        }
+        Self { kind: kind.to_owned(), content: content.to_owned(), channel: None, time: 0.0, address: None }
     }
 
     /// In that channel.
@@ -145,13 +129,8 @@ impl Draft {
     /// Signs it with its content inline.
     #[must_use]
     pub fn sign(self, account: &Account) -> Envelope {
-        let mut content: Map<String, Value> =
-            serde_json::from_str(&self.content).unwrap_or_default();
-        let owner = self
-            .address
-            .as_deref()
-            .unwrap_or(account.address())
-            .to_owned();
+        let mut content: Map<String, Value> = serde_json::from_str(&self.content).unwrap_or_default();
+        let owner = self.address.as_deref().unwrap_or(account.address()).to_owned();
         content.entry("address").or_insert(Value::from(owner));
         content.entry("time").or_insert(Value::from(self.time));
         let text = Value::Object(content).to_string();
@@ -161,12 +140,7 @@ impl Draft {
 
     /// Signs it with its content elsewhere, under that hash.
     #[must_use]
-    pub fn sign_stored(
-        self,
-        account: &Account,
-        item_hash: ItemHash,
-        item_type: ItemType,
-    ) -> Envelope {
+    pub fn sign_stored(self, account: &Account, item_hash: ItemHash, item_type: ItemType) -> Envelope {
         self.sign_hash(account, item_hash, item_type, None)
     }
 

@@ -30,9 +30,7 @@ impl SignatureError {
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Missing | Self::Malformed(_) | Self::Wrong | Self::Unsupported(_) => {
-                ErrorCode::InvalidSignature
-            }
+            Self::Missing | Self::Malformed(_) | Self::Wrong | Self::Unsupported(_) => ErrorCode::InvalidSignature,
             Self::Unverifiable(_) => ErrorCode::InvalidFormat,
         }
     }
@@ -48,20 +46,14 @@ pub fn verify(envelope: &Envelope) -> Result<(), SignatureError> {
     if family == Family::Unverifiable {
         return Err(SignatureError::Unverifiable(name));
     }
-    let signature = envelope
-        .signature
-        .as_deref()
-        .ok_or(SignatureError::Missing)?;
+    let signature = envelope.signature.as_deref().ok_or(SignatureError::Missing)?;
     let buffer = envelope.verification_buffer();
     match family {
         Family::Evm => evm::verify(&envelope.sender, signature, buffer.as_bytes()),
         Family::Ed25519 => ed25519::verify(&envelope.sender, signature, buffer.as_bytes()),
-        Family::Avalanche
-        | Family::Cosmos
-        | Family::Substrate
-        | Family::Tezos
-        | Family::Nuls
-        | Family::Nuls2 => Err(SignatureError::Unsupported(name)),
+        Family::Avalanche | Family::Cosmos | Family::Substrate | Family::Tezos | Family::Nuls | Family::Nuls2 => {
+            Err(SignatureError::Unsupported(name))
+        }
         Family::Unverifiable => Err(SignatureError::Unverifiable(name)),
     }
 }

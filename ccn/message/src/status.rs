@@ -147,10 +147,7 @@ mod tests {
         assert_eq!("removing".parse(), Ok(MessageStatus::Removing));
         assert!("Processed".parse::<MessageStatus>().is_err());
         assert_eq!(ErrorCode::VmVolumeNotFound.number(), 301);
-        assert_eq!(
-            ErrorCode::from_number(6),
-            Some(ErrorCode::CreditInsufficient)
-        );
+        assert_eq!(ErrorCode::from_number(6), Some(ErrorCode::CreditInsufficient));
         assert_eq!(ErrorCode::from_number(7), None);
     }
 }

@@ -6,10 +6,7 @@
 use ccn_message::{
     Envelope, ErrorCode, FormatError,
     chain::Family,
-    content::{
-        aggregate::AggregateContent, post::PostContent, program::ProgramContent,
-        store::StoreContent,
-    },
+    content::{aggregate::AggregateContent, post::PostContent, program::ProgramContent, store::StoreContent},
     signature,
 };
 use serde_json::Value;
@@ -25,8 +22,7 @@ fn folder() -> PathBuf {
 
 fn read(path: &str) -> Value {
     let path = folder().join(path);
-    let text =
-        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_json::from_str(&text).expect("a fixture is JSON")
 }
 
@@ -92,15 +88,8 @@ fn signed_messages() {
         *counts.entry("checked".into()).or_default() += 1;
         assert_eq!(judgement, expected, "{name}: {}", fixture["description"]);
     }
-    let expected = [
-        ("checked", 77),
-        ("out of scope: chain", 7),
-        ("out of scope: type", 26),
-    ];
-    assert_eq!(
-        counts,
-        expected.map(|(key, count)| (key.to_owned(), count)).into()
-    );
+    let expected = [("checked", 77), ("out of scope: chain", 7), ("out of scope: type", 26)];
+    assert_eq!(counts, expected.map(|(key, count)| (key.to_owned(), count)).into());
 }
 
 #[test]
@@ -125,19 +114,8 @@ fn real_and_generated_messages() {
         };
         // What a later stage refuses for its format may be refused here already.
         let early = judgement == Judgement::Refused(0) && case["expected"]["error_code"] == 0;
-        assert!(
-            early || judgement == expected,
-            "{file}: {judgement:?}, expected {expected:?}: {}",
-            case["note"]
-        );
+        assert!(early || judgement == expected, "{file}: {judgement:?}, expected {expected:?}: {}", case["note"]);
     }
-    let expected = [
-        ("checked", 84),
-        ("out of scope: chain", 9),
-        ("out of scope: type", 12),
-    ];
-    assert_eq!(
-        counts,
-        expected.map(|(key, count)| (key.to_owned(), count)).into()
-    );
+    let expected = [("checked", 84), ("out of scope: chain", 9), ("out of scope: type", 12)];
+    assert_eq!(counts, expected.map(|(key, count)| (key.to_owned(), count)).into());
 }

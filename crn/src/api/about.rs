@@ -160,7 +160,8 @@ mod tests {
 
     #[test]
     fn a_moment_is_written_as_the_api_writes_it() {
-        let clock = Clock { instant: Instant::now(), wall: SystemTime::UNIX_EPOCH + Duration::new(1_788_220_802, 250_000_000) };
+        let clock =
+            Clock { instant: Instant::now(), wall: SystemTime::UNIX_EPOCH + Duration::new(1_788_220_802, 250_000_000) };
         assert_eq!(clock.written(clock.instant), "2026-09-01 00:00:02.250000+00:00");
         let before = clock.instant.checked_sub(Duration::from_secs(3)).expect("a running clock");
         assert_eq!(clock.written(before), "2026-08-31 23:59:59.250000+00:00");

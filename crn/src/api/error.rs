@@ -173,7 +173,9 @@ fn ccn_class(error: &CcnError, absent: StatusCode) -> Class {
     match error {
         CcnError::Unreachable { .. } => later(wait::ELSEWHERE),
         CcnError::Status { .. } if error.is_transient() => later(wait::ELSEWHERE),
-        CcnError::Status { .. } | CcnError::Mismatch { .. } | CcnError::Malformed { .. } => class(StatusCode::BAD_GATEWAY),
+        CcnError::Status { .. } | CcnError::Mismatch { .. } | CcnError::Malformed { .. } => {
+            class(StatusCode::BAD_GATEWAY)
+        }
         CcnError::Unknown(_) | CcnError::Rejected(_) => class(absent),
         CcnError::Gone { .. } if absent == StatusCode::NOT_FOUND => class(StatusCode::GONE),
         CcnError::Gone { .. } => class(absent),
@@ -185,9 +187,7 @@ fn ccn_class(error: &CcnError, absent: StatusCode) -> Class {
 fn call_sentence(refusal: &CallError) -> String {
     match refusal {
         Refusal::Start(error) => start_sentence(error),
-        Refusal::Full | Refusal::TooLarge => {
-            "This CRN cannot host the requested workload at this time.".to_owned()
-        }
+        Refusal::Full | Refusal::TooLarge => "This CRN cannot host the requested workload at this time.".to_owned(),
         Refusal::Busy => "Too many calls of this program at once".to_owned(),
         Refusal::Loading => "VM Loading".to_owned(),
         Refusal::Draining => "Server is draining, try another node".to_owned(),
@@ -302,18 +302,57 @@ mod tests {
             (message(unreachable()), 503, Some(10), "cannot be reached"),
             (message(status(StatusCode::BAD_GATEWAY)), 503, Some(10), "502"),
             (message(status(StatusCode::FORBIDDEN)), 502, None, "403"),
-            (message(CcnError::Mismatch { base: "http://c".to_owned(), hash: hash() }), 502, None, "do not have this hash"),
+            (
+                message(CcnError::Mismatch { base: "http://c".to_owned(), hash: hash() }),
+                502,
+                None,
+                "do not have this hash",
+            ),
             (message(CcnError::Unsupported(Unsupported("bafy".to_owned()))), 501, None, "cannot verify"),
-            (start(StartError::Lookup(LookupError::NotProgram { item_hash: hash(), kind: "POST".to_owned() })), 400, None, "not a program"),
-            (start(StartError::Lookup(LookupError::Unsupported("No such volume".to_owned()))), 501, None, "No such volume"),
+            (
+                start(StartError::Lookup(LookupError::NotProgram { item_hash: hash(), kind: "POST".to_owned() })),
+                400,
+                None,
+                "not a program",
+            ),
+            (
+                start(StartError::Lookup(LookupError::Unsupported("No such volume".to_owned()))),
+                501,
+                None,
+                "No such volume",
+            ),
             (file(Role::Code, CcnError::Unknown(hash())), 400, None, "Code, runtime or data not available"),
-            (file(Role::Runtime, CcnError::Gone { hash: hash(), status: "removed".to_owned() }), 400, None, "Code, runtime or data not available"),
+            (
+                file(Role::Runtime, CcnError::Gone { hash: hash(), status: "removed".to_owned() }),
+                400,
+                None,
+                "Code, runtime or data not available",
+            ),
             (file(Role::Volume, CcnError::Unknown(hash())), 500, None, "Item hash abab"),
             (file(Role::Volume, unreachable()), 503, Some(10), "cannot be reached"),
-            (start(StartError::Files(CacheError::Ccn(CcnError::Unknown(hash())))), 400, None, "Code, runtime or data not available"),
-            (start(StartError::Files(CacheError::Interrupted { hash: hash(), at_bytes: 1, reason: "cut".to_owned() })), 503, Some(10), "stopped at 1 bytes"),
+            (
+                start(StartError::Files(CacheError::Ccn(CcnError::Unknown(hash())))),
+                400,
+                None,
+                "Code, runtime or data not available",
+            ),
+            (
+                start(StartError::Files(CacheError::Interrupted {
+                    hash: hash(),
+                    at_bytes: 1,
+                    reason: "cut".to_owned(),
+                })),
+                503,
+                Some(10),
+                "stopped at 1 bytes",
+            ),
             (start(StartError::BootTimedOut(Duration::from_secs(1))), 500, None, "Error during runtime initialisation"),
-            (start(StartError::Ended(Box::new(Ended { cause: Cause::Reset, statistics: Statistics::default() }))), 500, None, "Error during runtime initialisation"),
+            (
+                start(StartError::Ended(Box::new(Ended { cause: Cause::Reset, statistics: Statistics::default() }))),
+                500,
+                None,
+                "Error during runtime initialisation",
+            ),
             (start(program_failure()), 500, None, "Error during vm initialisation"),
             (start(StartError::Exited(3)), 500, None, "Error during vm initialisation"),
             (start(StartError::Defect), 500, None, "Unhandled error during initialisation"),
@@ -324,7 +363,12 @@ mod tests {
             (ApiError::Exchange(ExchangeError::Closed), 502, None, "VM did not respond and was shut down"),
             (ApiError::MachineLost, 502, None, "VM did not respond and was shut down"),
             (ApiError::Exchange(ExchangeError::Garbage("x".to_owned())), 502, None, "Invalid response from VM"),
-            (ApiError::Exchange(ExchangeError::TimedOut(Duration::from_secs(1))), 504, None, "Program did not respond within resource.seconds"),
+            (
+                ApiError::Exchange(ExchangeError::TimedOut(Duration::from_secs(1))),
+                504,
+                None,
+                "Program did not respond within resource.seconds",
+            ),
             (ApiError::Exchange(ExchangeError::BodyTooLong { limit_bytes: 5 }), 413, None, "longer than 5 bytes"),
             (ApiError::Exchange(ExchangeError::ClientStalled(Duration::from_secs(1))), 408, None, "sent nothing"),
         ];
@@ -351,7 +395,10 @@ mod tests {
                 "traceback": "Traceback (most recent call last): …",
             })
         );
-        assert_eq!(parse(body(start(program_failure()), false).await), json!({"error": "Error during vm initialisation"}));
+        assert_eq!(
+            parse(body(start(program_failure()), false).await),
+            json!({"error": "Error during vm initialisation"})
+        );
         let detail = parse(body(file(Role::Code, CcnError::Unknown(hash())), true).await)["detail"].clone();
         assert!(detail.as_str().is_some_and(|detail| detail.contains("not found")), "{detail}");
     }

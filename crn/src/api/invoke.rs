@@ -111,10 +111,7 @@ pub(super) async fn call(
 
 /// A machine of the program and a stream into it. A machine that is gone before anything was sent to it
 /// costs the call nothing: the next one takes it.
-async fn connected(
-    service: &Service,
-    item_hash: &ItemHash,
-) -> Result<(Arc<Lease>, tokio::net::UnixStream), ApiError> {
+async fn connected(service: &Service, item_hash: &ItemHash) -> Result<(Arc<Lease>, tokio::net::UnixStream), ApiError> {
     for _ in 0..2 {
         let lease = service.executor.call(item_hash).await.map_err(ApiError::Call)?;
         match lease.connect().await {

@@ -70,9 +70,8 @@ async fn fallback(State(service): State<Arc<Service>>, request: Request<Body>) -
 
 async fn answer(service: &Service, request: Request<Body>) -> Result<Response, ApiError> {
     let path = request.uri().path();
-    let is_own = OWN_PATHS
-        .iter()
-        .any(|own| path.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
+    let is_own =
+        OWN_PATHS.iter().any(|own| path.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
     if is_own {
         return Err(ApiError::NotFound);
     }

@@ -15,7 +15,9 @@ pub struct Candidate<K> {
 
 /// There is no room, whatever goes. Retry when machines have ended, or give the cache more space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{needed_bytes} bytes do not fit beside the {in_use_bytes} bytes in use: the limit is {limit_bytes} bytes (files.limit_mib)")]
+#[error(
+    "{needed_bytes} bytes do not fit beside the {in_use_bytes} bytes in use: the limit is {limit_bytes} bytes (files.limit_mib)"
+)]
 pub struct Full {
     /// What was asked for.
     pub needed_bytes: u64,

@@ -267,7 +267,11 @@ impl Folder {
         });
         async move {
             landing.await.unwrap_or_else(|_| {
-                Err(CacheError::Interrupted { hash: name, at_bytes: 0, reason: "the download was abandoned".to_owned() })
+                Err(CacheError::Interrupted {
+                    hash: name,
+                    at_bytes: 0,
+                    reason: "the download was abandoned".to_owned(),
+                })
             })
         }
         .boxed()

@@ -3,13 +3,18 @@
 //! [`Programs::blueprint`] asks the core channel node as little as it can: messages and files that a hash
 //! names do not change and are remembered; only "the newest version" is asked for again and again.
 
-use crate::ccn::{CcnError, Client, Message, Store};
-use ccn_message::ItemHash;
+use crate::ccn::{CcnError, Client, Message};
+use ccn_message::{
+    ItemHash,
+    content::{
+        program::{Encoding, Interface, ProgramContent},
+        store::StoreContent,
+        volume::{FileReference, VolumeKind},
+    },
+};
 use futures_util::future::try_join_all;
-use guest_protocol::{Encoding, Program};
 use moka::future::Cache as Memory;
-use serde::Deserialize;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 /// Messages that are remembered; more push the least used out.
 const MAX_MESSAGES: u64 = 4096;
@@ -28,8 +33,8 @@ pub const MAX_VOLUMES: usize = vmm::config::MAX_DISKS - 3;
 pub struct Programs {
     client: Arc<Client>,
     messages: Memory<ItemHash, Message>,
-    stores: Memory<ItemHash, Store>,
-    newest: Memory<ItemHash, Option<(ItemHash, Store)>>,
+    stores: Memory<ItemHash, StoreContent>,
+    newest: Memory<ItemHash, Option<(ItemHash, StoreContent)>>,
 }
 
 /// Everything that a start needs to know of a program. All hashes are resolved.
@@ -40,13 +45,13 @@ pub struct Blueprint {
     /// The STORE message that the code comes from now.
     pub code_ref: ItemHash,
     /// Guest memory, MiB.
-    pub memory_mib: u32,
+    pub memory_mib: u64,
     /// Virtual processors.
     pub vcpus: u32,
     /// How long the program may take to answer.
     pub seconds: Duration,
     /// How the code is run.
-    pub program: Program,
+    pub interface: Interface,
     /// How the code is packed.
     pub encoding: Encoding,
     /// `module.path:attribute`, or a path inside the code.
@@ -54,7 +59,7 @@ pub struct Blueprint {
     /// Arguments of the entry point.
     pub arguments: Vec<String>,
     /// Environment.
-    pub variables: BTreeMap<String, String>,
+    pub variables: Vec<(String, String)>,
     /// Keys for the guest's `authorized_keys`.
     pub authorized_keys: Vec<String>,
     /// Whether it asks for a network.
@@ -136,74 +141,11 @@ pub enum LookupError {
     Unsupported(String),
 }
 
-/// What is read of a PROGRAM's content (spec: messages, section 6).
-#[derive(Debug, Deserialize)]
-struct Content {
-    code: Code,
-    runtime: Reference,
-    data: Option<Reference>,
-    #[serde(default)]
-    environment: Environment,
-    #[serde(default)]
-    resources: Resources,
-    variables: Option<BTreeMap<String, String>>,
-    authorized_keys: Option<Vec<String>>,
-    #[serde(default)]
-    volumes: Vec<serde_json::Value>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Code {
-    encoding: String,
-    entrypoint: String,
-    #[serde(rename = "ref")]
-    reference: ItemHash,
-    interface: Option<String>,
-    args: Option<Vec<String>>,
-    use_latest: Option<bool>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Reference {
-    #[serde(rename = "ref")]
-    reference: ItemHash,
-    use_latest: Option<bool>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Environment {
-    internet: bool,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(default)]
-struct Resources {
-    vcpus: u32,
-    memory: u32,
-    seconds: u64,
-}
-
-impl Default for Resources {
-    fn default() -> Self {
-        Self { vcpus: 1, memory: 128, seconds: 1 }
-    }
-}
-
-#[derive(Debug, Deserialize)]
-struct ImmutableVolume {
-    #[serde(rename = "ref")]
-    reference: ItemHash,
-    use_latest: Option<bool>,
-    mount: Option<String>,
-}
-
 /// A file as a message names it.
 #[derive(Debug, Clone, Copy)]
 struct Wanted<'a> {
     role: Role,
-    reference: &'a ItemHash,
-    use_latest: bool,
+    file: &'a FileReference,
 }
 
 impl Programs {
@@ -232,134 +174,94 @@ impl Programs {
         if message.kind != "PROGRAM" {
             return Err(LookupError::NotProgram { item_hash: item_hash.clone(), kind: message.kind });
         }
-        let content: Content = serde_json::from_str(&message.content)
+        let content = ProgramContent::parse(&message.content)
             .map_err(|error| LookupError::Invalid { item_hash: item_hash.clone(), reason: error.to_string() })?;
         let volumes = immutable_volumes(&content)?;
         let mut wanted = vec![
-            Wanted {
-                role: Role::Runtime,
-                reference: &content.runtime.reference,
-                use_latest: content.runtime.use_latest.unwrap_or(true),
-            },
-            Wanted {
-                role: Role::Code,
-                reference: &content.code.reference,
-                use_latest: content.code.use_latest.unwrap_or(false),
-            },
+            Wanted { role: Role::Runtime, file: &content.runtime },
+            Wanted { role: Role::Code, file: &content.code.file },
         ];
-        wanted.extend(content.data.as_ref().map(|data| Wanted {
-            role: Role::Data,
-            reference: &data.reference,
-            use_latest: data.use_latest.unwrap_or(false),
-        }));
-        wanted.extend(volumes.iter().map(|volume| Wanted {
-            role: Role::Volume,
-            reference: &volume.reference,
-            use_latest: volume.use_latest.unwrap_or(true),
-        }));
+        wanted.extend(content.data.as_ref().map(|file| Wanted { role: Role::Data, file }));
+        wanted.extend(volumes.iter().map(|(file, _)| Wanted { role: Role::Volume, file }));
         let found = try_join_all(wanted.into_iter().map(|wanted| self.resolve(wanted))).await?;
-        assemble(item_hash.clone(), content, &volumes, found)
+        let paths = volumes.into_iter().map(|(_, path)| path).collect();
+        Ok(assemble(item_hash.clone(), content, paths, found))
     }
 
     /// The STORE message that a reference means now, and its file.
     async fn resolve(&self, wanted: Wanted<'_>) -> Result<(ItemHash, ItemHash), LookupError> {
+        let FileReference { item_hash, use_latest, .. } = wanted.file;
         let failed = |error: Arc<CcnError>| LookupError::File {
             role: wanted.role,
-            reference: wanted.reference.clone(),
+            reference: item_hash.clone(),
             error: (*error).clone(),
         };
-        let store =
-            self.stores.try_get_with_by_ref(wanted.reference, self.client.store(wanted.reference)).await.map_err(failed)?;
-        if wanted.use_latest {
-            let newest = self
-                .newest
-                .try_get_with_by_ref(wanted.reference, self.client.newest_amend(wanted.reference, &store.address))
-                .await
-                .map_err(failed)?;
-            if let Some((item_hash, newest)) = newest {
-                return Ok((item_hash, newest.item_hash));
+        let store = self.stores.try_get_with_by_ref(item_hash, self.client.store(item_hash)).await.map_err(failed)?;
+        if *use_latest {
+            let asking = self.client.newest_amend(item_hash, &store.header.address);
+            let newest = self.newest.try_get_with_by_ref(item_hash, asking).await.map_err(failed)?;
+            if let Some((newest_hash, newest)) = newest {
+                return Ok((newest_hash, newest.item_hash));
             }
         }
-        Ok((wanted.reference.clone(), store.item_hash))
+        Ok((item_hash.clone(), store.item_hash))
     }
 }
 
-/// The volumes, as long as they are of the one kind that there is yet.
-fn immutable_volumes(content: &Content) -> Result<Vec<ImmutableVolume>, LookupError> {
+/// The volumes and their mount points, as long as they are of the one kind that there is yet.
+fn immutable_volumes(content: &ProgramContent) -> Result<Vec<(FileReference, String)>, LookupError> {
     if content.volumes.len() > MAX_VOLUMES {
         return Err(LookupError::Unsupported(format!(
             "The program has {} volumes; this node attaches at most {MAX_VOLUMES}",
             content.volumes.len()
         )));
     }
-    let parse = |volume: &serde_json::Value| {
-        let kind = if volume.get("ref").is_some() {
-            return serde_json::from_value(volume.clone())
-                .map_err(|error| LookupError::Unsupported(format!("A volume of the program is not valid: {error}")));
-        } else if volume.get("ephemeral").is_some() {
-            "an ephemeral"
-        } else {
-            "a persistent"
+    let only = |(index, volume): (usize, &ccn_message::content::volume::Volume)| {
+        let kind = match &volume.kind {
+            VolumeKind::Immutable(file) => {
+                let path = volume.mount.clone().unwrap_or_else(|| format!("/mnt/unnamed_volume_{index}"));
+                return Ok((file.clone(), path));
+            }
+            VolumeKind::Ephemeral { .. } => "an ephemeral",
+            VolumeKind::Persistent { .. } => "a persistent",
         };
         Err(LookupError::Unsupported(format!(
             "The program asks for {kind} volume; this node offers immutable volumes only, so far"
         )))
     };
-    content.volumes.iter().map(parse).collect()
+    content.volumes.iter().enumerate().map(only).collect()
 }
 
-/// Puts the pieces together; `found` is in the order of [`Blueprint::files`].
+/// Puts the pieces together. `found` has the runtime, the code, the data if there is any, and the volumes.
 fn assemble(
     item_hash: ItemHash,
-    content: Content,
-    volumes: &[ImmutableVolume],
+    content: ProgramContent,
+    paths: Vec<String>,
     found: Vec<(ItemHash, ItemHash)>,
-) -> Result<Blueprint, LookupError> {
-    let invalid = |reason: String| LookupError::Invalid { item_hash: item_hash.clone(), reason };
-    let Content { code, data, environment, resources, variables, authorized_keys, .. } = content;
-    let encoding = match code.encoding.as_str() {
-        "plain" => Encoding::Plain,
-        "zip" => Encoding::Zip,
-        "squashfs" => Encoding::Squashfs,
-        other => return Err(invalid(format!("code.encoding {other:?}"))),
-    };
-    // What is said counts; else a colon tells an attribute of a module from a path.
-    let program = match code.interface.as_deref() {
-        Some("asgi") => Program::Asgi,
-        Some("binary" | "executable") => Program::Binary,
-        Some(other) => return Err(invalid(format!("code.interface {other:?}"))),
-        None if code.entrypoint.contains(':') => Program::Asgi,
-        None => Program::Binary,
-    };
+) -> Blueprint {
+    let ProgramContent { code, data, environment, resources, variables, authorized_keys, .. } = content;
     let mut found = found.into_iter();
-    let mut next = || found.next().ok_or_else(|| invalid("a reference without a file".to_owned()));
-    let (_, runtime) = next()?;
-    let (code_ref, code_file) = next()?;
-    let data = data.map(|_| next()).transpose()?.map(|(_, file)| file);
-    let volumes = volumes
-        .iter()
-        .enumerate()
-        .map(|(index, volume)| {
-            let path = volume.mount.clone().unwrap_or_else(|| format!("/mnt/unnamed_volume_{index}"));
-            Ok(Mount { file: next()?.1, path })
-        })
-        .collect::<Result<_, LookupError>>()?;
-    Ok(Blueprint {
+    let mut next = || found.next().expect("every reference was resolved");
+    let (_, runtime) = next();
+    let (code_ref, code_file) = next();
+    let data = data.map(|_| next().1);
+    let volumes = paths.into_iter().map(|path| Mount { file: next().1, path }).collect();
+    Blueprint {
         item_hash,
         code_ref,
-        memory_mib: resources.memory,
+        memory_mib: resources.memory_mib,
         vcpus: resources.vcpus,
         seconds: Duration::from_secs(resources.seconds),
-        program,
-        encoding,
+        interface: code.interface,
+        encoding: code.encoding,
         entrypoint: code.entrypoint,
-        arguments: code.args.unwrap_or_default(),
-        variables: variables.unwrap_or_default(),
-        authorized_keys: authorized_keys.unwrap_or_default(),
+        arguments: code.arguments,
+        variables,
+        authorized_keys,
         internet: environment.internet,
         runtime,
         code: code_file,
         data,
         volumes,
-    })
+    }
 }

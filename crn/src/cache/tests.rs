@@ -63,7 +63,9 @@ impl Server {
         let mut response = Response::builder();
         if range.is_some() {
             let first = if matches!(act, Act::ResumeElsewhere) { from + 1 } else { from };
-            response = response.status(206).header("content-range", format!("bytes {first}-{}/{}", whole.len() - 1, whole.len()));
+            response = response
+                .status(206)
+                .header("content-range", format!("bytes {first}-{}/{}", whole.len() - 1, whole.len()));
         }
         if !matches!(act, Act::Unannounced) {
             response = response.header("content-length", bytes.len());
@@ -120,13 +122,18 @@ async fn fixture_of(acts: &[Act], files: &[Bytes], limit_bytes: u64) -> Fixture 
     let answering = server.clone();
     let router = Router::new().route(
         "/api/v0/storage/raw/{hash}",
-        axum::routing::get(move |UrlPath(name): UrlPath<String>, headers: HeaderMap| async move { answering.answer(&name, &headers) }),
+        axum::routing::get(move |UrlPath(name): UrlPath<String>, headers: HeaderMap| async move {
+            answering.answer(&name, &headers)
+        }),
     );
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.expect("a connection");
             let service = hyper_util::service::TowerToHyperService::new(router.clone());
-            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(hyper_util::rt::TokioIo::new(stream), service));
+            tokio::spawn(
+                hyper::server::conn::http1::Builder::new()
+                    .serve_connection(hyper_util::rt::TokioIo::new(stream), service),
+            );
         }
     });
     let client = Arc::new(Client::new(&base, Duration::from_secs(10)).expect("a client"));
@@ -182,7 +189,10 @@ async fn a_download_goes_on_where_it_was_cut() {
     assert_eq!(check(&[Act::Unannounced]).await, [None]);
     assert_eq!(check(&[Act::Cut(70_000), Act::Cut(50_000)]).await, [None, range(70_000), range(120_000)]);
     assert_eq!(check(&[Act::Stall(70_000)]).await, [None, range(70_000)]);
-    assert_eq!(check(&[Act::Refuse(StatusCode::BAD_GATEWAY), Act::Refuse(StatusCode::TOO_MANY_REQUESTS)]).await, [None, None, None]);
+    assert_eq!(
+        check(&[Act::Refuse(StatusCode::BAD_GATEWAY), Act::Refuse(StatusCode::TOO_MANY_REQUESTS)]).await,
+        [None, None, None]
+    );
 }
 
 #[tokio::test]
@@ -290,7 +300,8 @@ async fn a_recheck_reads_what_was_trusted() {
     assert_eq!(fixture.cache.recheck(std::slice::from_ref(&hash)).await.expect("a count"), 0);
     damage(&fixture.folder.path().join(hash.to_string()));
     // As if the time stamps had not changed.
-    let identity = Identity::of(&File::open(fixture.folder.path().join(hash.to_string())).expect("a file")).expect("an identity");
+    let identity =
+        Identity::of(&File::open(fixture.folder.path().join(hash.to_string())).expect("a file")).expect("an identity");
     fixture.cache.shared.state().files.get_mut(&hash).expect("an entry").trusted = Some(identity);
     assert_ne!(bytes_of(&fixture.cache.get(&hash).await.expect("a file")), content(0));
     assert_eq!(fixture.cache.recheck(std::slice::from_ref(&hash)).await.expect("a count"), 1);

@@ -3,7 +3,6 @@
 use super::*;
 use axum::{Json, Router, extract::Path, http::HeaderMap, routing::get};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
@@ -32,12 +31,15 @@ async fn serve_for(router: Router, answer_within: Duration) -> Client {
 }
 
 fn hash(text: &str) -> ItemHash {
-    hex::encode(Sha256::digest(text)).parse().expect("an item hash")
+    ItemHash::sha256_of(text.as_bytes())
 }
 
 fn envelope(kind: &str, content: &Value) -> Value {
     let text = content.to_string();
-    json!({"item_hash": hash(&text).to_string(), "type": kind, "item_type": "inline", "item_content": text, "chain": "ETH"})
+    json!({
+        "item_hash": hash(&text).to_string(), "type": kind, "item_type": "inline", "item_content": text,
+        "sender": OWNER, "chain": "ETH", "time": 7.5, "signature": "0x00", "channel": null,
+    })
 }
 
 fn always(status: StatusCode, body: Value) -> Router {
@@ -60,7 +62,7 @@ async fn a_message_is_verified() {
     let mut forged = sent.clone();
     forged["item_content"] = json!("{}");
     let client = serve(always(StatusCode::OK, json!({"status": "processed", "message": forged}))).await;
-    assert!(matches!(client.message(&item_hash).await, Err(CcnError::Mismatch { .. })));
+    assert!(matches!(client.message(&item_hash).await, Err(CcnError::Malformed { .. })));
 
     let client = serve(always(StatusCode::OK, json!({"status": "processed", "message": sent}))).await;
     assert!(matches!(client.message(&hash("another")).await, Err(CcnError::Malformed { .. })));
@@ -68,20 +70,37 @@ async fn a_message_is_verified() {
 
 #[tokio::test]
 async fn a_content_kept_apart_is_fetched() {
-    let content = json!({"address": OWNER}).to_string();
+    // It may leave out what the envelope says.
+    let content = json!({"a": 1}).to_string();
     let item_hash = hash(&content);
-    let message = json!({"status": "processed", "message": {"item_hash": item_hash.to_string(), "type": "PROGRAM", "item_type": "storage", "item_content": null}});
-    let router = Router::new()
-        .route("/api/v0/messages/{hash}", get(move || async move { Json(message) }))
-        .route("/api/v0/storage/raw/{hash}", get(move || async move { content }));
-    assert_eq!(serve(router).await.message(&item_hash).await.expect("a message").content, json!({"address": OWNER}).to_string());
+    let mut message = envelope("PROGRAM", &json!({"a": 1}));
+    message["item_type"] = json!("storage");
+    message["item_content"] = json!(null);
+    let asked = |file: String| {
+        let message = message.clone();
+        let router = Router::new()
+            .route(
+                "/api/v0/messages/{hash}",
+                get(move || async move { Json(json!({"status": "processed", "message": message})) }),
+            )
+            .route("/api/v0/storage/raw/{hash}", get(move || async move { file }));
+        let item_hash = item_hash.clone();
+        async move { serve(router).await.message(&item_hash).await }
+    };
+    let found = asked(content).await.expect("a message");
+    let found: Value = serde_json::from_str(&found.content).expect("JSON");
+    assert_eq!(found, json!({"a": 1, "address": OWNER, "time": 7.5}));
+    assert!(matches!(asked("{}".to_owned()).await, Err(CcnError::Mismatch { .. })));
 }
 
 #[tokio::test]
 async fn what_the_node_says_of_a_message_is_told_apart() {
     assert!(matches!(message_error(StatusCode::NOT_FOUND, json!({})).await, CcnError::Unknown(_)));
     assert!(matches!(message_error(StatusCode::GONE, json!({})).await, CcnError::Gone { .. }));
-    assert!(matches!(message_error(StatusCode::OK, json!({"status": "pending", "messages": []})).await, CcnError::Pending(_)));
+    assert!(matches!(
+        message_error(StatusCode::OK, json!({"status": "pending", "messages": []})).await,
+        CcnError::Pending(_)
+    ));
     assert!(matches!(message_error(StatusCode::OK, json!({"status": "rejected"})).await, CcnError::Rejected(_)));
     assert!(matches!(message_error(StatusCode::OK, json!({"status": "forgotten"})).await, CcnError::Gone { .. }));
     assert!(matches!(message_error(StatusCode::OK, json!({"status": "new"})).await, CcnError::Malformed { .. }));
@@ -108,7 +127,7 @@ async fn nobody_there_is_said_with_the_cause() {
 async fn a_node_that_stumbles_is_asked_again_and_one_that_asks_for_time_gets_it() {
     let asked = Arc::new(AtomicUsize::new(0));
     let counter = asked.clone();
-    let sent = envelope("PROGRAM", &json!({"a": 1}));
+    let sent = envelope("PROGRAM", &json!({"address": OWNER, "time": 1}));
     let router = Router::new().fallback(move || {
         let attempt = counter.fetch_add(1, Ordering::SeqCst);
         let sent = sent.clone();
@@ -126,7 +145,7 @@ async fn a_node_that_stumbles_is_asked_again_and_one_that_asks_for_time_gets_it(
     });
     let client = serve(router).await;
     let start = std::time::Instant::now();
-    client.message(&hash(&json!({"a": 1}).to_string())).await.expect("a message");
+    client.message(&hash(&json!({"address": OWNER, "time": 1}).to_string())).await.expect("a message");
     assert_eq!(asked.load(Ordering::SeqCst), 3);
     assert!(start.elapsed() >= Duration::from_secs(1), "the second pause is as long as asked for");
 }
@@ -145,10 +164,14 @@ fn a_wait_is_a_number_or_a_date_and_has_an_end() {
 async fn the_newest_amend_is_the_last_by_time_and_hash_of_the_same_owner() {
     let original = hash("original");
     let amend = |owner: &str, updates: &ItemHash, time: f64, file: &str| {
-        envelope("STORE", &json!({"address": owner, "time": time, "item_type": "storage", "item_hash": hash(file).to_string(), "ref": updates.to_string()}))
+        envelope(
+            "STORE",
+            &json!({"address": owner, "time": time, "item_type": "storage", "item_hash": hash(file).to_string(), "ref": updates.to_string()}),
+        )
     };
     let same_time = [amend(OWNER, &original, 5.0, "same a"), amend(OWNER, &original, 5.0, "same b")];
-    let last = same_time.iter().max_by_key(|envelope| envelope["item_hash"].as_str().map(str::to_owned)).expect("two").clone();
+    let last =
+        same_time.iter().max_by_key(|envelope| envelope["item_hash"].as_str().map(str::to_owned)).expect("two").clone();
     let expected: Value = serde_json::from_str(last["item_content"].as_str().expect("text")).expect("JSON");
     let messages = [
         same_time[0].clone(),
@@ -156,7 +179,7 @@ async fn the_newest_amend_is_the_last_by_time_and_hash_of_the_same_owner() {
         amend("0xother", &original, 9.0, "not theirs"),
         amend(OWNER, &hash("else"), 9.0, "of something else"),
         envelope("POST", &json!({"address": OWNER, "time": 10.0})),
-        envelope("STORE", &json!({"address": OWNER})),
+        envelope("STORE", &json!({"address": OWNER, "time": 11.0})),
         same_time[1].clone(),
     ];
     let asked = Arc::new(Mutex::new(String::new()));
@@ -173,7 +196,9 @@ async fn the_newest_amend_is_the_last_by_time_and_hash_of_the_same_owner() {
     assert_eq!(item_hash.to_string(), last["item_hash"].as_str().expect("text"));
     assert_eq!(newest.item_hash.to_string(), expected["item_hash"].as_str().expect("text"));
     let query = asked.lock().expect("not poisoned").clone();
-    for part in [format!("refs={original}"), format!("owners={OWNER}"), "msgType=STORE".to_owned(), "sortOrder=-1".to_owned()] {
+    for part in
+        [format!("refs={original}"), format!("owners={OWNER}"), "msgType=STORE".to_owned(), "sortOrder=-1".to_owned()]
+    {
         assert!(query.contains(&part), "{part} in {query}");
     }
 }
@@ -181,14 +206,15 @@ async fn the_newest_amend_is_the_last_by_time_and_hash_of_the_same_owner() {
 #[tokio::test]
 async fn a_file_that_was_never_amended_has_no_newest() {
     let client = serve(always(StatusCode::OK, json!({"messages": []}))).await;
-    assert_eq!(client.newest_amend(&hash("x"), OWNER).await.expect("an answer"), None);
+    assert!(client.newest_amend(&hash("x"), OWNER).await.expect("an answer").is_none());
 }
 
 #[tokio::test]
 async fn only_a_store_message_is_a_file() {
     let content = json!({"address": OWNER, "time": 1.0, "item_hash": hash("file").to_string(), "item_type": "storage"});
     for (kind, found) in [("STORE", true), ("POST", false)] {
-        let client = serve(always(StatusCode::OK, json!({"status": "processed", "message": envelope(kind, &content)}))).await;
+        let client =
+            serve(always(StatusCode::OK, json!({"status": "processed", "message": envelope(kind, &content)}))).await;
         let store = client.store(&hash(&content.to_string())).await;
         assert_eq!(store.is_ok(), found, "{store:?}");
     }

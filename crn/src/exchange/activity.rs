@@ -100,7 +100,9 @@ impl<S: AsyncWrite> AsyncWrite for Watched<S> {
                 this.activity.sent_bytes.fetch_add(written as u64, Relaxed);
                 Poll::Ready(Ok(written))
             }
-            Poll::Ready(Err(error)) if stopped_listening(&error) => Poll::Ready(Ok(parts.iter().map(|part| part.len()).sum())),
+            Poll::Ready(Err(error)) if stopped_listening(&error) => {
+                Poll::Ready(Ok(parts.iter().map(|part| part.len()).sum()))
+            }
             other => other,
         }
     }

@@ -70,7 +70,8 @@ mod tests {
     fn map(lines: &[(&str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
-            headers.append(HeaderName::try_from(*name).expect("a name"), HeaderValue::try_from(*value).expect("a value"));
+            headers
+                .append(HeaderName::try_from(*name).expect("a name"), HeaderValue::try_from(*value).expect("a value"));
         }
         headers
     }
@@ -84,7 +85,13 @@ mod tests {
     #[test]
     fn what_connection_lists_ends_here() {
         check(
-            &[("connection", "close, X-Secret"), ("Connection", "x-other,"), ("x-secret", "1"), ("x-other", "2"), ("x-kept", "3")],
+            &[
+                ("connection", "close, X-Secret"),
+                ("Connection", "x-other,"),
+                ("x-secret", "1"),
+                ("x-other", "2"),
+                ("x-kept", "3"),
+            ],
             Upgrade::Strip,
             &[("x-kept", "3")],
         );
@@ -99,7 +106,11 @@ mod tests {
     #[test]
     fn an_upgrade_goes_on_when_it_is_meant_to() {
         let asked = [("connection", "keep-alive, Upgrade"), ("upgrade", "websocket"), ("sec-websocket-key", "k")];
-        check(&asked, Upgrade::Keep, &[("upgrade", "websocket"), ("sec-websocket-key", "k"), ("connection", "upgrade")]);
+        check(
+            &asked,
+            Upgrade::Keep,
+            &[("upgrade", "websocket"), ("sec-websocket-key", "k"), ("connection", "upgrade")],
+        );
         check(&asked, Upgrade::Strip, &[("sec-websocket-key", "k")]);
         assert!(wants_upgrade(&map(&asked)));
         assert!(!wants_upgrade(&map(&[("upgrade", "websocket")])));

@@ -101,9 +101,8 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     H: Send + Sync + 'static,
 {
-    let client_upgrade = headers::wants_upgrade(request.headers())
-        .then(|| request.extensions_mut().remove::<OnUpgrade>())
-        .flatten();
+    let client_upgrade =
+        headers::wants_upgrade(request.headers()).then(|| request.extensions_mut().remove::<OnUpgrade>()).flatten();
     let upload = Arc::new(Upload::new());
     let request = outgoing(request, client_upgrade.is_some(), &upload, limits.max_body_bytes);
     let hold = Arc::new(hold);
@@ -184,13 +183,7 @@ fn failure(error: &hyper::Error, activity: &Activity, upload: &Upload, limits: L
 }
 
 /// Carries bytes between client and program after both agreed on another protocol.
-async fn splice<H>(
-    client: OnUpgrade,
-    program: OnUpgrade,
-    idle: Duration,
-    activity: Arc<Activity>,
-    hold: Arc<H>,
-) {
+async fn splice<H>(client: OnUpgrade, program: OnUpgrade, idle: Duration, activity: Arc<Activity>, hold: Arc<H>) {
     match tokio::try_join!(client, program) {
         Ok((client, program)) => {
             let (mut client, mut program) = (TokioIo::new(client), TokioIo::new(program));

@@ -165,8 +165,10 @@ async fn mirror(request: ServerRequest) -> String {
 async fn path_query_and_headers_arrive_as_sent() {
     let front = front(Program::Router(Router::new().fallback(mirror)), generous()).await;
     let answer = front
-        .ask("PATCH /a%2Fb/%C3%A9//c?x=%26&y=+&&z HTTP/1.1\r\nHost: some.host\r\nX-Twice: 1\r\nX-Twice: 2\r\n\
-              Proxy-Connection: x\r\nX-Hop: gone\r\nConnection: close, x-hop\r\nCookie: a=b\r\n\r\n")
+        .ask(
+            "PATCH /a%2Fb/%C3%A9//c?x=%26&y=+&&z HTTP/1.1\r\nHost: some.host\r\nX-Twice: 1\r\nX-Twice: 2\r\n\
+              Proxy-Connection: x\r\nX-Hop: gone\r\nConnection: close, x-hop\r\nCookie: a=b\r\n\r\n",
+        )
         .await;
     assert!(answer.contains("PATCH /a%2Fb/%C3%A9//c?x=%26&y=+&&z\n"), "{answer}");
     for kept in ["host: some.host\n", "x-twice: 1\nx-twice: 2\n", "cookie: a=b\n"] {
@@ -181,7 +183,13 @@ async fn statuses_and_headers_of_the_program_come_back_as_sent() {
     let says = b"HTTP/1.1 302 Moved\r\nLocation: /elsewhere\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nContent-Encoding: gzip\r\n\
                  Vary: Accept\r\nKeep-Alive: timeout=5\r\nContent-Length: 3\r\n\r\n\x1f\x8b\x00";
     let answer = front(Program::Says(says), generous()).await.ask(&get_line("/")).await.to_lowercase();
-    for kept in ["http/1.1 302", "location: /elsewhere", "set-cookie: a=1\r\nset-cookie: b=2", "content-encoding: gzip", "vary: accept"] {
+    for kept in [
+        "http/1.1 302",
+        "location: /elsewhere",
+        "set-cookie: a=1\r\nset-cookie: b=2",
+        "content-encoding: gzip",
+        "vary: accept",
+    ] {
         assert!(answer.contains(kept), "{kept} in {answer}");
     }
     assert!(!answer.contains("keep-alive"), "{answer}");
@@ -204,7 +212,10 @@ async fn a_server_with_bare_line_feeds_and_no_length_is_understood() {
 #[tokio::test]
 async fn head_has_the_length_and_no_body() {
     let router = Router::new().route("/", get(|| async { "twelve bytes" }));
-    let answer = front(Program::Router(router), generous()).await.ask("HEAD / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await;
+    let answer = front(Program::Router(router), generous())
+        .await
+        .ask("HEAD / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+        .await;
     assert!(answer.to_lowercase().contains("content-length: 12\r\n") && answer.ends_with("\r\n\r\n"), "{answer}");
 }
 
@@ -236,7 +247,9 @@ fn reqwest_client() -> reqwest::Client {
 #[tokio::test]
 async fn a_body_without_length_is_bounded_too() {
     let limits = Limits { max_body_bytes: 10, ..generous() };
-    let drain = |request: ServerRequest| async { request.into_body().collect().await.map_or(0, |body| body.to_bytes().len()).to_string() };
+    let drain = |request: ServerRequest| async {
+        request.into_body().collect().await.map_or(0, |body| body.to_bytes().len()).to_string()
+    };
     let mut front = front(Program::Router(Router::new().fallback(drain)), limits).await;
     let head = "POST / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
     let fits = front.ask(&format!("{head}a\r\n0123456789\r\n0\r\n\r\n")).await;
@@ -250,7 +263,12 @@ async fn a_body_without_length_is_bounded_too() {
 async fn a_program_that_answers_before_it_read_the_body_is_heard() {
     let router = Router::new().fallback(|| async { (StatusCode::PAYLOAD_TOO_LARGE, "too much for me") });
     let front = front(Program::Router(router), generous()).await;
-    let answer = reqwest_client().post(format!("http://{}/", front.address)).body(vec![7; 8 << 20]).send().await.expect("an answer");
+    let answer = reqwest_client()
+        .post(format!("http://{}/", front.address))
+        .body(vec![7; 8 << 20])
+        .send()
+        .await
+        .expect("an answer");
     assert_eq!(answer.status(), 413);
     assert_eq!(answer.text().await.expect("a body"), "too much for me");
     front.all_closed().await;
@@ -372,7 +390,12 @@ async fn an_upgraded_connection_carries_bytes_both_ways() {
         .send(b"GET /socket HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, Upgrade\r\nUpgrade: echo\r\nSec-WebSocket-Key: key\r\n\r\n")
         .await;
     let head = read_until(&mut stream, "\r\n\r\n").await.to_lowercase();
-    assert!(head.starts_with("http/1.1 101") && head.contains("upgrade: echo") && head.contains("sec-websocket-accept: yes"), "{head}");
+    assert!(
+        head.starts_with("http/1.1 101")
+            && head.contains("upgrade: echo")
+            && head.contains("sec-websocket-accept: yes"),
+        "{head}"
+    );
     for _ in 0..3 {
         stream.write_all(b"hello").await.expect("a write");
         let mut word = [0; 5];
@@ -388,7 +411,8 @@ async fn an_upgraded_connection_carries_bytes_both_ways() {
 async fn a_refused_upgrade_is_an_ordinary_answer() {
     let router = Router::new().fallback(|| async { (StatusCode::FORBIDDEN, "no sockets") });
     let front = front(Program::Router(router), generous()).await;
-    let mut stream = front.send(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").await;
+    let mut stream =
+        front.send(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").await;
     assert!(read_until(&mut stream, "no sockets").await.starts_with("HTTP/1.1 403"));
 }
 
@@ -404,7 +428,13 @@ async fn fails(program: Program, limits: Limits) -> ExchangeError {
 async fn what_a_program_does_wrong_is_told_apart() {
     assert!(matches!(fails(Program::Dead, generous()).await, ExchangeError::Closed));
     assert!(matches!(fails(Program::Says(b""), generous()).await, ExchangeError::Closed));
-    for garbage in [&b"hello\r\n\r\n"[..], b"HTTP/1.1 9999 x\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Le", b"\x00\x01\x02\x03", b"HTTP/1.1 101 x\r\nUpgrade: y\r\n\r\n"] {
+    for garbage in [
+        &b"hello\r\n\r\n"[..],
+        b"HTTP/1.1 9999 x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Le",
+        b"\x00\x01\x02\x03",
+        b"HTTP/1.1 101 x\r\nUpgrade: y\r\n\r\n",
+    ] {
         let error = fails(Program::Says(garbage), generous()).await;
         assert!(matches!(error, ExchangeError::Garbage(_)), "{error:?} for {:?}", String::from_utf8_lossy(garbage));
     }
@@ -449,7 +479,8 @@ async fn a_slow_client_is_not_the_programs_fault() {
 async fn a_program_that_does_not_take_the_request_times_out() {
     let limits = Limits { answer_within: SECOND / 2, ..generous() };
     let mut front = front(Program::Silent, limits).await;
-    let upload = tokio::spawn(reqwest_client().post(format!("http://{}/", front.address)).body(vec![7; 16 << 20]).send());
+    let upload =
+        tokio::spawn(reqwest_client().post(format!("http://{}/", front.address)).body(vec![7; 16 << 20]).send());
     assert!(matches!(front.failure().await, ExchangeError::TimedOut(_)));
     front.all_closed().await;
     upload.abort();

@@ -66,9 +66,15 @@ impl Upload {
     pub(super) fn deadline(&self, limits: &Limits) -> Deadline {
         self.with(|state| {
             if state.waits_for_client {
-                Deadline { at: state.since + limits.client_idle, missed: ExchangeError::ClientStalled(limits.client_idle) }
+                Deadline {
+                    at: state.since + limits.client_idle,
+                    missed: ExchangeError::ClientStalled(limits.client_idle),
+                }
             } else {
-                Deadline { at: state.since + limits.answer_within, missed: ExchangeError::TimedOut(limits.answer_within) }
+                Deadline {
+                    at: state.since + limits.answer_within,
+                    missed: ExchangeError::TimedOut(limits.answer_within),
+                }
             }
         })
     }

@@ -23,8 +23,8 @@ use crate::{
     machine::{Ended, Images, Machine, MachineError},
     meter::Usage,
 };
-use ccn_message::ItemHash;
-use guest_protocol::{Failure, HTTP_PORT, Program};
+use ccn_message::{ItemHash, content::program::Interface};
+use guest_protocol::{Failure, HTTP_PORT};
 use state::{Effect, Event, Execution, Limits, MachineId, Refusal, StartId, State, Traits, WaiterId};
 use std::{
     collections::HashMap,
@@ -396,5 +396,5 @@ impl Owner {
 }
 
 fn traits(blueprint: &Blueprint) -> Traits {
-    Traits { need: run::need(blueprint), listens_late: blueprint.program == Program::Binary }
+    Traits { need: run::need(blueprint), listens_late: blueprint.interface == Interface::Binary }
 }

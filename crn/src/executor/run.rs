@@ -10,8 +10,11 @@ use crate::{
     machine::Machine,
     meter::Usage,
 };
+use ccn_message::content::program::{Encoding, Interface};
 use futures_util::FutureExt as _;
-use guest_protocol::{Code, Configuration, Device, Event as GuestEvent, GUEST_CID, LOG_PORT, Stage, Volume, doorbell};
+use guest_protocol::{
+    Code, Configuration, Device, Event as GuestEvent, GUEST_CID, LOG_PORT, Program, Stage, Volume, doorbell,
+};
 use std::{
     panic::AssertUnwindSafe,
     sync::Arc,
@@ -38,15 +41,12 @@ pub(super) struct Order {
 
 /// What the machine of a program takes of the host.
 pub(super) fn need(blueprint: &Blueprint) -> Need {
-    Need {
-        memory_mib: u64::from(memory_mib(blueprint)) + super::admit::OVERHEAD_MIB,
-        vcpus: u64::from(blueprint.vcpus),
-    }
+    Need { memory_mib: memory_mib(blueprint) + super::admit::OVERHEAD_MIB, vcpus: u64::from(blueprint.vcpus) }
 }
 
 /// Guest memory: what the program asks for, and never less than a guest needs to start.
-fn memory_mib(blueprint: &Blueprint) -> u32 {
-    blueprint.memory_mib.max(vmm::config::MIN_MEMORY_MIB)
+fn memory_mib(blueprint: &Blueprint) -> u64 {
+    blueprint.memory_mib.max(u64::from(vmm::config::MIN_MEMORY_MIB))
 }
 
 /// Whether a start may have failed because a file is damaged on this host's disk.
@@ -144,8 +144,9 @@ async fn live(workshop: &Workshop, mailbox: &UnboundedSender<Message>, order: Or
 /// Makes the machine; its kernel begins to run.
 async fn spawn(workshop: &Workshop, blueprint: &Blueprint, files: &[CachedFile]) -> Result<Machine, StartError> {
     // More than a machine can have was refused by admission long ago, or is by the configuration's check.
+    let memory_mib = u32::try_from(memory_mib(blueprint)).unwrap_or(u32::MAX);
     let vcpus = u8::try_from(blueprint.vcpus).unwrap_or(u8::MAX);
-    let mut config = Config::new(memory_mib(blueprint), vcpus);
+    let mut config = Config::new(memory_mib, vcpus);
     config.disks = files.iter().map(|_| Disk { read_only: true }).collect();
     config.vsock = Some(Vsock { guest_cid: GUEST_CID, accept_ports: Vec::new() });
     Ok(Machine::start(workshop.images.clone(), config, files, blueprint.item_hash.to_string()).await?)
@@ -201,7 +202,11 @@ fn configuration(blueprint: &Blueprint, files: &[CachedFile]) -> Configuration {
     let root = next();
     let code = Code {
         device: next(),
-        encoding: blueprint.encoding,
+        encoding: match blueprint.encoding {
+            Encoding::Plain => guest_protocol::Encoding::Plain,
+            Encoding::Zip => guest_protocol::Encoding::Zip,
+            Encoding::Squashfs => guest_protocol::Encoding::Squashfs,
+        },
         entrypoint: blueprint.entrypoint.clone(),
     };
     let data = blueprint.data.as_ref().map(|_| next());
@@ -219,9 +224,12 @@ fn configuration(blueprint: &Blueprint, files: &[CachedFile]) -> Configuration {
         seed,
         root,
         code,
-        program: blueprint.program,
+        program: match blueprint.interface {
+            Interface::Asgi => Program::Asgi,
+            Interface::Binary => Program::Binary,
+        },
         arguments: blueprint.arguments.clone(),
-        variables: blueprint.variables.clone().into_iter().collect(),
+        variables: blueprint.variables.clone(),
         data,
         volumes,
         authorized_keys: blueprint.authorized_keys.clone(),

@@ -532,14 +532,7 @@ impl<F: Clone> State<F> {
         self.discard(start, effects);
     }
 
-    fn failed(
-        &mut self,
-        id: MachineId,
-        failure: F,
-        suspect_files: bool,
-        now: Instant,
-        effects: &mut Vec<Effect<F>>,
-    ) {
+    fn failed(&mut self, id: MachineId, failure: F, suspect_files: bool, now: Instant, effects: &mut Vec<Effect<F>>) {
         let Some(machine) = self.machines.get_mut(&id) else { return };
         machine.stage = Stage::Stopping;
         machine.timeline.stopping = Some(now);
@@ -697,8 +690,7 @@ impl<F: Clone> State<F> {
     /// Boots what waits for its turn, as far as there is room.
     fn boot_next(&mut self, now: Instant, effects: &mut Vec<Effect<F>>) {
         loop {
-            let booting =
-                self.programs.values().filter(|program| matches!(program.phase, Phase::Booting(..))).count();
+            let booting = self.programs.values().filter(|program| matches!(program.phase, Phase::Booting(..))).count();
             if booting >= self.limits.concurrent_boots {
                 return;
             }
@@ -750,10 +742,7 @@ impl<F: Clone> State<F> {
             Stage::Starting | Stage::Serving { .. } | Stage::Retired => Hold::Busy,
             Stage::Stopping => Hold::Ending,
         };
-        self.machines
-            .iter()
-            .map(|(id, machine)| Tenant { key: *id, need: machine.need, hold: hold(machine) })
-            .collect()
+        self.machines.iter().map(|(id, machine)| Tenant { key: *id, need: machine.need, hold: hold(machine) }).collect()
     }
 }
 

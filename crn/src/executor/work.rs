@@ -48,7 +48,5 @@ pub(super) fn heal(workshop: Workshop, mailbox: UnboundedSender<Message>, start:
             }
         }
     };
-    report(mailbox, work, move |damaged| {
-        Message::Event(Event::Healed { start, damaged: damaged.unwrap_or(false) })
-    });
+    report(mailbox, work, move |damaged| Message::Event(Event::Healed { start, damaged: damaged.unwrap_or(false) }));
 }

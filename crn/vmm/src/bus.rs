@@ -58,9 +58,9 @@ impl Bus {
     /// A port is written.
     pub fn port_out(&self, port: u16, data: &[u8]) -> Effect {
         match port {
-            guest_protocol::doorbell::PROGRESS_PORT => data
-                .first()
-                .map_or(Effect::None, |byte| Effect::Progress(*byte)),
+            guest_protocol::doorbell::PROGRESS_PORT => {
+                data.first().map_or(Effect::None, |byte| Effect::Progress(*byte))
+            }
             guest_protocol::doorbell::DOORBELL_PORT => match Doorbell::word(data) {
                 Some(word) => Effect::Doorbell(word),
                 None => Effect::None,
@@ -101,7 +101,5 @@ impl Bus {
 /// A device's lock. A thread that panicked while holding it has ended the process (`panic = "abort"`),
 /// so what is behind it is whole.
 pub(crate) fn lock(device: &Mutex<Transport>) -> std::sync::MutexGuard<'_, Transport> {
-    device
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+    device.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

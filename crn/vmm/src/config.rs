@@ -89,9 +89,7 @@ pub enum ConfigError {
     #[error("{0} disks: at most {MAX_DISKS} are possible")]
     Disks(usize),
     /// The addition to the command line is too long, or holds a byte that has no place in it.
-    #[error(
-        "the extra kernel command line must be at most {MAX_EXTRA_COMMAND_LINE_BYTES} printable ASCII characters"
-    )]
+    #[error("the extra kernel command line must be at most {MAX_EXTRA_COMMAND_LINE_BYTES} printable ASCII characters")]
     CommandLine,
     /// The descriptors do not match the configuration.
     #[error("{given} file descriptors came with a configuration that needs {needed}")]
@@ -145,9 +143,7 @@ impl Config {
             return Err(ConfigError::Disks(self.disks.len()));
         }
         let text = &self.extra_command_line;
-        if text.len() > MAX_EXTRA_COMMAND_LINE_BYTES
-            || !text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
-        {
+        if text.len() > MAX_EXTRA_COMMAND_LINE_BYTES || !text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
             return Err(ConfigError::CommandLine);
         }
         Ok(())
@@ -161,10 +157,7 @@ mod tests {
     #[test]
     fn limits_are_inclusive() {
         assert_eq!(Config::new(MIN_MEMORY_MIB, 1).check(), Ok(()));
-        assert_eq!(
-            Config::new(MIN_MEMORY_MIB - 1, 1).check(),
-            Err(ConfigError::Memory(MIN_MEMORY_MIB - 1))
-        );
+        assert_eq!(Config::new(MIN_MEMORY_MIB - 1, 1).check(), Err(ConfigError::Memory(MIN_MEMORY_MIB - 1)));
         assert_eq!(Config::new(128, 0).check(), Err(ConfigError::Vcpus(0)));
         assert_eq!(Config::new(128, MAX_VCPUS).check(), Ok(()));
         let mut config = Config::new(128, 1);
@@ -185,9 +178,6 @@ mod tests {
         config.disks = vec![Disk { read_only: true }, Disk { read_only: false }];
         config.console = true;
         use Descriptor as D;
-        assert_eq!(
-            config.descriptors(),
-            [D::Kernel, D::Initramfs, D::Disk(0), D::Disk(1), D::Console]
-        );
+        assert_eq!(config.descriptors(), [D::Kernel, D::Initramfs, D::Disk(0), D::Disk(1), D::Console]);
     }
 }

@@ -12,8 +12,8 @@ use crate::{config::Config, statistics::Statistics};
 use rustix::{
     io::Errno,
     net::{
-        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-        SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+        SendFlags, recvmsg, sendmsg,
     },
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -114,11 +114,7 @@ const ANCILLARY_BYTES: usize = rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS));
 ///
 /// # Errors
 /// [`ControlError::Closed`] when nobody listens; `Socket(WouldBlock)` on a full non-blocking socket.
-pub fn send<T: Serialize>(
-    socket: impl AsFd,
-    message: &T,
-    descriptors: &[BorrowedFd<'_>],
-) -> Result<(), ControlError> {
+pub fn send<T: Serialize>(socket: impl AsFd, message: &T, descriptors: &[BorrowedFd<'_>]) -> Result<(), ControlError> {
     let packet = postcard::to_extend(message, vec![VERSION])?;
     if packet.len() > MAX_PACKET_BYTES {
         return Err(ControlError::TooLong(packet.len()));
@@ -129,12 +125,7 @@ pub fn send<T: Serialize>(
         return Err(ControlError::Truncated);
     }
     loop {
-        match sendmsg(
-            &socket,
-            &[IoSlice::new(&packet)],
-            &mut ancillary,
-            SendFlags::NOSIGNAL,
-        ) {
+        match sendmsg(&socket, &[IoSlice::new(&packet)], &mut ancillary, SendFlags::NOSIGNAL) {
             Ok(_) => return Ok(()),
             Err(Errno::INTR) => {}
             Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => {
@@ -171,10 +162,7 @@ pub fn receive<T: DeserializeOwned>(socket: impl AsFd) -> Result<(T, Vec<OwnedFd
             descriptors.extend(received);
         }
     }
-    if received
-        .flags
-        .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
-    {
+    if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
         return Err(ControlError::Truncated);
     }
     match packet.get(..received.bytes) {
@@ -196,13 +184,7 @@ mod tests {
     };
 
     fn pair() -> (OwnedFd, OwnedFd) {
-        socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .expect("a socket pair")
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("a socket pair")
     }
 
     #[test]
@@ -212,12 +194,7 @@ mod tests {
         file.write_all(b"kernel").expect("a write");
         let mut config = Config::new(128, 2);
         config.disks.push(Disk { read_only: true });
-        send(
-            &ours,
-            &Request::Start(config.clone()),
-            &[file.as_fd(), ours.as_fd()],
-        )
-        .expect("sent");
+        send(&ours, &Request::Start(config.clone()), &[file.as_fd(), ours.as_fd()]).expect("sent");
         let (request, mut descriptors) = receive::<Request>(&theirs).expect("received");
         assert_eq!(request, Request::Start(config));
         assert_eq!(descriptors.len(), 2);
@@ -232,33 +209,22 @@ mod tests {
     fn the_end_of_the_other_side_is_the_end() {
         let (ours, theirs) = pair();
         drop(ours);
-        assert!(matches!(
-            receive::<Request>(&theirs),
-            Err(ControlError::Closed)
-        ));
-        assert!(matches!(
-            send(&theirs, &Request::Stop, &[]),
-            Err(ControlError::Closed)
-        ));
+        assert!(matches!(receive::<Request>(&theirs), Err(ControlError::Closed)));
+        assert!(matches!(send(&theirs, &Request::Stop, &[]), Err(ControlError::Closed)));
     }
 
     #[test]
     fn another_version_is_named() {
         let (ours, theirs) = pair();
         rustix::io::write(&ours, &[VERSION + 1, 2]).expect("a write");
-        assert!(
-            matches!(receive::<Request>(&theirs), Err(ControlError::Version(version)) if version == VERSION + 1)
-        );
+        assert!(matches!(receive::<Request>(&theirs), Err(ControlError::Version(version)) if version == VERSION + 1));
     }
 
     #[test]
     fn a_packet_that_was_cut_is_refused() {
         let (ours, theirs) = pair();
         rustix::io::write(&ours, &vec![VERSION; MAX_PACKET_BYTES + 1]).expect("a write");
-        assert!(matches!(
-            receive::<Request>(&theirs),
-            Err(ControlError::Truncated)
-        ));
+        assert!(matches!(receive::<Request>(&theirs), Err(ControlError::Truncated)));
     }
 
     proptest::proptest! {

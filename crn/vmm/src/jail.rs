@@ -15,13 +15,9 @@ pub const MAX_DESCRIPTORS: u64 = 1024 + 256;
 /// # Errors
 /// The text is for an operator.
 pub fn limit_process() -> Result<(), String> {
-    rustix::thread::set_no_new_privs(true)
-        .map_err(|error| format!("cannot give up new privileges: {error}"))?;
+    rustix::thread::set_no_new_privs(true).map_err(|error| format!("cannot give up new privileges: {error}"))?;
     let limit = |resource, value| {
-        let limit = Rlimit {
-            current: Some(value),
-            maximum: Some(value),
-        };
+        let limit = Rlimit { current: Some(value), maximum: Some(value) };
         setrlimit(resource, limit).map_err(|error| format!("cannot limit a resource: {error}"))
     };
     // A core dump would hold the guest's memory.

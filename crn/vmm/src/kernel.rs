@@ -64,9 +64,7 @@ pub enum KernelError {
     #[error("not a flat kernel image (`cargo xtask images` makes one from a vmlinux)")]
     NotFlat,
     /// A layout this program does not know.
-    #[error(
-        "flat kernel image of version {0}, this program reads version {VERSION}: build the images again"
-    )]
+    #[error("flat kernel image of version {0}, this program reads version {VERSION}: build the images again")]
     Version(u32),
     /// The addresses contradict each other or the limits.
     #[error("flat kernel image with impossible addresses: {0}")]
@@ -125,19 +123,14 @@ impl Header {
     fn check(&self) -> Result<(), KernelError> {
         let image_end = self.load_gpa.checked_add(self.image_bytes);
         let inside = |entry: u64| entry >= self.load_gpa && Some(entry) < image_end;
-        if !self.load_gpa.is_multiple_of(PAGE_BYTES) || !self.image_bytes.is_multiple_of(PAGE_BYTES)
-        {
+        if !self.load_gpa.is_multiple_of(PAGE_BYTES) || !self.image_bytes.is_multiple_of(PAGE_BYTES) {
             return Err(KernelError::Addresses("not on page boundaries"));
         }
         if self.load_gpa < MIN_LOAD_GPA || self.end_gpa > MAX_END_GPA {
-            return Err(KernelError::Addresses(
-                "outside the memory that kernels load to",
-            ));
+            return Err(KernelError::Addresses("outside the memory that kernels load to"));
         }
         if self.image_bytes == 0 || image_end.is_none_or(|end| end > self.end_gpa) {
-            return Err(KernelError::Addresses(
-                "the image does not fit before its own end",
-            ));
+            return Err(KernelError::Addresses("the image does not fit before its own end"));
         }
         if !inside(self.entry64_gpa) || self.entry_pvh_gpa.is_some_and(|entry| !inside(entry)) {
             return Err(KernelError::Addresses("an entry point outside the image"));
@@ -189,10 +182,7 @@ mod tests {
             "2301000100000000",
             "0707070707070707070707070707070707070707",
         );
-        let hex: String = bytes[..END_OF_FIELDS]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let hex: String = bytes[..END_OF_FIELDS].iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, golden);
         assert!(bytes[END_OF_FIELDS..].iter().all(|byte| *byte == 0));
         assert_eq!(Header::parse(&bytes), Ok(example()));
@@ -203,10 +193,7 @@ mod tests {
         let refused = |change: fn(&mut Header)| {
             let mut header = example();
             change(&mut header);
-            matches!(
-                Header::parse(&header.to_bytes()),
-                Err(KernelError::Addresses(_))
-            )
+            matches!(Header::parse(&header.to_bytes()), Err(KernelError::Addresses(_)))
         };
         assert!(refused(|header| header.load_gpa += 1));
         assert!(refused(|header| header.image_bytes = 0));
@@ -215,9 +202,7 @@ mod tests {
         assert!(refused(|header| header.end_gpa = MAX_END_GPA + 1));
         assert!(refused(|header| header.load_gpa = 0));
         assert!(refused(|header| header.entry64_gpa = header.load_gpa - 1));
-        assert!(refused(
-            |header| header.entry_pvh_gpa = Some(header.load_gpa + header.image_bytes)
-        ));
+        assert!(refused(|header| header.entry_pvh_gpa = Some(header.load_gpa + header.image_bytes)));
     }
 
     #[test]

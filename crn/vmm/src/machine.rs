@@ -97,16 +97,9 @@ impl Machine {
         config.check()?;
         let roles = config.descriptors();
         if roles.len() != descriptors.len() {
-            return Err(ConfigError::Descriptors {
-                given: descriptors.len(),
-                needed: roles.len(),
-            }
-            .into());
+            return Err(ConfigError::Descriptors { given: descriptors.len(), needed: roles.len() }.into());
         }
-        let mut stamps = Stamps {
-            configured: stopwatch.elapsed_us(),
-            ..Stamps::default()
-        };
+        let mut stamps = Stamps { configured: stopwatch.elapsed_us(), ..Stamps::default() };
         let mut files = Files::sort(roles, descriptors);
 
         let memory_bytes = u64::from(config.memory_mib) << 20;
@@ -115,14 +108,7 @@ impl Machine {
         let initramfs = memory::map_initramfs(&ram, &files.initramfs, &kernel)?;
         let devices = config.disks.len() + usize::from(config.vsock.is_some());
         let command_line = boot::command_line(config, devices);
-        let start = boot::write(
-            &ram,
-            memory_bytes,
-            &kernel,
-            initramfs,
-            &command_line,
-            config.entry,
-        )?;
+        let start = boot::write(&ram, memory_bytes, &kernel, initramfs, &command_line, config.entry)?;
         mp_table::write(&ram, config.vcpus).map_err(BuildError::MpTable)?;
         stamps.memory = stopwatch.elapsed_us();
 
@@ -138,20 +124,11 @@ impl Machine {
             Some(vsock) => {
                 let muxer = Muxer::new(vsock.guest_cid, vsock.accept_ports.clone());
                 let device = VsockDevice::new(muxer, event_loop::Streams::new(&events, front)?);
-                Some(add_device(
-                    &vm,
-                    &events,
-                    &ram,
-                    &mut transports,
-                    Box::new(device),
-                )?)
+                Some(add_device(&vm, &events, &ram, &mut transports, Box::new(device))?)
             }
         };
         let console = files.console.map(DebugConsole::new);
-        let bus = Arc::new(Bus {
-            devices: transports,
-            console,
-        });
+        let bus = Arc::new(Bus { devices: transports, console });
 
         let mut vcpus = Vec::with_capacity(usize::from(config.vcpus));
         for id in 0..config.vcpus {
@@ -229,19 +206,10 @@ impl Files {
     /// As many descriptors as roles.
     fn sort(roles: Vec<Descriptor>, descriptors: Vec<OwnedFd>) -> Self {
         let mut descriptors = descriptors.into_iter().map(File::from);
-        let mut next = || {
-            descriptors
-                .next()
-                .expect("as many descriptors as roles, checked above")
-        };
+        let mut next = || descriptors.next().expect("as many descriptors as roles, checked above");
         // The order of `Config::descriptors`.
         let (kernel, initramfs) = (next(), next());
-        let mut files = Self {
-            kernel,
-            initramfs,
-            disks: Vec::new(),
-            console: None,
-        };
+        let mut files = Self { kernel, initramfs, disks: Vec::new(), console: None };
         for role in roles {
             match role {
                 Descriptor::Kernel | Descriptor::Initramfs => {}

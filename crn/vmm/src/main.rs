@@ -1,8 +1,5 @@
 //! `vmm`: one process, one microVM. See `vmm --help`.
-#![expect(
-    clippy::print_stdout,
-    reason = "a command line's answers go to standard output"
-)]
+#![expect(clippy::print_stdout, reason = "a command line's answers go to standard output")]
 
 use lexopt::prelude::{Long, Value};
 use std::{
@@ -90,11 +87,7 @@ fn report_probe() -> ExitCode {
     if let Some(advice) = verdict.advice() {
         println!("{advice}");
     }
-    if verdict.is_usable() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if verdict.is_usable() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// A machine for a supervisor, whose socket is standard input.
@@ -129,10 +122,7 @@ fn supervised(stopwatch: Stopwatch) -> ExitCode {
 
 /// Tells the supervisor why there is no machine.
 fn refuse(socket: &OwnedFd, reason: String) -> ExitCode {
-    let notice = Notice::Ended {
-        cause: Cause::Failed(reason.clone()),
-        statistics: Statistics::default(),
-    };
+    let notice = Notice::Ended { cause: Cause::Failed(reason.clone()), statistics: Statistics::default() };
     // A supervisor that is gone reads the log.
     let _ = control::send(socket, &notice, &[]);
     failed(&reason)
@@ -193,17 +183,9 @@ fn parse_run(arguments: &mut lexopt::Parser) -> Result<Run, lexopt::Error> {
             other => return Err(other.unexpected()),
         }
     }
-    config.disks = disks
-        .iter()
-        .map(|(_, read_only)| Disk {
-            read_only: *read_only,
-        })
-        .collect();
+    config.disks = disks.iter().map(|(_, read_only)| Disk { read_only: *read_only }).collect();
     if vsock_folder.is_some() {
-        config.vsock = Some(Vsock {
-            guest_cid: guest_protocol::GUEST_CID,
-            accept_ports,
-        });
+        config.vsock = Some(Vsock { guest_cid: guest_protocol::GUEST_CID, accept_ports });
     }
     Ok(Run {
         config,
@@ -227,32 +209,23 @@ fn standalone(run: Run, stopwatch: Stopwatch) -> ExitCode {
 fn open_and_run(run: &Run, stopwatch: Stopwatch) -> Result<Cause, String> {
     let open = |path: &PathBuf, read_only: bool| -> Result<OwnedFd, String> {
         let file = File::options().read(true).write(!read_only).open(path);
-        file.map(Into::into)
-            .map_err(|error| format!("cannot open {}: {error}", path.display()))
+        file.map(Into::into).map_err(|error| format!("cannot open {}: {error}", path.display()))
     };
     let mut descriptors = vec![open(&run.kernel, true)?, open(&run.initramfs, true)?];
     for (path, read_only) in &run.disks {
         descriptors.push(open(path, *read_only)?);
     }
     if run.config.console {
-        descriptors.push(
-            std::io::stdout()
-                .as_fd()
-                .try_clone_to_owned()
-                .map_err(|error| error.to_string())?,
-        );
+        descriptors.push(std::io::stdout().as_fd().try_clone_to_owned().map_err(|error| error.to_string())?);
     }
     jail::limit_process()?;
     let mut terminal = vmm::machine::Terminal::default();
     terminal.exit_on_progress = run.exit_on_progress;
     terminal.verbose = run.verbose;
     if let Some(folder) = &run.vsock_folder {
-        terminal
-            .listen(folder)
-            .map_err(|error| format!("cannot listen in {}: {error}", folder.display()))?;
+        terminal.listen(folder).map_err(|error| format!("cannot listen in {}: {error}", folder.display()))?;
     }
     let front = Front::Standalone(terminal);
-    let machine = Machine::build(&run.config, descriptors, &front, stopwatch)
-        .map_err(|error| error.to_string())?;
+    let machine = Machine::build(&run.config, descriptors, &front, stopwatch).map_err(|error| error.to_string())?;
     Ok(machine.run(&front))
 }

@@ -13,8 +13,7 @@ use std::{
     os::fd::AsRawFd as _,
 };
 use vm_memory::{
-    GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, GuestMemoryRegion as _,
-    GuestRegionMmap, MmapRegion,
+    GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, GuestMemoryRegion as _, GuestRegionMmap, MmapRegion,
 };
 
 /// Guest memory as devices see it.
@@ -49,9 +48,7 @@ pub enum MemoryError {
     #[error("the {0} is cut off")]
     Short(&'static str),
     /// Kernel and initramfs do not fit.
-    #[error(
-        "kernel and initramfs do not fit into the guest's memory: {needed} bytes needed, {available} available"
-    )]
+    #[error("kernel and initramfs do not fit into the guest's memory: {needed} bytes needed, {available} available")]
     TooSmall {
         /// Bytes from the start of the kernel's memory to the end of the initramfs.
         needed: u64,
@@ -74,10 +71,7 @@ pub struct Initramfs {
 /// # Errors
 /// [`MemoryError::Allocate`].
 pub fn allocate(memory_bytes: u64) -> Result<Ram, MemoryError> {
-    let fail = |error: String| MemoryError::Allocate {
-        bytes: memory_bytes,
-        error,
-    };
+    let fail = |error: String| MemoryError::Allocate { bytes: memory_bytes, error };
     let mut regions = Vec::new();
     for (start, bytes) in layout::ram_regions(memory_bytes) {
         let bytes = usize::try_from(bytes).map_err(|error| fail(error.to_string()))?;
@@ -94,10 +88,7 @@ pub fn allocate(memory_bytes: u64) -> Result<Ram, MemoryError> {
 /// # Errors
 /// The file is not a valid image, or does not fit.
 pub fn map_kernel(ram: &Ram, file: &mut File) -> Result<kernel::Header, MemoryError> {
-    let fail = |error| MemoryError::Map {
-        what: "kernel",
-        error,
-    };
+    let fail = |error| MemoryError::Map { what: "kernel", error };
     let mut bytes = [0; HEADER_BYTES];
     file.rewind().map_err(fail)?;
     match file.read_exact(&mut bytes) {
@@ -114,19 +105,9 @@ pub fn map_kernel(ram: &Ram, file: &mut File) -> Result<kernel::Header, MemoryEr
     }
     let available = low_ram_bytes(ram);
     if header.end_gpa > available {
-        return Err(MemoryError::TooSmall {
-            needed: header.end_gpa,
-            available,
-        });
+        return Err(MemoryError::TooSmall { needed: header.end_gpa, available });
     }
-    map_file_over(
-        ram,
-        header.load_gpa,
-        header.image_bytes,
-        file,
-        HEADER_BYTES as u64,
-    )
-    .map_err(fail)?;
+    map_file_over(ram, header.load_gpa, header.image_bytes, file, HEADER_BYTES as u64).map_err(fail)?;
     Ok(header)
 }
 
@@ -134,15 +115,8 @@ pub fn map_kernel(ram: &Ram, file: &mut File) -> Result<kernel::Header, MemoryEr
 ///
 /// # Errors
 /// It is empty, too large, or does not fit.
-pub fn map_initramfs(
-    ram: &Ram,
-    file: &File,
-    kernel: &kernel::Header,
-) -> Result<Initramfs, MemoryError> {
-    let fail = |error| MemoryError::Map {
-        what: "initramfs",
-        error,
-    };
+pub fn map_initramfs(ram: &Ram, file: &File, kernel: &kernel::Header) -> Result<Initramfs, MemoryError> {
+    let fail = |error| MemoryError::Map { what: "initramfs", error };
     let bytes = file.metadata().map_err(fail)?.len();
     if bytes == 0 {
         return Err(MemoryError::Short("initramfs"));
@@ -177,9 +151,7 @@ fn low_ram_bytes(ram: &Ram) -> u64 {
 /// pages, writes stay in this process.
 fn map_file_over(ram: &Ram, gpa: u64, bytes: u64, file: &File, offset: u64) -> io::Result<()> {
     let length = usize::try_from(bytes).map_err(io::Error::other)?;
-    let slice = ram
-        .get_slice(GuestAddress(gpa), length)
-        .map_err(io::Error::other)?;
+    let slice = ram.get_slice(GuestAddress(gpa), length).map_err(io::Error::other)?;
     let offset = libc::off_t::try_from(offset).map_err(io::Error::other)?;
     let address = slice.ptr_guard_mut().as_ptr().cast::<libc::c_void>();
     // SAFETY: `get_slice` has proved that [address, address + length) lies inside one region that `ram`
@@ -195,11 +167,7 @@ fn map_file_over(ram: &Ram, gpa: u64, bytes: u64, file: &File, offset: u64) -> i
             offset,
         )
     };
-    if mapped == libc::MAP_FAILED {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -231,28 +199,18 @@ mod tests {
         let mut initramfs = tempfile::tempfile().expect("a file");
         initramfs.write_all(b"070701 archive").expect("a write");
         let place = map_initramfs(&ram, &initramfs, &header).expect("mapped");
-        assert_eq!(
-            place,
-            Initramfs {
-                gpa: (64 << 20) - 4096,
-                bytes: 14
-            }
-        );
+        assert_eq!(place, Initramfs { gpa: (64 << 20) - 4096, bytes: 14 });
 
         let first: u8 = ram.read_obj(GuestAddress(header.load_gpa)).expect("a read");
         assert_eq!(first, 0xab);
-        ram.write_obj(1_u8, GuestAddress(header.load_gpa))
-            .expect("a write");
+        ram.write_obj(1_u8, GuestAddress(header.load_gpa)).expect("a write");
         let mut text = [0; 20];
-        ram.read_slice(&mut text, GuestAddress(place.gpa))
-            .expect("a read");
+        ram.read_slice(&mut text, GuestAddress(place.gpa)).expect("a read");
         assert_eq!(&text, b"070701 archive\0\0\0\0\0\0");
 
         let again = allocate(64 << 20).expect("memory");
         map_kernel(&again, &mut file).expect("mapped");
-        let unchanged: u8 = again
-            .read_obj(GuestAddress(header.load_gpa))
-            .expect("a read");
+        let unchanged: u8 = again.read_obj(GuestAddress(header.load_gpa)).expect("a read");
         assert_eq!(unchanged, 0xab);
     }
 
@@ -260,20 +218,11 @@ mod tests {
     fn a_kernel_that_does_not_fit_is_refused() {
         let ram = allocate(8 << 20).expect("memory");
         let (mut file, _) = kernel_file(&[0; 4096]);
-        assert!(matches!(
-            map_kernel(&ram, &mut file),
-            Err(MemoryError::TooSmall { .. })
-        ));
+        assert!(matches!(map_kernel(&ram, &mut file), Err(MemoryError::TooSmall { .. })));
         let ram = allocate(64 << 20).expect("memory");
         file.set_len(HEADER_BYTES as u64 + 100).expect("a cut");
-        assert!(matches!(
-            map_kernel(&ram, &mut file),
-            Err(MemoryError::Short(_))
-        ));
+        assert!(matches!(map_kernel(&ram, &mut file), Err(MemoryError::Short(_))));
         file.set_len(100).expect("a cut");
-        assert!(matches!(
-            map_kernel(&ram, &mut file),
-            Err(MemoryError::Kernel(KernelError::NotFlat))
-        ));
+        assert!(matches!(map_kernel(&ram, &mut file), Err(MemoryError::Kernel(KernelError::NotFlat))));
     }
 }

@@ -75,12 +75,12 @@ impl Verdict {
                 "Load the module (`modprobe kvm-intel` or `modprobe kvm-amd`). If it does not load, enable virtualization \
                  (VT-x or AMD-V) in the firmware; in a virtual machine, ask the provider for nested virtualization.",
             ),
-            Self::Forbidden => Some(
-                "Add the user to the group of /dev/kvm (`usermod -aG kvm USER`), then log in again.",
-            ),
-            Self::Broken(_) => Some(
-                "Update the host's kernel: Linux 5.10 or newer is needed, 6.1 or newer is recommended.",
-            ),
+            Self::Forbidden => {
+                Some("Add the user to the group of /dev/kvm (`usermod -aG kvm USER`), then log in again.")
+            }
+            Self::Broken(_) => {
+                Some("Update the host's kernel: Linux 5.10 or newer is needed, 6.1 or newer is recommended.")
+            }
         }
     }
 }
@@ -88,28 +88,21 @@ impl Verdict {
 impl fmt::Display for Verdict {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usable {
-                instructions_per_second,
-            } => {
+            Self::Usable { instructions_per_second } => {
                 write!(
                     formatter,
                     "KVM runs guests: {} million instructions a second",
                     instructions_per_second / 1_000_000
                 )
             }
-            Self::TooSlow {
-                instructions_per_second,
-            } => write!(
+            Self::TooSlow { instructions_per_second } => write!(
                 formatter,
                 "KVM is there but emulates guests: {:.1} million instructions a second, {} are needed",
                 *instructions_per_second as f64 / 1e6,
                 MIN_INSTRUCTIONS_PER_SECOND / 1_000_000,
             ),
             Self::Missing => write!(formatter, "there is no /dev/kvm"),
-            Self::Forbidden => write!(
-                formatter,
-                "/dev/kvm is there, but this user may not open it"
-            ),
+            Self::Forbidden => write!(formatter, "/dev/kvm is there, but this user may not open it"),
             Self::Broken(reason) => write!(formatter, "KVM is there but does not work: {reason}"),
         }
     }
@@ -132,19 +125,14 @@ fn measure(kvm: &Kvm) -> Result<Verdict, String> {
     let mut turns = SHORT_TURNS;
     loop {
         let took = run_loop(kvm, turns)?;
-        let speed = (u128::from(turns) * u128::from(LOOP_INSTRUCTIONS) * 1_000_000_000)
-            / took.as_nanos().max(1);
+        let speed = (u128::from(turns) * u128::from(LOOP_INSTRUCTIONS) * 1_000_000_000) / took.as_nanos().max(1);
         let instructions_per_second = u64::try_from(speed).unwrap_or(u64::MAX);
         if took >= LONG_ENOUGH || turns >= MAX_TURNS {
             let usable = instructions_per_second >= MIN_INSTRUCTIONS_PER_SECOND;
             return Ok(if usable {
-                Verdict::Usable {
-                    instructions_per_second,
-                }
+                Verdict::Usable { instructions_per_second }
             } else {
-                Verdict::TooSlow {
-                    instructions_per_second,
-                }
+                Verdict::TooSlow { instructions_per_second }
             });
         }
         turns = turns.saturating_mul(GROWTH).min(MAX_TURNS);
@@ -161,16 +149,11 @@ fn run_loop(kvm: &Kvm, turns: u32) -> Result<Duration, String> {
         0x75, 0xfc, // jnz again
         0xe6, 0x80, // out 0x80, al
     ]);
-    ram.write_slice(&code, GuestAddress(CODE_GPA))
-        .map_err(|error| error.to_string())?;
+    ram.write_slice(&code, GuestAddress(CODE_GPA)).map_err(|error| error.to_string())?;
     let vm = Vm::create_with(kvm, &ram).map_err(|error| error.to_string())?;
     let mut fd = vm.create_vcpu(0).map_err(|error| error.to_string())?;
-    let start = Start {
-        entry: Entry::Linux64,
-        gpa: CODE_GPA,
-    };
-    vcpu::prepare(&fd, 0, 1, vm.supported_cpuid(), &ram, start)
-        .map_err(|error| error.to_string())?;
+    let start = Start { entry: Entry::Linux64, gpa: CODE_GPA };
+    vcpu::prepare(&fd, 0, 1, vm.supported_cpuid(), &ram, start).map_err(|error| error.to_string())?;
     let started = Instant::now();
     loop {
         match fd.run() {
@@ -179,9 +162,7 @@ fn run_loop(kvm: &Kvm, turns: u32) -> Result<Duration, String> {
             Ok(exit) => return Err(format!("a guest of three instructions ended with {exit:?}")),
             Err(error) if error.errno() == libc::EINTR => {}
             Err(error) => {
-                return Err(format!(
-                    "a guest of three instructions does not run: {error}"
-                ));
+                return Err(format!("a guest of three instructions does not run: {error}"));
             }
         }
     }
@@ -194,9 +175,7 @@ mod tests {
     #[test]
     fn every_verdict_says_what_to_do() {
         let verdicts = [
-            Verdict::TooSlow {
-                instructions_per_second: 900_000,
-            },
+            Verdict::TooSlow { instructions_per_second: 900_000 },
             Verdict::Missing,
             Verdict::Forbidden,
             Verdict::Broken("x".into()),
@@ -205,13 +184,8 @@ mod tests {
             assert!(verdict.advice().is_some());
             assert!(!verdict.is_usable());
         }
-        let good = Verdict::Usable {
-            instructions_per_second: 2_000_000_000,
-        };
-        assert_eq!(
-            good.to_string(),
-            "KVM runs guests: 2000 million instructions a second"
-        );
+        let good = Verdict::Usable { instructions_per_second: 2_000_000_000 };
+        assert_eq!(good.to_string(), "KVM runs guests: 2000 million instructions a second");
         assert_eq!(good.advice(), None);
     }
 

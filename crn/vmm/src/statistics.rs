@@ -113,10 +113,7 @@ impl Stopwatch {
     /// Starts now, counting the time that the process already exists (its loading included).
     #[must_use]
     pub fn of_process() -> Self {
-        Self {
-            started: Instant::now(),
-            before: age_of_process().unwrap_or_default(),
-        }
+        Self { started: Instant::now(), before: age_of_process().unwrap_or_default() }
     }
 
     /// Microseconds since the process started.
@@ -131,19 +128,10 @@ impl Stopwatch {
 fn age_of_process() -> Option<Duration> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
     // The name in parentheses may hold anything; fields are counted after it. Field 22 is the start.
-    let start_ticks: u64 = stat
-        .rsplit_once(')')?
-        .1
-        .split_whitespace()
-        .nth(19)?
-        .parse()
-        .ok()?;
+    let start_ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
     let uptime = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let uptime_ms =
-        u64::try_from(uptime.tv_sec).ok()? * 1000 + u64::try_from(uptime.tv_nsec).ok()? / 1_000_000;
-    Some(Duration::from_millis(
-        uptime_ms.checked_sub(start_ticks * 10)? / 10 * 10,
-    ))
+    let uptime_ms = u64::try_from(uptime.tv_sec).ok()? * 1000 + u64::try_from(uptime.tv_nsec).ok()? / 1_000_000;
+    Some(Duration::from_millis(uptime_ms.checked_sub(start_ticks * 10)? / 10 * 10))
 }
 
 /// Resident memory of this process, KiB: (most so far, what it has now outside of guest memory).
@@ -176,10 +164,7 @@ fn overhead_kib(smaps: &str, guest: &[(usize, usize)]) -> u64 {
     for line in smaps.lines() {
         let first = line.split_whitespace().next().unwrap_or_default();
         if let Some((start, end)) = first.split_once('-')
-            && let (Ok(start), Ok(end)) = (
-                usize::from_str_radix(start, 16),
-                usize::from_str_radix(end, 16),
-            )
+            && let (Ok(start), Ok(end)) = (usize::from_str_radix(start, 16), usize::from_str_radix(end, 16))
         {
             counted = !guest.iter().any(|(from, to)| start < *to && end > *from);
         } else if counted && let Some(kib) = field_kib(std::iter::once(line), "Rss:") {
@@ -190,14 +175,7 @@ fn overhead_kib(smaps: &str, guest: &[(usize, usize)]) -> u64 {
 }
 
 fn field_kib<'a>(mut lines: impl Iterator<Item = &'a str>, name: &str) -> Option<u64> {
-    lines.find_map(|line| {
-        line.strip_prefix(name)?
-            .trim()
-            .strip_suffix("kB")?
-            .trim()
-            .parse()
-            .ok()
-    })
+    lines.find_map(|line| line.strip_prefix(name)?.trim().strip_suffix("kB")?.trim().parse().ok())
 }
 
 #[cfg(test)]
@@ -209,10 +187,7 @@ mod tests {
         let smaps = "00400000-00500000 r-xp 00000000 fe:00 1 /usr/bin/vmm\nSize: 1024 kB\nRss:  300 kB\n\
                      7f0000000000-7f0008000000 rw-p 0 0\nRss:  9000 kB\n\
                      7f0008000000-7f0008001000 rw-p 0 0\nRss:  4 kB\n";
-        assert_eq!(
-            overhead_kib(smaps, &[(0x7f00_0000_0000, 0x7f00_0800_0000)]),
-            304
-        );
+        assert_eq!(overhead_kib(smaps, &[(0x7f00_0000_0000, 0x7f00_0800_0000)]), 304);
     }
 
     #[test]
@@ -221,8 +196,7 @@ mod tests {
         let first = stopwatch.elapsed_us();
         assert!(stopwatch.elapsed_us() >= first);
         let open = |name: &str| File::open(name).expect("a proc file");
-        let (most, overhead) =
-            resident_kib(&open("/proc/self/status"), &open("/proc/self/smaps"), &[]);
+        let (most, overhead) = resident_kib(&open("/proc/self/status"), &open("/proc/self/smaps"), &[]);
         assert!(most > 0 && overhead > 0);
     }
 }

@@ -32,12 +32,7 @@ pub struct Link {
 /// # Errors
 /// The program does not start.
 pub fn spawn(program: &Path, log: Stdio) -> io::Result<(Link, Child)> {
-    let (ours, theirs) = socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     let child = Command::new(program)
         .arg(SUPERVISED)
         // What runs beside a guest knows nothing of its surroundings.
@@ -46,12 +41,7 @@ pub fn spawn(program: &Path, log: Stdio) -> io::Result<(Link, Child)> {
         .stdout(Stdio::null())
         .stderr(log)
         .spawn()?;
-    Ok((
-        Link {
-            socket: Arc::new(ours),
-        },
-        child,
-    ))
+    Ok((Link { socket: Arc::new(ours) }, child))
 }
 
 impl Link {
@@ -59,11 +49,7 @@ impl Link {
     ///
     /// # Errors
     /// The monitor is gone, or the socket is non-blocking and full.
-    pub fn start(
-        &self,
-        config: &Config,
-        descriptors: &[BorrowedFd<'_>],
-    ) -> Result<(), ControlError> {
+    pub fn start(&self, config: &Config, descriptors: &[BorrowedFd<'_>]) -> Result<(), ControlError> {
         control::send(&self.socket, &Request::Start(config.clone()), descriptors)
     }
 

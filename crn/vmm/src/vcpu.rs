@@ -58,30 +58,18 @@ pub enum VcpuEnd {
 ///
 /// # Errors
 /// See [`VcpuError`].
-pub fn prepare(
-    fd: &VcpuFd,
-    id: u8,
-    vcpus: u8,
-    supported: &CpuId,
-    ram: &Ram,
-    start: Start,
-) -> Result<(), VcpuError> {
+pub fn prepare(fd: &VcpuFd, id: u8, vcpus: u8, supported: &CpuId, ram: &Ram, start: Start) -> Result<(), VcpuError> {
     let fail = |what| move |error| VcpuError::Kvm { what, error };
     let entries = cpuid::for_vcpu(supported, id, vcpus);
-    let cpuid =
-        CpuId::from_entries(&entries).map_err(|error| VcpuError::Tables(format!("{error:?}")))?;
+    let cpuid = CpuId::from_entries(&entries).map_err(|error| VcpuError::Tables(format!("{error:?}")))?;
     fd.set_cpuid2(&cpuid).map_err(fail("CPUID"))?;
     let registers = msr::at_entry();
-    let msrs =
-        Msrs::from_entries(&registers).map_err(|error| VcpuError::Tables(format!("{error:?}")))?;
-    let written = fd
-        .set_msrs(&msrs)
-        .map_err(fail("model-specific registers"))?;
+    let msrs = Msrs::from_entries(&registers).map_err(|error| VcpuError::Tables(format!("{error:?}")))?;
+    let written = fd.set_msrs(&msrs).map_err(fail("model-specific registers"))?;
     if let Some(refused) = registers.get(written) {
         return Err(VcpuError::Msr(refused.index));
     }
-    fd.set_fpu(&registers::floating_point())
-        .map_err(fail("floating point state"))?;
+    fd.set_fpu(&registers::floating_point()).map_err(fail("floating point state"))?;
     let mut apic = fd.get_lapic().map_err(fail("local APIC"))?;
     registers::wire_local_apic(&mut apic);
     fd.set_lapic(&apic).map_err(fail("local APIC"))?;
@@ -89,8 +77,7 @@ pub fn prepare(
         let sregs = fd.get_sregs().map_err(fail("control registers"))?;
         let sregs = registers::special(ram, start, sregs).map_err(VcpuError::Tables)?;
         fd.set_sregs(&sregs).map_err(fail("control registers"))?;
-        fd.set_regs(&registers::general(start))
-            .map_err(fail("registers"))?;
+        fd.set_regs(&registers::general(start)).map_err(fail("registers"))?;
     }
     Ok(())
 }
@@ -149,13 +136,9 @@ fn run(mut fd: VcpuFd, bus: &Bus, exits: &ExitCounters, listener: &impl Listener
                 return VcpuEnd::Reset;
             }
             // With an interrupt controller in KVM a halt does not come here; if it does, the processor waits again.
-            Ok(VcpuExit::Hlt | VcpuExit::Intr | VcpuExit::IrqWindowOpen) => {
-                ExitCounters::count(&exits.other)
-            }
+            Ok(VcpuExit::Hlt | VcpuExit::Intr | VcpuExit::IrqWindowOpen) => ExitCounters::count(&exits.other),
             Ok(exit) => return VcpuEnd::Failed(format!("KVM stopped the processor: {exit:?}")),
-            Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
-                ExitCounters::count(&exits.other)
-            }
+            Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => ExitCounters::count(&exits.other),
             Err(error) => return VcpuEnd::Failed(format!("KVM cannot run the processor: {error}")),
         }
     }

@@ -76,15 +76,11 @@ impl Vm {
                 return Err(VmError::Capability(name));
             }
         }
-        let supported_cpuid = kvm
-            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-            .map_err(fail("ask for CPUID"))?;
+        let supported_cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(fail("ask for CPUID"))?;
         let fd = kvm.create_vm().map_err(fail("create a machine"))?;
         // No PIT: the guest's kernel is told enough to need none (vmm spec 1.5), so no kernel thread is made for it.
-        fd.set_tss_address(layout::KVM_TSS_GPA as usize)
-            .map_err(fail("place its task state segment"))?;
-        fd.create_irq_chip()
-            .map_err(fail("create interrupt controllers"))?;
+        fd.set_tss_address(layout::KVM_TSS_GPA as usize).map_err(fail("place its task state segment"))?;
+        fd.create_irq_chip().map_err(fail("create interrupt controllers"))?;
         for (slot, region) in (0_u32..).zip(ram.iter()) {
             let memory = kvm_userspace_memory_region {
                 slot,
@@ -97,10 +93,7 @@ impl Vm {
             // keeps a reference to it beside this descriptor.
             unsafe { fd.set_user_memory_region(memory) }.map_err(fail("map memory"))?;
         }
-        Ok(Self {
-            fd,
-            supported_cpuid,
-        })
+        Ok(Self { fd, supported_cpuid })
     }
 
     /// What processors of this machine can do at most.
@@ -114,12 +107,7 @@ impl Vm {
     /// # Errors
     /// KVM has no more.
     pub fn create_vcpu(&self, id: u8) -> Result<VcpuFd, VmError> {
-        self.fd
-            .create_vcpu(u64::from(id))
-            .map_err(|error| VmError::Kvm {
-                what: "create a processor",
-                error,
-            })
+        self.fd.create_vcpu(u64::from(id)).map_err(|error| VmError::Kvm { what: "create a processor", error })
     }
 
     /// Connects a device's interrupt and notifications, so that neither leaves the kernel.
@@ -128,14 +116,10 @@ impl Vm {
     /// KVM refuses.
     pub fn attach(&self, position: usize, transport: &Transport) -> Result<(), VmError> {
         let fail = |what| move |error| VmError::Kvm { what, error };
-        self.fd
-            .register_irqfd(transport.line(), layout::device_gsi(position))
-            .map_err(fail("connect an interrupt"))?;
+        self.fd.register_irqfd(transport.line(), layout::device_gsi(position)).map_err(fail("connect an interrupt"))?;
         let address = IoEventAddress::Mmio(layout::device_gpa(position) + QUEUE_NOTIFY);
         for (queue, notification) in (0_u32..).zip(transport.notifications()) {
-            self.fd
-                .register_ioevent(notification, &address, queue)
-                .map_err(fail("connect a notification"))?;
+            self.fd.register_ioevent(notification, &address, queue).map_err(fail("connect a notification"))?;
         }
         Ok(())
     }

@@ -8,15 +8,10 @@ fn archive(entries: &[(&str, u32, &[u8])], method: CompressionMethod) -> Vec<u8>
     let mut writer = rawzip::ZipArchiveWriter::new(&mut bytes);
     for (path, mode, content) in entries {
         let path = rawzip::path::EntryPath::verbatim(path.as_bytes().to_vec());
-        let (mut entry, config) = writer
-            .new_file(path)
-            .compression_method(method)
-            .unix_permissions(*mode)
-            .start()
-            .expect("an entry");
+        let (mut entry, config) =
+            writer.new_file(path).compression_method(method).unix_permissions(*mode).start().expect("an entry");
         let descriptor = if method == CompressionMethod::DEFLATE {
-            let encoder =
-                flate2::write::DeflateEncoder::new(&mut entry, flate2::Compression::default());
+            let encoder = flate2::write::DeflateEncoder::new(&mut entry, flate2::Compression::default());
             let mut data = config.wrap(encoder);
             data.write_all(content).expect("a write");
             let (encoder, descriptor) = data.finish().expect("an end");
@@ -38,16 +33,9 @@ fn unpack_bytes(bytes: &[u8], limit: u64) -> (tempfile::TempDir, Result<(), Unpa
     let folder = tempfile::tempdir().expect("a folder");
     let mut device = tempfile::tempfile().expect("a file");
     device.write_all(bytes).expect("a write");
-    device
-        .write_all(&vec![0; bytes.len().next_multiple_of(512) - bytes.len()])
-        .expect("a write");
+    device.write_all(&vec![0; bytes.len().next_multiple_of(512) - bytes.len()]).expect("a write");
     device.rewind().expect("a seek");
-    let result = unpack(
-        &device,
-        bytes.len() as u64,
-        &folder.path().join("code"),
-        limit,
-    );
+    let result = unpack(&device, bytes.len() as u64, &folder.path().join("code"), limit);
     (folder, result)
 }
 
@@ -72,28 +60,16 @@ fn files_folders_and_links_come_out() {
         let (folder, result) = unpack_bytes(&archive(entries, method), 1 << 20);
         result.expect("unpacked");
         let code = folder.path().join("code");
-        assert_eq!(
-            fs::read(code.join("link")).expect("a file"),
-            b"print('hello')\n"
-        );
-        assert_eq!(
-            fs::read(code.join("package/up")).expect("a file"),
-            b"#!/bin/sh\n"
-        );
-        let mode = fs::metadata(code.join("run.sh"))
-            .expect("a file")
-            .permissions()
-            .mode();
+        assert_eq!(fs::read(code.join("link")).expect("a file"), b"print('hello')\n");
+        assert_eq!(fs::read(code.join("package/up")).expect("a file"), b"#!/bin/sh\n");
+        let mode = fs::metadata(code.join("run.sh")).expect("a file").permissions().mode();
         assert_eq!(mode & 0o777, 0o755);
     }
 }
 
 #[test]
 fn no_path_leads_out() {
-    check(
-        &[("../evil.py", 0o100_644, b"x")],
-        "`../evil.py`, which leads out",
-    );
+    check(&[("../evil.py", 0o100_644, b"x")], "`../evil.py`, which leads out");
     check(&[("a/../../evil.py", 0o100_644, b"x")], "leads out");
     check(&[("/etc/passwd", 0o100_644, b"x")], "leads out");
     check(&[("..\\evil.py", 0o100_644, b"x")], "leads out");
@@ -101,19 +77,13 @@ fn no_path_leads_out() {
     check(&[("link", 0o120_777, b"/etc/passwd")], "leads out");
     check(&[("a/link", 0o120_777, b"x/../../../y")], "leads out");
     check(&[("pipe", 0o010_644, b"")], "neither a file");
-    check(
-        &[("twice", 0o100_644, b"1"), ("./twice", 0o100_644, b"2")],
-        "twice",
-    );
+    check(&[("twice", 0o100_644, b"1"), ("./twice", 0o100_644, b"2")], "twice");
 }
 
 /// A link first, then a file whose path goes through it: the file is written before the link exists.
 #[test]
 fn nothing_is_written_through_a_link() {
-    let entries: &[(&str, u32, &[u8])] = &[
-        ("way", 0o120_777, b"elsewhere"),
-        ("way/file", 0o100_644, b"x"),
-    ];
+    let entries: &[(&str, u32, &[u8])] = &[("way", 0o120_777, b"elsewhere"), ("way/file", 0o100_644, b"x")];
     let (folder, result) = unpack_bytes(&archive(entries, CompressionMethod::STORE), 1 << 20);
     assert!(result.is_err(), "the link finds a folder in its place");
     assert!(!folder.path().join("code/elsewhere").exists());
@@ -125,22 +95,15 @@ fn a_bomb_is_stopped_by_what_it_unfolds_to() {
     let bytes = archive(&[("zeros", 0o100_644, &zeros)], CompressionMethod::DEFLATE);
     assert!(bytes.len() < 10_000);
     let (folder, result) = unpack_bytes(&bytes, 1 << 20);
-    assert!(matches!(
-        result,
-        Err(UnpackError::TooLarge { limit: 1_048_576 })
-    ));
-    let written =
-        fs::metadata(folder.path().join("code/zeros")).map_or(0, |metadata| metadata.len());
+    assert!(matches!(result, Err(UnpackError::TooLarge { limit: 1_048_576 })));
+    let written = fs::metadata(folder.path().join("code/zeros")).map_or(0, |metadata| metadata.len());
     assert!(written <= 1 << 20);
     // Many that fit alone and not together.
     let part = vec![0; 400 << 10];
-    let entries: Vec<(String, u32, &[u8])> = (0..4)
-        .map(|index| (format!("part{index}"), 0o100_644, &part[..]))
-        .collect();
-    let entries: Vec<(&str, u32, &[u8])> = entries
-        .iter()
-        .map(|(path, mode, data)| (path.as_str(), *mode, *data))
-        .collect();
+    let entries: Vec<(String, u32, &[u8])> =
+        (0..4).map(|index| (format!("part{index}"), 0o100_644, &part[..])).collect();
+    let entries: Vec<(&str, u32, &[u8])> =
+        entries.iter().map(|(path, mode, data)| (path.as_str(), *mode, *data)).collect();
     let (_folder, result) = unpack_bytes(&archive(&entries, CompressionMethod::DEFLATE), 1 << 20);
     assert!(matches!(result, Err(UnpackError::TooLarge { .. })));
 }
@@ -158,8 +121,7 @@ fn a_bomb_that_lies_about_its_size_is_stopped() {
     }
     let (folder, result) = unpack_bytes(&bytes, 1 << 20);
     assert!(result.is_err());
-    let written =
-        fs::metadata(folder.path().join("code/zeros")).map_or(0, |metadata| metadata.len());
+    let written = fs::metadata(folder.path().join("code/zeros")).map_or(0, |metadata| metadata.len());
     assert!(written <= 1 << 20);
 }
 
@@ -169,14 +131,8 @@ fn what_is_no_archive_is_said_to_be_damaged() {
         let (_folder, result) = unpack_bytes(bytes, 1 << 20);
         assert!(matches!(result, Err(UnpackError::Damaged(_))));
     }
-    let mut bytes = archive(
-        &[("file", 0o100_644, b"some content that has a checksum")],
-        CompressionMethod::STORE,
-    );
-    let place = bytes
-        .windows(4)
-        .position(|window| window == b"some")
-        .expect("the content");
+    let mut bytes = archive(&[("file", 0o100_644, b"some content that has a checksum")], CompressionMethod::STORE);
+    let place = bytes.windows(4).position(|window| window == b"some").expect("the content");
     bytes[place] ^= 1;
     let (_folder, result) = unpack_bytes(&bytes, 1 << 20);
     assert!(matches!(result, Err(UnpackError::Damaged(_))));

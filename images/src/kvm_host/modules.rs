@@ -24,27 +24,17 @@ pub(super) struct Module {
 
 /// The named modules and what they depend on, dependencies first. Modules that are built into the
 /// kernel are left out.
-pub(super) fn in_load_order(
-    tree: &Tree,
-    names: &[&str],
-    work: &Path,
-) -> Result<Vec<Module>, ImagesError> {
+pub(super) fn in_load_order(tree: &Tree, names: &[&str], work: &Path) -> Result<Vec<Module>, ImagesError> {
     let mut files = BTreeMap::new();
     let mut built_in = BTreeSet::new();
-    for (path, node) in tree
-        .nodes()
-        .filter(|(path, _)| path.starts_with("usr/lib/modules/"))
-    {
+    for (path, node) in tree.nodes().filter(|(path, _)| path.starts_with("usr/lib/modules/")) {
         let Node::File { content, .. } = node else {
             continue;
         };
         let file = path.rsplit('/').next().unwrap_or(path);
         if file == "modules.builtin" {
             let text = String::from_utf8_lossy(content);
-            built_in.extend(
-                text.lines()
-                    .filter_map(|line| name_of(line.rsplit('/').next()?)),
-            );
+            built_in.extend(text.lines().filter_map(|line| name_of(line.rsplit('/').next()?)));
         } else if let Some(name) = name_of(file) {
             files.insert(name, (file, content));
         }
@@ -68,11 +58,7 @@ fn order(
     let mut begun = BTreeSet::new();
     // A module stays on the stack, with its content once that is read, until all that it depends
     // on is in the list.
-    let mut stack: Vec<(String, Option<Vec<u8>>)> = names
-        .iter()
-        .rev()
-        .map(|name| (canonical(name), None))
-        .collect();
+    let mut stack: Vec<(String, Option<Vec<u8>>)> = names.iter().rev().map(|name| (canonical(name), None)).collect();
     while let Some((name, content)) = stack.pop() {
         if let Some(content) = content {
             ordered.push(Module { name, content });
@@ -86,38 +72,25 @@ fn order(
         };
         let dependencies = dependencies_of(&name, &content)?;
         stack.push((name, Some(content)));
-        stack.extend(
-            dependencies
-                .into_iter()
-                .map(|dependency| (dependency, None)),
-        );
+        stack.extend(dependencies.into_iter().map(|dependency| (dependency, None)));
     }
     Ok(ordered)
 }
 
 /// What a module says it depends on, in its section `.modinfo`: `key=value`, each ended by zero.
 fn dependencies_of(name: &str, content: &[u8]) -> Result<Vec<String>, ImagesError> {
-    let wrong = |reason: String| ImagesError::Module {
-        module: name.to_owned(),
-        reason,
-    };
+    let wrong = |reason: String| ImagesError::Module { module: name.to_owned(), reason };
     let file = object::File::parse(content).map_err(|error| wrong(error.to_string()))?;
-    let section = file
-        .section_by_name(".modinfo")
-        .ok_or_else(|| wrong("not a kernel module: it has no .modinfo".to_owned()))?;
+    let section =
+        file.section_by_name(".modinfo").ok_or_else(|| wrong("not a kernel module: it has no .modinfo".to_owned()))?;
     let information = section.data().map_err(|error| wrong(error.to_string()))?;
     Ok(depends_in(information))
 }
 
 fn depends_in(information: &[u8]) -> Vec<String> {
     let fields = information.split(|byte| *byte == 0);
-    let depends =
-        fields.filter_map(|field| std::str::from_utf8(field).ok()?.strip_prefix("depends="));
-    depends
-        .flat_map(|list| list.split(','))
-        .filter(|name| !name.is_empty())
-        .map(canonical)
-        .collect()
+    let depends = fields.filter_map(|field| std::str::from_utf8(field).ok()?.strip_prefix("depends="));
+    depends.flat_map(|list| list.split(',')).filter(|name| !name.is_empty()).map(canonical).collect()
 }
 
 fn decompressed(file: &str, content: &[u8], work: &Path) -> Result<Vec<u8>, ImagesError> {
@@ -143,10 +116,7 @@ fn canonical(name: &str) -> String {
 }
 
 fn missing(name: &str) -> ImagesError {
-    ImagesError::Module {
-        module: name.to_owned(),
-        reason: "the kernel's package does not have it".to_owned(),
-    }
+    ImagesError::Module { module: name.to_owned(), reason: "the kernel's package does not have it".to_owned() }
 }
 
 #[cfg(test)]
@@ -155,12 +125,9 @@ mod tests {
 
     #[test]
     fn file_names_become_module_names() {
-        for (file, name) in [
-            ("kvm-amd.ko.xz", Some("kvm_amd")),
-            ("tun.ko", Some("tun")),
-            ("modules.order", None),
-            ("x.ko.gz", None),
-        ] {
+        for (file, name) in
+            [("kvm-amd.ko.xz", Some("kvm_amd")), ("tun.ko", Some("tun")), ("modules.order", None), ("x.ko.gz", None)]
+        {
             assert_eq!(name_of(file).as_deref(), name, "{file}");
         }
     }
@@ -183,9 +150,6 @@ mod tests {
 
     #[test]
     fn what_is_built_in_is_left_out() {
-        assert_eq!(
-            order(&["virtio_pci"], |_| Ok(None)).expect("nothing to load"),
-            []
-        );
+        assert_eq!(order(&["virtio_pci"], |_| Ok(None)).expect("nothing to load"), []);
     }
 }

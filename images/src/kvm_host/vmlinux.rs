@@ -22,13 +22,9 @@ pub(super) fn unpacked(image: &[u8]) -> Result<Vec<u8>, ImagesError> {
     if !payload.starts_with(&ZSTD_MAGIC) {
         return Err(wrong("is not compressed with zstd any more"));
     }
-    let decoder = ruzstd::decoding::StreamingDecoder::new(payload)
-        .map_err(|error| wrong(&error.to_string()))?;
+    let decoder = ruzstd::decoding::StreamingDecoder::new(payload).map_err(|error| wrong(&error.to_string()))?;
     let mut elf = Vec::new();
-    decoder
-        .take(KERNEL_MAX_BYTES + 1)
-        .read_to_end(&mut elf)
-        .map_err(|error| wrong(&error.to_string()))?;
+    decoder.take(KERNEL_MAX_BYTES + 1).read_to_end(&mut elf).map_err(|error| wrong(&error.to_string()))?;
     if elf.len() as u64 > KERNEL_MAX_BYTES || !elf.starts_with(b"\x7fELF") {
         return Err(wrong("does not hold an ELF kernel"));
     }
@@ -47,12 +43,8 @@ fn payload(image: &[u8]) -> Option<&[u8]> {
         0 => 4,
         sectors => usize::from(sectors),
     };
-    let start = (setup + 1)
-        .checked_mul(512)?
-        .checked_add(word(PAYLOAD_OFFSET)?)?;
-    let end = start
-        .checked_add(word(PAYLOAD_LENGTH)?)?
-        .checked_sub(LENGTH_BYTES)?;
+    let start = (setup + 1).checked_mul(512)?.checked_add(word(PAYLOAD_OFFSET)?)?;
+    let end = start.checked_add(word(PAYLOAD_LENGTH)?)?.checked_sub(LENGTH_BYTES)?;
     image.get(start..end)
 }
 
@@ -65,8 +57,7 @@ mod tests {
         let mut image = vec![0; 1024];
         image[SETUP_SECTORS] = 1;
         image[MAGIC.0..MAGIC.0 + 4].copy_from_slice(MAGIC.1);
-        image[PAYLOAD_LENGTH..PAYLOAD_LENGTH + 4]
-            .copy_from_slice(&(payload.len() as u32 + 4).to_le_bytes());
+        image[PAYLOAD_LENGTH..PAYLOAD_LENGTH + 4].copy_from_slice(&(payload.len() as u32 + 4).to_le_bytes());
         image.extend_from_slice(payload);
         image.extend_from_slice(&[0; 4]);
         image
@@ -74,10 +65,7 @@ mod tests {
 
     #[test]
     fn the_payload_lies_behind_the_setup_sectors() {
-        assert_eq!(
-            payload(&image(b"compressed")),
-            Some(b"compressed".as_slice())
-        );
+        assert_eq!(payload(&image(b"compressed")), Some(b"compressed".as_slice()));
         assert_eq!(payload(b"short"), None);
     }
 

@@ -5,9 +5,7 @@ use std::process::Command;
 fn package(folder: &Path, name: &str, fill: impl FnOnce(&Path)) -> std::path::PathBuf {
     let content = folder.join(name);
     fs::create_dir_all(content.join("DEBIAN")).expect("a folder");
-    let control = format!(
-        "Package: {name}\nVersion: 1\nArchitecture: all\nMaintainer: nobody\nDescription: test\n"
-    );
+    let control = format!("Package: {name}\nVersion: 1\nArchitecture: all\nMaintainer: nobody\nDescription: test\n");
     fs::write(content.join("DEBIAN/control"), control).expect("a control file");
     fill(&content);
     let deb = folder.join(format!("{name}.deb"));
@@ -58,43 +56,21 @@ fn packages_merge_into_usr_and_the_order_they_come_in_does_not_show() {
     };
     let tree = build(&[&old_style, &new_style]);
     assert_eq!(tar_of(&tree), tar_of(&build(&[&new_style, &old_style])));
-    assert_eq!(
-        tree.get("/lib"),
-        Some(&Node::Link {
-            target: "usr/lib".into()
-        })
-    );
-    for path in [
-        "usr/bin/old",
-        "/bin/old",
-        "usr/lib/x86_64-linux-gnu/libnew.so.2",
-    ] {
+    assert_eq!(tree.get("/lib"), Some(&Node::Link { target: "usr/lib".into() }));
+    for path in ["usr/bin/old", "/bin/old", "usr/lib/x86_64-linux-gnu/libnew.so.2"] {
         assert!(matches!(tree.get(path), Some(Node::File { .. })), "{path}");
     }
-    assert_eq!(
-        tree.get("lib/x86_64-linux-gnu/libold.so"),
-        Some(&Node::Link {
-            target: "libold.so.1".into()
-        })
-    );
+    assert_eq!(tree.get("lib/x86_64-linux-gnu/libold.so"), Some(&Node::Link { target: "libold.so.1".into() }));
 }
 
 #[test]
 fn two_packages_with_different_files_of_one_name_are_refused() {
     let folder = tempfile::tempdir().expect("a scratch folder");
-    let make = |name, content| {
-        package(folder.path(), name, |root| {
-            file(&root.join("etc/same"), content)
-        })
-    };
+    let make = |name, content| package(folder.path(), name, |root| file(&root.join("etc/same"), content));
     let mut tree = Tree::default();
-    tree.add_package(&make("one", "1"))
-        .expect("the first is fine");
-    tree.add_package(&make("two", "1"))
-        .expect("equal content is fine");
-    let error = tree
-        .add_package(&make("three", "3"))
-        .expect_err("it would win or lose silently");
+    tree.add_package(&make("one", "1")).expect("the first is fine");
+    tree.add_package(&make("two", "1")).expect("equal content is fine");
+    let error = tree.add_package(&make("three", "3")).expect_err("it would win or lose silently");
     assert!(error.to_string().contains("/etc/same"), "{error}");
 }
 
@@ -103,19 +79,13 @@ fn a_file_that_is_no_package_is_an_error_with_its_name() {
     let folder = tempfile::tempdir().expect("a scratch folder");
     let path = folder.path().join("broken.deb");
     file(&path, "this is not a package");
-    let error = Tree::default()
-        .add_package(&path)
-        .expect_err("not a package");
+    let error = Tree::default().add_package(&path).expect_err("not a package");
     assert!(error.to_string().contains("broken.deb"), "{error}");
 }
 
 #[test]
 fn archives_cannot_lead_out() {
-    for (path, expected) in [
-        ("./usr/bin/x", Some("usr/bin/x")),
-        ("/etc/x", Some("etc/x")),
-        ("usr/../../x", None),
-    ] {
+    for (path, expected) in [("./usr/bin/x", Some("usr/bin/x")), ("/etc/x", Some("etc/x")), ("usr/../../x", None)] {
         assert_eq!(clean(Path::new(path)).ok().as_deref(), expected, "{path}");
     }
 }
@@ -123,35 +93,15 @@ fn archives_cannot_lead_out() {
 #[test]
 fn trimming_takes_folders_whole_and_tells_what_was_not_there() {
     let mut tree = Tree::default();
-    for path in [
-        "usr/share/doc/a/copyright",
-        "usr/lib/p/tests/x.py",
-        "usr/lib/p/y.py",
-        "usr/share/docs",
-    ] {
+    for path in ["usr/share/doc/a/copyright", "usr/lib/p/tests/x.py", "usr/lib/p/y.py", "usr/share/docs"] {
         tree.put_file(path, 0o644, *b"x");
     }
     let unused = tree
-        .trim(&[
-            "/usr/share/doc",
-            "/usr/lib/**/tests",
-            "/usr/share/nothing",
-            "/usr/*/y.py",
-        ])
+        .trim(&["/usr/share/doc", "/usr/lib/**/tests", "/usr/share/nothing", "/usr/*/y.py"])
         .expect("patterns are right");
     assert_eq!(unused, ["/usr/share/nothing", "/usr/*/y.py"]);
     let left: Vec<_> = tree.nodes().map(|(path, _)| path).collect();
-    assert_eq!(
-        left,
-        [
-            "usr",
-            "usr/lib",
-            "usr/lib/p",
-            "usr/lib/p/y.py",
-            "usr/share",
-            "usr/share/docs"
-        ]
-    );
+    assert_eq!(left, ["usr", "usr/lib", "usr/lib/p", "usr/lib/p/y.py", "usr/share", "usr/share/docs"]);
 }
 
 #[test]
@@ -169,10 +119,7 @@ fn the_canonical_form_names_nobody_and_no_time_of_this_machine() {
         let header = entry.header();
         assert_eq!((header.uid().ok(), header.gid().ok()), (Some(0), Some(0)));
         assert_eq!(header.mtime().ok(), Some(MODIFIED));
-        seen.push((
-            entry.path().expect("a path").display().to_string(),
-            header.mode().expect("a mode"),
-        ));
+        seen.push((entry.path().expect("a path").display().to_string(), header.mode().expect("a mode")));
     }
     assert!(seen.contains(&("tmp/".into(), 0o1777)), "{seen:?}");
     assert!(seen.contains(&("usr/bin/x".into(), 0o755)), "{seen:?}");

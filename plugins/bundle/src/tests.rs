@@ -13,14 +13,8 @@ fn check(plugin: &Plugin) -> Value {
     let name = plugin.name;
     // What the node's engine allows: no threads, no relaxed SIMD, no exceptions, no 64-bit memories.
     let features = WasmFeatures::WASM2 | WasmFeatures::COMPONENT_MODEL;
-    Validator::new_with_features(features)
-        .validate_all(plugin.bytes)
-        .unwrap_or_else(|error| panic!("{name}: {error}"));
-    assert!(
-        plugin.bytes.len() <= MAX_PLUGIN_BYTES,
-        "{name} has {} bytes",
-        plugin.bytes.len()
-    );
+    Validator::new_with_features(features).validate_all(plugin.bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
+    assert!(plugin.bytes.len() <= MAX_PLUGIN_BYTES, "{name} has {} bytes", plugin.bytes.len());
 
     let (mut depth, mut imports, mut exports, mut manifests) = (0, vec![], vec![], vec![]);
     for payload in Parser::new(0).parse_all(plugin.bytes) {
@@ -28,45 +22,21 @@ fn check(plugin: &Plugin) -> Value {
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
             Payload::End(_) => depth -= 1,
             Payload::ComponentImportSection(section) if depth == 0 => {
-                imports.extend(
-                    section
-                        .into_iter()
-                        .map(|import| import.expect("it is valid").name.name.to_owned()),
-                );
+                imports.extend(section.into_iter().map(|import| import.expect("it is valid").name.name.to_owned()));
             }
             Payload::ComponentExportSection(section) if depth == 0 => {
-                exports.extend(
-                    section
-                        .into_iter()
-                        .map(|export| export.expect("it is valid").name.name.to_owned()),
-                );
+                exports.extend(section.into_iter().map(|export| export.expect("it is valid").name.name.to_owned()));
             }
-            Payload::CustomSection(section) if section.name() == "aleph:manifest" => {
-                manifests.push(section.data())
-            }
+            Payload::CustomSection(section) if section.name() == "aleph:manifest" => manifests.push(section.data()),
             _ => {}
         }
     }
-    let allowed = [
-        "aleph:plugin/types@0.1.0",
-        "aleph:plugin/view@0.1.0",
-        "aleph:plugin/log@0.1.0",
-    ];
-    assert!(
-        imports
-            .iter()
-            .all(|import| allowed.contains(&import.as_str())),
-        "{name} imports {imports:?}"
-    );
+    let allowed = ["aleph:plugin/types@0.1.0", "aleph:plugin/view@0.1.0", "aleph:plugin/log@0.1.0"];
+    assert!(imports.iter().all(|import| allowed.contains(&import.as_str())), "{name} imports {imports:?}");
     for export in ["aleph:plugin/handler@0.1.0", "aleph:plugin/query@0.1.0"] {
-        assert!(
-            exports.iter().any(|name| name == export),
-            "{name} exports {exports:?}"
-        );
+        assert!(exports.iter().any(|name| name == export), "{name} exports {exports:?}");
     }
-    let [manifest] = manifests.as_slice() else {
-        panic!("{name} carries {} manifests", manifests.len())
-    };
+    let [manifest] = manifests.as_slice() else { panic!("{name} carries {} manifests", manifests.len()) };
     assert!(manifest.len() <= MAX_MANIFEST_BYTES, "{name}");
     serde_json::from_slice(manifest).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
@@ -77,31 +47,16 @@ fn every_plugin_is_a_component_of_the_contract() {
         let manifest = check(plugin);
         let name = plugin.name;
         assert_eq!(manifest["name"], name);
-        assert_eq!(
-            (&manifest["wit"], &manifest["kind"]),
-            (&"aleph:plugin@0.1".into(), &"handler".into()),
-            "{name}"
-        );
+        assert_eq!((&manifest["wit"], &manifest["kind"]), (&"aleph:plugin@0.1".into(), &"handler".into()), "{name}");
         assert_eq!(manifest["state"]["own"], name);
         assert_eq!(manifest["types"], Value::from(vec![name.to_uppercase()]));
-        let texts = |value: &Value| {
-            value
-                .as_array()
-                .is_some_and(|list| list.iter().all(Value::is_string))
-        };
+        let texts = |value: &Value| value.as_array().is_some_and(|list| list.iter().all(Value::is_string));
         assert!(
-            texts(&manifest["state"]["read"])
-                && texts(&manifest["grants"])
-                && texts(&manifest["routes"]),
+            texts(&manifest["state"]["read"]) && texts(&manifest["grants"]) && texts(&manifest["routes"]),
             "{name}"
         );
         for limit in ["fuel", "memory-mib", "write-kib", "writes"] {
-            assert!(
-                manifest["limits"][limit]
-                    .as_u64()
-                    .is_some_and(|limit| limit > 0),
-                "{name}: {limit}"
-            );
+            assert!(manifest["limits"][limit].as_u64().is_some_and(|limit| limit > 0), "{name}: {limit}");
         }
     }
 }
@@ -110,10 +65,7 @@ fn every_plugin_is_a_component_of_the_contract() {
 fn no_path_of_the_building_machine_is_inside() {
     for plugin in BUNDLE {
         for needle in [env!("CARGO_MANIFEST_DIR"), "/.cargo/", "/rustc-"] {
-            let found = plugin
-                .bytes
-                .windows(needle.len())
-                .any(|window| window == needle.as_bytes());
+            let found = plugin.bytes.windows(needle.len()).any(|window| window == needle.as_bytes());
             assert!(!found, "{} holds {needle}", plugin.name);
         }
     }

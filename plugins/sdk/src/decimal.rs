@@ -23,11 +23,7 @@ pub struct InvalidDecimal;
 
 impl Decimal {
     /// Nothing.
-    pub const ZERO: Self = Self {
-        negative: false,
-        mantissa: 0,
-        exponent: 0,
-    };
+    pub const ZERO: Self = Self { negative: false, mantissa: 0, exponent: 0 };
 
     /// A whole number.
     #[must_use]
@@ -39,12 +35,7 @@ impl Decimal {
     #[must_use]
     pub fn times(self, other: Self) -> Self {
         let mantissa = U256::from(self.mantissa) * U256::from(other.mantissa);
-        Self::round(
-            self.negative != other.negative,
-            mantissa,
-            self.exponent + other.exponent,
-            false,
-        )
+        Self::round(self.negative != other.negative, mantissa, self.exponent + other.exponent, false)
     }
 
     /// The quotient; zero when `other` is zero, which no price is divided by.
@@ -58,22 +49,13 @@ impl Decimal {
         let dividend = U256::from(self.mantissa) * pow10(shift);
         let (quotient, remainder) = dividend.div_rem(U256::from(other.mantissa));
         let exponent = self.exponent - other.exponent - shift as i32;
-        Self::round(
-            self.negative != other.negative,
-            quotient,
-            exponent,
-            !remainder.is_zero(),
-        )
+        Self::round(self.negative != other.negative, quotient, exponent, !remainder.is_zero())
     }
 
     /// The sum.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
-        let (high, low) = if self.exponent >= other.exponent {
-            (self, other)
-        } else {
-            (other, self)
-        };
+        let (high, low) = if self.exponent >= other.exponent { (self, other) } else { (other, self) };
         let apart = (high.exponent - low.exponent).unsigned_abs();
         if high.mantissa == 0 {
             return low;
@@ -102,30 +84,19 @@ impl Decimal {
     /// The opposite.
     #[must_use]
     pub fn negated(self) -> Self {
-        Self {
-            negative: !self.negative && self.mantissa != 0,
-            ..self
-        }
+        Self { negative: !self.negative && self.mantissa != 0, ..self }
     }
 
     /// The smaller of two.
     #[must_use]
     pub fn min(self, other: Self) -> Self {
-        if self.compare(other) == Ordering::Greater {
-            other
-        } else {
-            self
-        }
+        if self.compare(other) == Ordering::Greater { other } else { self }
     }
 
     /// The larger of two.
     #[must_use]
     pub fn max(self, other: Self) -> Self {
-        if self.compare(other) == Ordering::Less {
-            other
-        } else {
-            self
-        }
+        if self.compare(other) == Ordering::Less { other } else { self }
     }
 
     fn compare(self, other: Self) -> Ordering {
@@ -142,12 +113,10 @@ impl Decimal {
     pub fn floor(self) -> Amount {
         let shift = self.exponent + FRACTION_DIGITS as i32;
         let units = if shift >= 0 {
-            let scaled =
-                U256::from(self.mantissa).saturating_mul(pow10(shift.unsigned_abs().min(60)));
+            let scaled = U256::from(self.mantissa).saturating_mul(pow10(shift.unsigned_abs().min(60)));
             i128::try_from(scaled).unwrap_or(i128::MAX)
         } else {
-            let (quotient, remainder) =
-                U256::from(self.mantissa).div_rem(pow10(shift.unsigned_abs().min(60)));
+            let (quotient, remainder) = U256::from(self.mantissa).div_rem(pow10(shift.unsigned_abs().min(60)));
             let units = i128::try_from(quotient).unwrap_or(i128::MAX);
             units + i128::from(self.negative && !remainder.is_zero())
         };
@@ -176,23 +145,14 @@ impl Decimal {
             exponent += 1;
         }
         let mantissa = u128::try_from(kept).unwrap_or(u128::MAX);
-        Self {
-            negative: negative && mantissa != 0,
-            mantissa,
-            exponent,
-        }
+        Self { negative: negative && mantissa != 0, mantissa, exponent }
     }
 }
 
 impl From<Amount> for Decimal {
     fn from(amount: Amount) -> Self {
         let units = amount.units();
-        Self::round(
-            units < 0,
-            U256::from(units.unsigned_abs()),
-            -(FRACTION_DIGITS as i32),
-            false,
-        )
+        Self::round(units < 0, U256::from(units.unsigned_abs()), -(FRACTION_DIGITS as i32), false)
     }
 }
 
@@ -206,31 +166,18 @@ impl FromStr for Decimal {
             None => (false, text.strip_prefix('+').unwrap_or(text)),
         };
         let (number, exponent) = match digits_text.split_once(['e', 'E']) {
-            Some((number, exponent)) => {
-                (number, exponent.parse::<i32>().map_err(|_| InvalidDecimal)?)
-            }
+            Some((number, exponent)) => (number, exponent.parse::<i32>().map_err(|_| InvalidDecimal)?),
             None => (digits_text, 0),
         };
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
         let all = || whole.bytes().chain(fraction.bytes());
         let count = all().count();
-        if count == 0
-            || count > 60
-            || exponent.abs() > 100
-            || !all().all(|byte| byte.is_ascii_digit())
-        {
+        if count == 0 || count > 60 || exponent.abs() > 100 || !all().all(|byte| byte.is_ascii_digit()) {
             return Err(InvalidDecimal);
         }
-        let mantissa = all().fold(U256::ZERO, |sum, byte| {
-            sum * U256::from(10) + U256::from(byte - b'0')
-        });
+        let mantissa = all().fold(U256::ZERO, |sum, byte| sum * U256::from(10) + U256::from(byte - b'0'));
         let fraction_digits = i32::try_from(fraction.len()).map_err(|_| InvalidDecimal)?;
-        Ok(Self::round(
-            negative,
-            mantissa,
-            exponent - fraction_digits,
-            false,
-        ))
+        Ok(Self::round(negative, mantissa, exponent - fraction_digits, false))
     }
 }
 
@@ -264,50 +211,20 @@ mod tests {
 
     fn check(result: Decimal, expect: &str) {
         let expect = number(expect);
-        assert_eq!(
-            result.compare(expect),
-            Ordering::Equal,
-            "{result:?}, expected {expect:?}"
-        );
+        assert_eq!(result.compare(expect), Ordering::Equal, "{result:?}, expected {expect:?}");
     }
 
     /// Computed with Python's decimal module in its default context.
     #[test]
     fn rounds_where_python_does() {
-        check(
-            number("11000").over(number("3600")),
-            "3.055555555555555555555555556",
-        );
-        check(
-            number("14250").over(number("3600")),
-            "3.958333333333333333333333333",
-        );
-        check(
-            number("14250").over(number("3600")).times(number("12")),
-            "47.50000000000000000000000000",
-        );
-        check(
-            number("0.17967489030626108").over(number("3600")),
-            "0.00004990969175173918888888888889",
-        );
-        check(
-            number("1")
-                .over(number("3"))
-                .plus(number("1").over(number("3"))),
-            "0.6666666666666666666666666666",
-        );
-        check(
-            number("31457283").over(number("1048576")),
-            "30.00000286102294921875",
-        );
-        check(
-            number("9999999999999999999999999999").plus(number("1")),
-            "10000000000000000000000000000",
-        );
-        check(
-            number("2").over(number("7")).times(number("7")),
-            "2.000000000000000000000000000",
-        );
+        check(number("11000").over(number("3600")), "3.055555555555555555555555556");
+        check(number("14250").over(number("3600")), "3.958333333333333333333333333");
+        check(number("14250").over(number("3600")).times(number("12")), "47.50000000000000000000000000");
+        check(number("0.17967489030626108").over(number("3600")), "0.00004990969175173918888888888889");
+        check(number("1").over(number("3")).plus(number("1").over(number("3"))), "0.6666666666666666666666666666");
+        check(number("31457283").over(number("1048576")), "30.00000286102294921875");
+        check(number("9999999999999999999999999999").plus(number("1")), "10000000000000000000000000000");
+        check(number("2").over(number("7")).times(number("7")), "2.000000000000000000000000000");
         check(number("1e-30").plus(number("1")), "1");
         check(number("0").over(number("7")), "0");
     }
@@ -315,10 +232,7 @@ mod tests {
     #[test]
     fn floors_to_eighteen_digits() {
         let floor = |text: &str| number(text).floor().to_string();
-        assert_eq!(
-            floor("3.958333333333333333333333333"),
-            "3.958333333333333333"
-        );
+        assert_eq!(floor("3.958333333333333333333333333"), "3.958333333333333333");
         assert_eq!(floor("-0.0000000000000000011"), "-0.000000000000000002");
         assert_eq!(floor("-1.5"), "-1.5");
         assert_eq!(floor("123456789"), "123456789");

@@ -26,10 +26,7 @@ pub trait Handler {
 
 /// A rejection with one sentence.
 pub fn rejected(code: ErrorCode, sentence: impl AsRef<str>) -> Rejection {
-    Rejection {
-        code: code.number(),
-        errors: vec![serde_json::Value::from(sentence.as_ref()).to_string()],
-    }
+    Rejection { code: code.number(), errors: vec![serde_json::Value::from(sentence.as_ref()).to_string()] }
 }
 
 impl From<FormatError> for Rejection {
@@ -43,8 +40,7 @@ impl From<FormatError> for Rejection {
 /// # Errors
 /// It is not, all the same.
 pub fn text_of(message: &Message) -> Result<&str, Rejection> {
-    std::str::from_utf8(&message.content)
-        .map_err(|_| rejected(ErrorCode::InvalidFormat, "the content is not UTF-8"))
+    std::str::from_utf8(&message.content).map_err(|_| rejected(ErrorCode::InvalidFormat, "the content is not UTF-8"))
 }
 
 /// Makes a plugin of a type that implements [`Handler`]: exports the contract's functions and embeds the manifest.

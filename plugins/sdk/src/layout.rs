@@ -115,13 +115,7 @@ impl Moment {
         let (time, rest) = bytes.split_first_chunk::<8>()?;
         let end = rest.iter().position(|byte| *byte == END_OF_TEXT)?;
         let item_hash = std::str::from_utf8(&rest[..end]).ok()?.to_owned();
-        Some((
-            Self {
-                time: f64::from_bits(u64::from_be_bytes(*time)),
-                item_hash,
-            },
-            &rest[end + 1..],
-        ))
+        Some((Self { time: f64::from_bits(u64::from_be_bytes(*time)), item_hash }, &rest[end + 1..]))
     }
 }
 
@@ -171,11 +165,7 @@ pub mod aggregate {
         pub fn read(value: &'a [u8]) -> Option<Self> {
             let (moment, rest) = Moment::split(value)?;
             let (subkey, json) = std::str::from_utf8(rest).ok()?.split_once('\0')?;
-            Some(Self {
-                moment,
-                subkey,
-                json,
-            })
+            Some(Self { moment, subkey, json })
         }
     }
 
@@ -246,11 +236,7 @@ pub mod store {
         pub fn read(bytes: &[u8]) -> Option<Self> {
             let text = std::str::from_utf8(bytes.strip_prefix(&[1])?).ok()?;
             let mut parts = text.strip_suffix('\0')?.split('\0').map(str::to_owned);
-            Some(Self {
-                file: parts.next()?,
-                owner: parts.next()?,
-                reference: parts.next(),
-            })
+            Some(Self { file: parts.next()?, owner: parts.next()?, reference: parts.next() })
         }
     }
 }
@@ -294,10 +280,7 @@ pub mod program {
         #[must_use]
         pub fn to_bytes(&self) -> Vec<u8> {
             let texts = [Some(&self.owner), self.replaces.as_ref()];
-            record(
-                b'0' + u8::from(self.allow_amend),
-                texts.into_iter().flatten(),
-            )
+            record(b'0' + u8::from(self.allow_amend), texts.into_iter().flatten())
         }
 
         /// Reads a record.
@@ -306,11 +289,7 @@ pub mod program {
             let (flags, rest) = bytes.split_first()?;
             let text = std::str::from_utf8(rest).ok()?;
             let mut parts = text.strip_suffix('\0')?.split('\0').map(str::to_owned);
-            Some(Self {
-                allow_amend: *flags == b'1',
-                owner: parts.next()?,
-                replaces: parts.next(),
-            })
+            Some(Self { allow_amend: *flags == b'1', owner: parts.next()?, replaces: parts.next() })
         }
     }
 }
@@ -332,23 +311,11 @@ mod tests {
         let long = "x".repeat(200_000);
         let digest = bounded(&long).into_owned();
         assert_eq!(digest.len(), 65);
-        assert_ne!(
-            bounded(&digest),
-            digest,
-            "a text that looks like a digest is not taken for one"
-        );
-        assert_eq!(
-            bounded(&"x".repeat(MAX_TEXT_BYTES)),
-            "x".repeat(MAX_TEXT_BYTES)
-        );
+        assert_ne!(bounded(&digest), digest, "a text that looks like a digest is not taken for one");
+        assert_eq!(bounded(&"x".repeat(MAX_TEXT_BYTES)), "x".repeat(MAX_TEXT_BYTES));
         let longest = "é".repeat(MAX_TEXT_BYTES / 2);
-        let key = Key::of(0)
-            .text(&longest)
-            .text(&longest)
-            .text(&longest)
-            .text(&longest)
-            .time(1.0)
-            .last(&"a".repeat(64));
+        let key =
+            Key::of(0).text(&longest).text(&longest).text(&longest).text(&longest).time(1.0).last(&"a".repeat(64));
         assert!(key.len() <= 512, "{}", key.len());
     }
 
@@ -356,20 +323,12 @@ mod tests {
     fn records_survive() {
         let long = "x".repeat(MAX_TEXT_BYTES + 1);
         for replaces in [None, Some("x".to_owned()), Some(long.clone())] {
-            let record = program::Record {
-                allow_amend: replaces.is_some(),
-                owner: "o".into(),
-                replaces,
-            };
+            let record = program::Record { allow_amend: replaces.is_some(), owner: "o".into(), replaces };
             assert_eq!(program::Record::read(&record.to_bytes()), Some(record));
         }
         assert_eq!(program::Record::read(b"1"), None);
         for reference in [None, Some("x".to_owned()), Some(String::new()), Some(long)] {
-            let record = store::Record {
-                file: "f".into(),
-                owner: "o".into(),
-                reference,
-            };
+            let record = store::Record { file: "f".into(), owner: "o".into(), reference };
             assert_eq!(store::Record::read(&record.to_bytes()), Some(record));
         }
         assert_eq!(store::Record::read(b""), None);

@@ -64,11 +64,7 @@ pub struct Prices {
 fn builtin(product: Product) -> Prices {
     let rates = |holding: &str, payg: &str, credit: &str| {
         let number = |text: &str| text.parse().unwrap_or(Decimal::ZERO);
-        Rates {
-            holding: number(holding),
-            payg: number(payg),
-            credit: number(credit),
-        }
+        Rates { holding: number(holding), payg: number(payg), credit: number(credit) }
     };
     match product {
         Product::Storage => Prices {
@@ -110,53 +106,30 @@ pub fn current(view: &dyn View, product: Product) -> Prices {
 fn read_prices(json: &str) -> Result<Prices, FormatError> {
     let mut object = Object::parse(json)?;
     let mut price = object.required("price", Value::object)?;
-    let none = Rates {
-        holding: Decimal::ZERO,
-        payg: Decimal::ZERO,
-        credit: Decimal::ZERO,
-    };
+    let none = Rates { holding: Decimal::ZERO, payg: Decimal::ZERO, credit: Decimal::ZERO };
     let storage = price.optional("storage", read_rates)?.unwrap_or(none);
     let compute = price.optional("compute_unit", read_rates)?.unwrap_or(none);
-    let tiers = object
-        .optional("tiers", |value| value.list(1024))?
-        .unwrap_or_default();
+    let tiers = object.optional("tiers", |value| value.list(1024))?.unwrap_or_default();
     let unit = object.optional("compute_unit", |value| {
         let mut unit = value.object()?;
         let mut size = |name| unit.required(name, |value| value.integer(0..=i64::MAX));
-        Ok((
-            size("disk_mib")?.unsigned_abs(),
-            size("memory_mib")?.unsigned_abs().max(1),
-        ))
+        Ok((size("disk_mib")?.unsigned_abs(), size("memory_mib")?.unsigned_abs().max(1)))
     })?;
     // The unit counts only beside tiers (ccn spec 6.2).
     let (unit_disk_mib, unit_memory_mib) = unit.filter(|_| !tiers.is_empty()).unwrap_or((0, 2048));
-    Ok(Prices {
-        storage,
-        compute,
-        unit_disk_mib,
-        unit_memory_mib,
-    })
+    Ok(Prices { storage, compute, unit_disk_mib, unit_memory_mib })
 }
 
 fn read_rates(value: Value<'_>) -> Result<Rates, FormatError> {
     let mut object = value.object()?;
     let mut rate = |name: &str| {
         let rate = object.optional(name, |value| {
-            let text = if value.is_string() {
-                value.string()?
-            } else {
-                value.text().to_owned()
-            };
-            text.parse()
-                .map_err(|_| FormatError::new("", "a decimal was expected"))
+            let text = if value.is_string() { value.string()? } else { value.text().to_owned() };
+            text.parse().map_err(|_| FormatError::new("", "a decimal was expected"))
         })?;
         Ok(rate.unwrap_or(Decimal::ZERO))
     };
-    Ok(Rates {
-        holding: rate("holding")?,
-        payg: rate("payg")?,
-        credit: rate("credit")?,
-    })
+    Ok(Rates { holding: rate("holding")?, payg: rate("payg")?, credit: rate("credit")? })
 }
 
 /// An amount of three currencies: tokens to hold, tokens a second, credits a second.
@@ -169,11 +142,7 @@ pub struct Cost {
 
 impl Cost {
     /// Nothing.
-    pub const ZERO: Self = Self {
-        hold: Decimal::ZERO,
-        stream: Decimal::ZERO,
-        credit: Decimal::ZERO,
-    };
+    pub const ZERO: Self = Self { hold: Decimal::ZERO, stream: Decimal::ZERO, credit: Decimal::ZERO };
 
     /// That many of something with these rates: the hour's price becomes a second's first, then it is multiplied.
     #[must_use]
@@ -193,20 +162,13 @@ impl Cost {
             return self;
         }
         let minimum = Decimal::from_integer(1).over(Decimal::from_integer(HOUR));
-        Self {
-            credit: self.credit.max(minimum),
-            ..self
-        }
+        Self { credit: self.credit.max(minimum), ..self }
     }
 
     /// Each currency rounded down to 18 digits, as rows are before they are added up.
     #[must_use]
     pub fn floor(self) -> Self {
-        Self {
-            hold: self.hold.floor().into(),
-            stream: self.stream.floor().into(),
-            credit: self.credit.floor().into(),
-        }
+        Self { hold: self.hold.floor().into(), stream: self.stream.floor().into(), credit: self.credit.floor().into() }
     }
 
     /// The sum.
@@ -252,11 +214,7 @@ pub fn mib(bytes: u64) -> Decimal {
 /// Costs of some rows.
 #[must_use]
 pub fn costs(payment: Payment, lines: Vec<CostLine>, enforced: bool) -> Costs {
-    Costs {
-        payment,
-        lines,
-        enforced,
-    }
+    Costs { payment, lines, enforced }
 }
 
 /// Dates from which rules hold, seconds since 1970, judged on the envelope's time (messages spec section 8).
@@ -280,23 +238,9 @@ mod tests {
         assert_eq!(current(&view, Product::Program), builtin(Product::Program));
         view.settings.insert(OWNER_SETTING.into(), "0xF".into());
         let mut publish = |json: &str| {
-            let moment = Moment {
-                time: 1.0,
-                item_hash: "h".into(),
-            };
-            let value = aggregate::Current {
-                moment,
-                subkey: "program",
-                json,
-            }
-            .to_bytes();
-            view.state.insert(
-                (
-                    aggregate::NAMESPACE.into(),
-                    aggregate::current("0xF", "pricing", "program"),
-                ),
-                value,
-            );
+            let moment = Moment { time: 1.0, item_hash: "h".into() };
+            let value = aggregate::Current { moment, subkey: "program", json }.to_bytes();
+            view.state.insert((aggregate::NAMESPACE.into(), aggregate::current("0xF", "pricing", "program")), value);
             current(&view, Product::Program)
         };
         let prices = publish(
@@ -306,12 +250,8 @@ mod tests {
         assert_eq!(prices.compute.holding, Decimal::from_integer(7));
         assert_eq!(prices.storage.credit, "0.18".parse().expect("a decimal"));
         assert_eq!((prices.unit_disk_mib, prices.unit_memory_mib), (10, 1024));
-        let without_tiers =
-            publish(r#"{"price":{},"compute_unit":{"vcpus":1,"memory_mib":1024,"disk_mib":10}}"#);
-        assert_eq!(
-            (without_tiers.unit_disk_mib, without_tiers.unit_memory_mib),
-            (0, 2048)
-        );
+        let without_tiers = publish(r#"{"price":{},"compute_unit":{"vcpus":1,"memory_mib":1024,"disk_mib":10}}"#);
+        assert_eq!((without_tiers.unit_disk_mib, without_tiers.unit_memory_mib), (0, 2048));
         assert_eq!(publish("[]"), builtin(Product::Program));
     }
 }

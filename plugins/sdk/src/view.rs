@@ -12,8 +12,7 @@ pub trait View {
     /// A key of another namespace, if it is granted.
     fn get_in(&self, namespace: &str, key: &[u8]) -> Option<Vec<u8>>;
     /// Keys of another namespace, if it is granted.
-    fn scan_in(&self, namespace: &str, start: &[u8], end: &[u8], limit: u32, reverse: bool)
-    -> Page;
+    fn scan_in(&self, namespace: &str, start: &[u8], end: &[u8], limit: u32, reverse: bool) -> Page;
     /// A processed message.
     fn message(&self, hash: &str) -> Option<StoredMessage>;
     /// A file that is here.
@@ -36,14 +35,7 @@ impl View for HostView {
     fn get_in(&self, namespace: &str, key: &[u8]) -> Option<Vec<u8>> {
         host::get_in(namespace, key)
     }
-    fn scan_in(
-        &self,
-        namespace: &str,
-        start: &[u8],
-        end: &[u8],
-        limit: u32,
-        reverse: bool,
-    ) -> Page {
+    fn scan_in(&self, namespace: &str, start: &[u8], end: &[u8], limit: u32, reverse: bool) -> Page {
         host::scan_in(namespace, start, end, limit, reverse)
     }
     fn message(&self, hash: &str) -> Option<StoredMessage> {
@@ -61,11 +53,7 @@ impl View for HostView {
 const PAGE: u32 = 1000;
 
 /// Every row of a namespace (none: the own one) whose key starts with `prefix`, in key order. Ask it only where the number is small by nature.
-pub fn scan_all(
-    view: &dyn View,
-    namespace: Option<&str>,
-    prefix: &[u8],
-) -> Vec<(Vec<u8>, Vec<u8>)> {
+pub fn scan_all(view: &dyn View, namespace: Option<&str>, prefix: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
     let end = crate::layout::end_of(prefix);
     let mut start = prefix.to_vec();
     let mut rows = Vec::new();
@@ -105,10 +93,7 @@ impl MemoryView {
     /// An empty view of a namespace.
     #[must_use]
     pub fn new(own: &str) -> Self {
-        Self {
-            own: own.to_owned(),
-            ..Self::default()
-        }
+        Self { own: own.to_owned(), ..Self::default() }
     }
 
     /// Applies what an accepted message writes.
@@ -124,9 +109,8 @@ impl MemoryView {
 
     fn page(&self, namespace: &str, start: &[u8], end: &[u8], limit: u32, reverse: bool) -> Page {
         let limit = limit.min(PAGE) as usize;
-        let inside = |key: &(String, Vec<u8>)| {
-            key.0 == namespace && key.1.as_slice() >= start && key.1.as_slice() < end
-        };
+        let inside =
+            |key: &(String, Vec<u8>)| key.0 == namespace && key.1.as_slice() >= start && key.1.as_slice() < end;
         let mut rows: Vec<(Vec<u8>, Vec<u8>)> = self
             .state
             .iter()
@@ -150,18 +134,9 @@ impl View for MemoryView {
         self.page(&self.own, start, end, limit, reverse)
     }
     fn get_in(&self, namespace: &str, key: &[u8]) -> Option<Vec<u8>> {
-        self.state
-            .get(&(namespace.to_owned(), key.to_vec()))
-            .cloned()
+        self.state.get(&(namespace.to_owned(), key.to_vec())).cloned()
     }
-    fn scan_in(
-        &self,
-        namespace: &str,
-        start: &[u8],
-        end: &[u8],
-        limit: u32,
-        reverse: bool,
-    ) -> Page {
+    fn scan_in(&self, namespace: &str, start: &[u8], end: &[u8], limit: u32, reverse: bool) -> Page {
         self.page(namespace, start, end, limit, reverse)
     }
     fn message(&self, hash: &str) -> Option<StoredMessage> {

@@ -19,10 +19,7 @@ impl Answer {
     /// The first header of that lower-case name.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(header, _)| header == name)
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str())
     }
 
     /// The body as text.
@@ -36,13 +33,8 @@ impl Answer {
     /// # Errors
     /// It is not JSON; the error shows it.
     pub fn json(&self) -> Result<Value> {
-        serde_json::from_slice(&self.body).with_context(|| {
-            format!(
-                "status {} with a body that is not JSON: {}",
-                self.status,
-                self.text()
-            )
-        })
+        serde_json::from_slice(&self.body)
+            .with_context(|| format!("status {} with a body that is not JSON: {}", self.status, self.text()))
     }
 }
 
@@ -63,10 +55,7 @@ impl Client {
             .timeout_global(Some(limit))
             .build()
             .into();
-        Self {
-            agent,
-            base: base.into(),
-        }
+        Self { agent, base: base.into() }
     }
 
     /// Where the server is.
@@ -81,12 +70,7 @@ impl Client {
     /// No answer.
     pub fn get(&self, path: &str) -> Result<Answer> {
         let url = format!("{}{path}", self.base);
-        read(
-            self.agent
-                .get(&url)
-                .call()
-                .with_context(|| format!("GET {url}"))?,
-        )
+        read(self.agent.get(&url).call().with_context(|| format!("GET {url}"))?)
     }
 
     /// `GET path`, to be read by the caller as it arrives.
@@ -95,11 +79,7 @@ impl Client {
     /// No answer.
     pub fn get_stream(&self, path: &str) -> Result<(u16, Box<dyn Read>)> {
         let url = format!("{}{path}", self.base);
-        let response = self
-            .agent
-            .get(&url)
-            .call()
-            .with_context(|| format!("GET {url}"))?;
+        let response = self.agent.get(&url).call().with_context(|| format!("GET {url}"))?;
         let status = response.status().as_u16();
         Ok((status, Box::new(response.into_body().into_reader())))
     }
@@ -128,22 +108,9 @@ fn read(response: ureq::http::Response<ureq::Body>) -> Result<Answer> {
     let headers = response
         .headers()
         .iter()
-        .map(|(name, value)| {
-            (
-                name.to_string(),
-                String::from_utf8_lossy(value.as_bytes()).into_owned(),
-            )
-        })
+        .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
         .collect();
     let mut body = Vec::new();
-    response
-        .into_body()
-        .into_reader()
-        .read_to_end(&mut body)
-        .context("reading the answer's body")?;
-    Ok(Answer {
-        status,
-        headers,
-        body,
-    })
+    response.into_body().into_reader().read_to_end(&mut body).context("reading the answer's body")?;
+    Ok(Answer { status, headers, body })
 }

@@ -49,22 +49,14 @@ impl Process {
                 }
             }
         });
-        Ok(Self {
-            child,
-            log: log.to_owned(),
-            lines,
-        })
+        Ok(Self { child, log: log.to_owned(), lines })
     }
 
     /// Reads lines until one satisfies `is_it`; returns all lines up to and with it.
     ///
     /// # Errors
     /// The program ended or the time is over; the error shows the end of its log.
-    pub fn wait_for_line(
-        &mut self,
-        limit: Duration,
-        is_it: impl Fn(&str) -> bool,
-    ) -> Result<Vec<String>> {
+    pub fn wait_for_line(&mut self, limit: Duration, is_it: impl Fn(&str) -> bool) -> Result<Vec<String>> {
         let deadline = Instant::now() + limit;
         let mut read = Vec::new();
         loop {
@@ -78,17 +70,11 @@ impl Process {
                     }
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) => {
-                    bail!(
-                        "not ready after {limit:?}; it said {read:?} and logged:\n{}",
-                        self.log_end()
-                    );
+                    bail!("not ready after {limit:?}; it said {read:?} and logged:\n{}", self.log_end());
                 }
                 Err(mpsc::RecvTimeoutError::Disconnected) => {
                     let status = self.child.wait()?;
-                    bail!(
-                        "it ended ({status}); it said {read:?} and logged:\n{}",
-                        self.log_end()
-                    );
+                    bail!("it ended ({status}); it said {read:?} and logged:\n{}", self.log_end());
                 }
             }
         }

@@ -30,25 +30,13 @@ impl Sdk {
             if environment.exists() {
                 fs::remove_dir_all(&environment)?;
             }
-            run(Command::new("python3")
-                .args(["-m", "venv"])
-                .arg(&environment))?;
+            run(Command::new("python3").args(["-m", "venv"]).arg(&environment))?;
             run(Command::new(&python)
-                .args([
-                    "-m",
-                    "pip",
-                    "install",
-                    "--quiet",
-                    "--disable-pip-version-check",
-                    "-r",
-                ])
+                .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"])
                 .arg(folder.join("requirements.txt")))?;
             fs::write(&stamp, wanted)?;
         }
-        Ok(Self {
-            python,
-            script: folder.join("user.py"),
-        })
+        Ok(Self { python, script: folder.join("user.py") })
     }
 
     /// The environment's interpreter.
@@ -68,29 +56,18 @@ impl Sdk {
             .output()
             .with_context(|| format!("cannot start {}", self.python.display()))?;
         if !output.status.success() {
-            bail!(
-                "user.py {arguments:?} failed:\n{}",
-                String::from_utf8_lossy(&output.stderr)
-            );
+            bail!("user.py {arguments:?} failed:\n{}", String::from_utf8_lossy(&output.stderr));
         }
         serde_json::from_slice(&output.stdout).with_context(|| {
-            format!(
-                "user.py {arguments:?} printed no JSON: {}",
-                String::from_utf8_lossy(&output.stdout)
-            )
+            format!("user.py {arguments:?} printed no JSON: {}", String::from_utf8_lossy(&output.stdout))
         })
     }
 }
 
 fn run(command: &mut Command) -> Result<()> {
-    let output = command
-        .output()
-        .with_context(|| format!("cannot start {command:?}"))?;
+    let output = command.output().with_context(|| format!("cannot start {command:?}"))?;
     if !output.status.success() {
-        bail!(
-            "{command:?} failed:\n{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        bail!("{command:?} failed:\n{}", String::from_utf8_lossy(&output.stderr));
     }
     Ok(())
 }

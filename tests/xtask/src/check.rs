@@ -26,33 +26,16 @@ const TOP_LEVEL: &[&str] = &[
 /// Words that have no place in committed sources, and why.
 const UNWANTED: &[(&str, &str)] = &[
     (concat!("/ro", "ot/."), "a path of one machine"),
-    (
-        concat!("#[ign", "ore"),
-        "a test that does not run proves nothing",
-    ),
+    (concat!("#[ign", "ore"), "a test that does not run proves nothing"),
 ];
 
 pub(crate) fn run(yes: bool) -> Result<()> {
     setup::packages(&[setup::TO_COMPILE], yes)?;
     setup::targets(&[setup::STATIC_TARGET, setup::PLUGIN_TARGET])?;
-    step(
-        "formatting",
-        cargo().args(["fmt", "--all", "--", "--check"]),
-    )?;
+    step("formatting", cargo().args(["fmt", "--all", "--", "--check"]))?;
     tidy()?;
     step("dependency policy", &mut deny()?)?;
-    step(
-        "lints",
-        cargo().args([
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--quiet",
-            "--",
-            "--deny",
-            "warnings",
-        ]),
-    )?;
+    step("lints", cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"]))?;
     println!("check passed");
     Ok(())
 }
@@ -98,21 +81,11 @@ fn unwanted_words(top: &Path, path: &str) -> Vec<String> {
 fn deny() -> Result<Command> {
     if !exists("cargo-deny") {
         let progress = Progress::start("cargo-deny (first use)");
-        run_quietly(
-            &progress,
-            cargo().args(["install", "cargo-deny", "--locked", "--version", "^0.20"]),
-        )?;
+        run_quietly(&progress, cargo().args(["install", "cargo-deny", "--locked", "--version", "^0.20"]))?;
         progress.done("installed");
     }
     let mut command = cargo();
-    command.args([
-        "deny",
-        "--log-level",
-        "error",
-        "check",
-        "--config",
-        ".deny.toml",
-    ]);
+    command.args(["deny", "--log-level", "error", "check", "--config", ".deny.toml"]);
     command.args(["bans", "licenses", "sources"]);
     Ok(command)
 }

@@ -56,9 +56,7 @@ pub(crate) fn run_quietly(progress: &Progress, command: &mut Command) -> Result<
         }
         last.push_back(line);
     }
-    let status = child
-        .wait()
-        .with_context(|| format!("waiting for {name}"))?;
+    let status = child.wait().with_context(|| format!("waiting for {name}"))?;
     if !status.success() {
         let shown = last.into_iter().collect::<Vec<_>>().join("\n");
         bail!("{name} failed ({status}):\n{shown}");
@@ -69,9 +67,7 @@ pub(crate) fn run_quietly(progress: &Progress, command: &mut Command) -> Result<
 /// Runs a program in the foreground, its output on ours.
 pub(crate) fn run_loudly(command: &mut Command) -> Result<()> {
     let name = describe(command);
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start {name}"))?;
+    let status = command.status().with_context(|| format!("cannot start {name}"))?;
     if !status.success() {
         bail!("{name} failed ({status})");
     }
@@ -81,10 +77,7 @@ pub(crate) fn run_loudly(command: &mut Command) -> Result<()> {
 /// What a program prints on standard output, trimmed.
 pub(crate) fn output_of(command: &mut Command) -> Result<String> {
     let name = describe(command);
-    let output = command
-        .stderr(Stdio::inherit())
-        .output()
-        .with_context(|| format!("cannot start {name}"))?;
+    let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot start {name}"))?;
     if !output.status.success() {
         bail!("{name} failed ({})", output.status);
     }
@@ -104,10 +97,6 @@ pub(crate) fn exists(program: &str) -> bool {
 
 fn describe(command: &Command) -> String {
     let mut words = vec![command.get_program().to_string_lossy().into_owned()];
-    words.extend(
-        command
-            .get_args()
-            .map(|word| word.to_string_lossy().into_owned()),
-    );
+    words.extend(command.get_args().map(|word| word.to_string_lossy().into_owned()));
     words.join(" ")
 }

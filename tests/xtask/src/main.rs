@@ -4,10 +4,7 @@
 //! adds the Rust targets and builds the images it needs, all cached.
 
 // Printing is what a command line does.
-#![expect(
-    clippy::print_stdout,
-    reason = "this is a command line: its output is its product"
-)]
+#![expect(clippy::print_stdout, reason = "this is a command line: its output is its product")]
 
 mod check;
 mod command;

@@ -31,11 +31,7 @@ impl Progress {
         if bar.is_none() {
             eprintln!("… {name}");
         }
-        Self {
-            bar,
-            name,
-            started: Instant::now(),
-        }
+        Self { bar, name, started: Instant::now() }
     }
 
     /// What is being done right now.
@@ -47,11 +43,7 @@ impl Progress {
 
     /// Ends the step and leaves one line about it.
     pub(crate) fn done(self, outcome: &str) {
-        let line = format!(
-            "✓ {:<32} {outcome} ({})",
-            self.name,
-            seconds(self.started.elapsed())
-        );
+        let line = format!("✓ {:<32} {outcome} ({})", self.name, seconds(self.started.elapsed()));
         match &self.bar {
             Some(bar) => {
                 bar.finish_and_clear();

@@ -38,21 +38,9 @@ impl SystemPackage {
 
 /// Packages that compiling the workspace needs.
 pub(crate) const TO_COMPILE: &[SystemPackage] = &[
-    SystemPackage {
-        name: "gcc",
-        sign: Sign::Program("cc"),
-        purpose: "links programs, compiles libsecp256k1",
-    },
-    SystemPackage {
-        name: "libc6-dev",
-        sign: Sign::File("/usr/include/stdlib.h"),
-        purpose: "the C library's headers",
-    },
-    SystemPackage {
-        name: "musl-tools",
-        sign: Sign::Program("musl-gcc"),
-        purpose: "static programs",
-    },
+    SystemPackage { name: "gcc", sign: Sign::Program("cc"), purpose: "links programs, compiles libsecp256k1" },
+    SystemPackage { name: "libc6-dev", sign: Sign::File("/usr/include/stdlib.h"), purpose: "the C library's headers" },
+    SystemPackage { name: "musl-tools", sign: Sign::Program("musl-gcc"), purpose: "static programs" },
 ];
 
 /// Packages that the end-to-end tests and the demo need beyond that.
@@ -62,21 +50,13 @@ pub(crate) const TO_RUN: &[SystemPackage] = &[
         sign: Sign::Program("qemu-system-x86_64"),
         purpose: "the emulated KVM host",
     },
-    SystemPackage {
-        name: "python3-venv",
-        sign: Sign::Program("python3"),
-        purpose: "the official Python SDK",
-    },
+    SystemPackage { name: "python3-venv", sign: Sign::Program("python3"), purpose: "the official Python SDK" },
 ];
 
 /// Installs what is missing of these packages, as root or through sudo, after asking.
 pub(crate) fn packages(wanted: &[&[SystemPackage]], yes: bool) -> Result<()> {
-    let missing: Vec<&SystemPackage> = wanted
-        .iter()
-        .copied()
-        .flatten()
-        .filter(|package| !package.is_installed())
-        .collect();
+    let missing: Vec<&SystemPackage> =
+        wanted.iter().copied().flatten().filter(|package| !package.is_installed()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -87,10 +67,7 @@ pub(crate) fn packages(wanted: &[&[SystemPackage]], yes: bool) -> Result<()> {
     let mut names: Vec<&str> = missing.iter().map(|package| package.name).collect();
     names.sort_unstable();
     names.dedup();
-    let by_hand = format!(
-        "apt-get install --no-install-recommends {}",
-        names.join(" ")
-    );
+    let by_hand = format!("apt-get install --no-install-recommends {}", names.join(" "));
     if !command::exists("apt-get") {
         bail!("no apt-get here: install these with your package manager, then try again");
     }
@@ -98,12 +75,7 @@ pub(crate) fn packages(wanted: &[&[SystemPackage]], yes: bool) -> Result<()> {
     if !root && !command::exists("sudo") {
         bail!("not root and no sudo: run as root `{by_hand}`");
     }
-    if !yes
-        && !confirmed(&format!(
-            "Install them with `{}{by_hand}`?",
-            if root { "" } else { "sudo " }
-        ))?
-    {
+    if !yes && !confirmed(&format!("Install them with `{}{by_hand}`?", if root { "" } else { "sudo " }))? {
         bail!("nothing installed; when ready: `{by_hand}`");
     }
     let privileged = |program: &str| {
@@ -119,9 +91,7 @@ pub(crate) fn packages(wanted: &[&[SystemPackage]], yes: bool) -> Result<()> {
         .context("cannot refresh the package lists")?;
     run_quietly(
         &progress,
-        privileged("apt-get")
-            .args(["install", "-qq", "-y", "--no-install-recommends"])
-            .args(&names),
+        privileged("apt-get").args(["install", "-qq", "-y", "--no-install-recommends"]).args(&names),
     )?;
     progress.done(&format!("{} installed", names.len()));
     Ok(())
@@ -129,21 +99,12 @@ pub(crate) fn packages(wanted: &[&[SystemPackage]], yes: bool) -> Result<()> {
 
 /// Adds the Rust targets that are missing.
 pub(crate) fn targets(wanted: &[&str]) -> Result<()> {
-    let installed = command::output_of(
-        Command::new("rustc")
-            .args(["--print", "sysroot"])
-            .current_dir(command::repository()),
-    )?;
+    let installed =
+        command::output_of(Command::new("rustc").args(["--print", "sysroot"]).current_dir(command::repository()))?;
     let missing: Vec<&str> = wanted
         .iter()
         .copied()
-        .filter(|target| {
-            !Path::new(&installed)
-                .join("lib/rustlib")
-                .join(target)
-                .join("lib")
-                .is_dir()
-        })
+        .filter(|target| !Path::new(&installed).join("lib/rustlib").join(target).join("lib").is_dir())
         .collect();
     if missing.is_empty() {
         return Ok(());
@@ -158,10 +119,7 @@ pub(crate) fn targets(wanted: &[&str]) -> Result<()> {
     let progress = Progress::start("Rust targets");
     run_quietly(
         &progress,
-        Command::new("rustup")
-            .args(["target", "add"])
-            .args(&missing)
-            .current_dir(command::repository()),
+        Command::new("rustup").args(["target", "add"]).args(&missing).current_dir(command::repository()),
     )?;
     progress.done(&missing.join(", "));
     Ok(())
@@ -174,8 +132,5 @@ fn confirmed(question: &str) -> Result<bool> {
     if std::io::stdin().read_line(&mut answer)? == 0 {
         bail!("nobody to ask: pass --yes to install without asking");
     }
-    Ok(matches!(
-        answer.trim().to_lowercase().as_str(),
-        "" | "y" | "yes"
-    ))
+    Ok(matches!(answer.trim().to_lowercase().as_str(), "" | "y" | "yes"))
 }

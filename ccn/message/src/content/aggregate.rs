@@ -32,12 +32,7 @@ impl<'a> AggregateContent<'a> {
         let content = value.object().map_err(|error| error.within("content"))?;
         let tags = nested_tags(value).map_err(|error| error.within("content"))?;
         object.close()?;
-        Ok(Self {
-            header,
-            key,
-            content,
-            tags,
-        })
+        Ok(Self { header, key, content, tags })
     }
 }
 

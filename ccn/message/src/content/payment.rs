@@ -15,11 +15,8 @@ pub enum PaymentType {
 
 impl PaymentType {
     /// Every way with its word.
-    pub const WORDS: [(&'static str, Self); 3] = [
-        ("hold", Self::Hold),
-        ("superfluid", Self::Superfluid),
-        ("credit", Self::Credit),
-    ];
+    pub const WORDS: [(&'static str, Self); 3] =
+        [("hold", Self::Hold), ("superfluid", Self::Superfluid), ("credit", Self::Credit)];
 
     /// The word for it.
     #[must_use]
@@ -54,15 +51,9 @@ impl Payment {
         let chain = object.optional("chain", |value| {
             let name = value.string()?;
             let chain: Result<crate::Chain, _> = name.parse();
-            chain
-                .map(|chain| chain.name().to_owned())
-                .map_err(|error| FormatError::new("", error.to_string()))
+            chain.map(|chain| chain.name().to_owned()).map_err(|error| FormatError::new("", error.to_string()))
         })?;
         let receiver = object.optional("receiver", Value::string)?;
-        Ok(Self {
-            kind,
-            chain,
-            receiver,
-        })
+        Ok(Self { kind, chain, receiver })
     }
 }

@@ -35,26 +35,13 @@ impl<'a> PostContent<'a> {
         let header = ContentHeader::read(&mut object)?;
         let kind = object.required("type", Value::string)?;
         let content = object.take("content");
-        let tags = content
-            .map(nested_tags)
-            .transpose()
-            .map_err(|error| error.within("content"))?
-            .unwrap_or_default();
+        let tags = content.map(nested_tags).transpose().map_err(|error| error.within("content"))?.unwrap_or_default();
         let reference = object.optional("ref", read_reference)?;
         if kind == AMEND && reference.as_ref().is_none_or(String::is_empty) {
-            return Err(FormatError::new(
-                "ref",
-                "an amend names the post that it changes",
-            ));
+            return Err(FormatError::new("ref", "an amend names the post that it changes"));
         }
         object.close()?;
-        Ok(Self {
-            header,
-            kind,
-            content,
-            reference,
-            tags,
-        })
+        Ok(Self { header, kind, content, reference, tags })
     }
 }
 

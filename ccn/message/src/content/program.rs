@@ -119,11 +119,7 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    const WORDS: [(&'static str, Self); 3] = [
-        ("plain", Self::Plain),
-        ("zip", Self::Zip),
-        ("squashfs", Self::Squashfs),
-    ];
+    const WORDS: [(&'static str, Self); 3] = [("plain", Self::Plain), ("zip", Self::Zip), ("squashfs", Self::Squashfs)];
 }
 
 /// How code is run.
@@ -156,31 +152,20 @@ impl ProgramContent {
         let header = ContentHeader::read(&mut object)?;
         object.required("type", |value| value.one_of(&[("vm-function", ())]))?;
         let allow_amend = object.required("allow_amend", Value::boolean)?;
-        let tags = object
-            .optional("metadata", read_metadata)?
-            .unwrap_or_default();
+        let tags = object.optional("metadata", read_metadata)?.unwrap_or_default();
         let authorized_keys = object
-            .optional("authorized_keys", |value| {
-                value.list_of(limit::KEYS, |key| key.string_up_to(limit::KEY_CHARS))
-            })?
+            .optional("authorized_keys", |value| value.list_of(limit::KEYS, |key| key.string_up_to(limit::KEY_CHARS)))?
             .unwrap_or_default();
-        let variables = object
-            .optional("variables", read_variables)?
-            .unwrap_or_default();
+        let variables = object.optional("variables", read_variables)?.unwrap_or_default();
         let environment = object.required("environment", read_environment)?;
         let resources = object.required("resources", read_resources)?;
-        let payment =
-            object.optional("payment", |value| Payment::read(value, &PaymentType::WORDS))?;
+        let payment = object.optional("payment", |value| Payment::read(value, &PaymentType::WORDS))?;
         let requirements = object.optional("requirements", read_requirements)?;
         let volumes = match object.take_raw("volumes") {
-            Some(value) => value
-                .list_of(MAX_VOLUMES, Volume::read)
-                .map_err(|error| error.within("volumes"))?,
+            Some(value) => value.list_of(MAX_VOLUMES, Volume::read).map_err(|error| error.within("volumes"))?,
             None => Vec::new(),
         };
-        let replaces = object.optional("replaces", |value| {
-            value.string_up_to(limit::REPLACES_CHARS)
-        })?;
+        let replaces = object.optional("replaces", |value| value.string_up_to(limit::REPLACES_CHARS))?;
         let code = object.required("code", read_code)?;
         let runtime = object.required("runtime", |value| {
             let mut object = value.object()?;
@@ -200,14 +185,9 @@ impl ProgramContent {
         })?;
         let triggers = object.required("on", read_triggers)?;
         object.close()?;
-        let streamed = payment
-            .as_ref()
-            .is_some_and(|payment| payment.kind == PaymentType::Superfluid);
+        let streamed = payment.as_ref().is_some_and(|payment| payment.kind == PaymentType::Superfluid);
         if streamed && requirements == Some(None) {
-            return Err(FormatError::new(
-                "requirements.node.node_hash",
-                "is required when payment is streamed",
-            ));
+            return Err(FormatError::new("requirements.node.node_hash", "is required when payment is streamed"));
         }
         Ok(Self {
             header,
@@ -233,10 +213,7 @@ fn read_metadata(value: Value<'_>) -> Result<Vec<String>, FormatError> {
     let mut object = value.object()?;
     let tags = object.optional("tags", read_tags)?.unwrap_or_default();
     if object.len() > limit::METADATA {
-        return Err(FormatError::new(
-            "",
-            format!("at most {} entries are allowed", limit::METADATA),
-        ));
+        return Err(FormatError::new("", format!("at most {} entries are allowed", limit::METADATA)));
     }
     for (key, value) in object.rest() {
         let about = |error: FormatError| error.within(key);
@@ -249,10 +226,7 @@ fn read_metadata(value: Value<'_>) -> Result<Vec<String>, FormatError> {
                 value.string_up_to(limit::METADATA_CHARS).map_err(about)?;
             }
             Some(b'{' | b'[') => {
-                return Err(about(FormatError::new(
-                    "",
-                    "only texts, numbers, true, false and null are allowed",
-                )));
+                return Err(about(FormatError::new("", "only texts, numbers, true, false and null are allowed")));
             }
             _ => {}
         }
@@ -263,24 +237,16 @@ fn read_metadata(value: Value<'_>) -> Result<Vec<String>, FormatError> {
 fn read_variables(value: Value<'_>) -> Result<Vec<(String, String)>, FormatError> {
     let object = value.object()?;
     if object.len() > limit::VARIABLES {
-        return Err(FormatError::new(
-            "",
-            format!("at most {} variables are allowed", limit::VARIABLES),
-        ));
+        return Err(FormatError::new("", format!("at most {} variables are allowed", limit::VARIABLES)));
     }
     object
         .rest()
         .map(|(name, value)| {
             if name.chars().count() > limit::VARIABLE_NAME_CHARS {
-                let problem = format!(
-                    "names have at most {} characters",
-                    limit::VARIABLE_NAME_CHARS
-                );
+                let problem = format!("names have at most {} characters", limit::VARIABLE_NAME_CHARS);
                 return Err(FormatError::new("", problem));
             }
-            let text = value
-                .string_up_to(limit::VARIABLE_CHARS)
-                .map_err(|error| error.within(name))?;
+            let text = value.string_up_to(limit::VARIABLE_CHARS).map_err(|error| error.within(name))?;
             Ok((name.to_owned(), text))
         })
         .collect()
@@ -288,11 +254,7 @@ fn read_variables(value: Value<'_>) -> Result<Vec<(String, String)>, FormatError
 
 fn read_environment(value: Value<'_>) -> Result<Environment, FormatError> {
     let mut object = value.object()?;
-    let mut flag = |name: &str| {
-        object
-            .optional(name, Value::boolean)
-            .map(Option::unwrap_or_default)
-    };
+    let mut flag = |name: &str| object.optional(name, Value::boolean).map(Option::unwrap_or_default);
     let environment = Environment {
         reproducible: flag("reproducible")?,
         internet: flag("internet")?,
@@ -300,15 +262,10 @@ fn read_environment(value: Value<'_>) -> Result<Environment, FormatError> {
         shared_cache: flag("shared_cache")?,
     };
     // The network checks programs against the union of both environments.
-    let hypervisor = object.optional("hypervisor", |value| {
-        value.one_of(&[("qemu", true), ("firecracker", false)])
-    })?;
+    let hypervisor = object.optional("hypervisor", |value| value.one_of(&[("qemu", true), ("firecracker", false)]))?;
     let trusted = object.optional("trusted_execution", Value::object)?;
     if trusted.is_some() && hypervisor != Some(true) {
-        return Err(FormatError::new(
-            "trusted_execution",
-            "needs the hypervisor qemu",
-        ));
+        return Err(FormatError::new("trusted_execution", "needs the hypervisor qemu"));
     }
     Ok(environment)
 }
@@ -325,17 +282,11 @@ fn read_resources(value: Value<'_>) -> Result<Resources, FormatError> {
     object.optional("published_ports", |value| {
         value.list_of(limit::PORTS, |port| {
             let mut port = port.object()?;
-            port.optional("protocol", |value| {
-                value.one_of(&[("tcp", ()), ("udp", ())])
-            })?;
+            port.optional("protocol", |value| value.one_of(&[("tcp", ()), ("udp", ())]))?;
             port.required("port", |value| value.integer(1..=65_535))
         })
     })?;
-    Ok(Resources {
-        vcpus: u32::try_from(vcpus).unwrap_or(u32::MAX),
-        memory_mib,
-        seconds,
-    })
+    Ok(Resources { vcpus: u32::try_from(vcpus).unwrap_or(u32::MAX), memory_mib, seconds })
 }
 
 /// The node that is asked for, if one is.
@@ -343,21 +294,15 @@ fn read_requirements(value: Value<'_>) -> Result<Option<ItemHash>, FormatError> 
     let mut object = value.object()?;
     object.optional("cpu", |value| {
         let mut cpu = value.object()?;
-        cpu.optional("architecture", |value| {
-            value.one_of(&[("x86_64", ()), ("arm64", ())])
-        })?;
+        cpu.optional("architecture", |value| value.one_of(&[("x86_64", ()), ("arm64", ())]))?;
         cpu.optional("vendor", Value::string)?;
-        cpu.optional("features", |value| {
-            value.list_of(limit::KEYS, Value::string)
-        })?;
+        cpu.optional("features", |value| value.list_of(limit::KEYS, Value::string))?;
         cpu.close()
     })?;
     let node_hash = object.optional("node", |value| {
         let mut node = value.object()?;
         node.optional("owner", Value::string)?;
-        node.optional("address_regex", |value| {
-            value.string_up_to(limit::ADDRESS_REGEX_CHARS)
-        })?;
+        node.optional("address_regex", |value| value.string_up_to(limit::ADDRESS_REGEX_CHARS))?;
         let node_hash = node.optional("node_hash", Value::item_hash)?;
         node.optional("terms_and_conditions", Value::item_hash)?;
         node.close()?;
@@ -369,9 +314,7 @@ fn read_requirements(value: Value<'_>) -> Result<Option<ItemHash>, FormatError> 
             for field in ["vendor", "device_name", "device_id"] {
                 gpu.required(field, Value::string)?;
             }
-            gpu.required("device_class", |value| {
-                value.one_of(&[("0300", ()), ("0302", ())])
-            })?;
+            gpu.required("device_class", |value| value.one_of(&[("0300", ()), ("0302", ())]))?;
             gpu.close()
         })
     })?;
@@ -384,35 +327,18 @@ fn read_code(value: Value<'_>) -> Result<Code, FormatError> {
     let encoding = object.required("encoding", |value| value.one_of(&Encoding::WORDS))?;
     let entrypoint = object.required("entrypoint", Value::string)?;
     let interface = object
-        .optional("interface", |value| {
-            value.one_of(&[("asgi", Interface::Asgi), ("binary", Interface::Binary)])
-        })?
-        .unwrap_or(if entrypoint.contains(':') {
-            Interface::Asgi
-        } else {
-            Interface::Binary
-        });
-    let arguments = object
-        .optional("args", |value| {
-            value.list_of(limit::ARGUMENTS, Value::string)
-        })?
-        .unwrap_or_default();
+        .optional("interface", |value| value.one_of(&[("asgi", Interface::Asgi), ("binary", Interface::Binary)]))?
+        .unwrap_or(if entrypoint.contains(':') { Interface::Asgi } else { Interface::Binary });
+    let arguments =
+        object.optional("args", |value| value.list_of(limit::ARGUMENTS, Value::string))?.unwrap_or_default();
     let file = read_file(&mut object, false)?;
-    Ok(Code {
-        file,
-        encoding,
-        entrypoint,
-        interface,
-        arguments,
-    })
+    Ok(Code { file, encoding, entrypoint, interface, arguments })
 }
 
 fn read_triggers(value: Value<'_>) -> Result<Triggers, FormatError> {
     let mut object = value.object()?;
     let http = object.required("http", Value::boolean)?;
-    let persistent = object
-        .optional("persistent", Value::boolean)?
-        .unwrap_or_default();
+    let persistent = object.optional("persistent", Value::boolean)?.unwrap_or_default();
     let message = object
         .optional("message", |value| {
             value.list_of(limit::SUBSCRIPTIONS, |subscription| {
@@ -425,9 +351,5 @@ fn read_triggers(value: Value<'_>) -> Result<Triggers, FormatError> {
         })?
         .unwrap_or_default();
     object.close()?;
-    Ok(Triggers {
-        http,
-        persistent,
-        message,
-    })
+    Ok(Triggers { http, persistent, message })
 }

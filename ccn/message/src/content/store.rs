@@ -37,11 +37,7 @@ impl StoreContent {
         let mut object = Object::parse(text)?;
         let header = ContentHeader::read(&mut object)?;
         let item_type = object.required("item_type", |value| {
-            value.one_of(&[
-                ("storage", ItemType::Storage),
-                ("ipfs", ItemType::Ipfs),
-                ("inline", ItemType::Inline),
-            ])
+            value.one_of(&[("storage", ItemType::Storage), ("ipfs", ItemType::Ipfs), ("inline", ItemType::Inline)])
         })?;
         let item_hash = object.required("item_hash", Value::item_hash)?;
         let fits = match item_type {
@@ -52,10 +48,7 @@ impl StoreContent {
         if !fits {
             return Err(FormatError::new(
                 "item_hash",
-                format!(
-                    "does not fit item type {}: storage takes a sha256, ipfs a CID",
-                    item_type.name()
-                ),
+                format!("does not fit item type {}: storage takes a sha256, ipfs a CID", item_type.name()),
             ));
         }
         let reference = object.optional("ref", Value::string)?;
@@ -64,13 +57,6 @@ impl StoreContent {
         let allowed = [PaymentType::WORDS[0], PaymentType::WORDS[2]];
         let payment = object.optional("payment", |value| Payment::read(value, &allowed))?;
         let estimated_size_mib = object.optional("estimated_size_mib", Value::float)?;
-        Ok(Self {
-            header,
-            item_hash,
-            reference,
-            tags,
-            payment,
-            estimated_size_mib,
-        })
+        Ok(Self { header, item_hash, reference, tags, payment, estimated_size_mib })
     }
 }

@@ -78,11 +78,7 @@ impl Volume {
     /// None fits; the error is that of the shape which its fields point to.
     pub fn read(value: Value<'_>) -> Result<Self, FormatError> {
         let shape = value.object()?;
-        let has = |name: &str| {
-            shape
-                .rest()
-                .any(|(key, value)| key == name && !value.is_null())
-        };
+        let has = |name: &str| shape.rest().any(|(key, value)| key == name && !value.is_null());
         if has("ref") {
             read_immutable(shape)
         } else if has("ephemeral") {
@@ -103,10 +99,7 @@ fn read_immutable(mut object: Object<'_>) -> Result<Volume, FormatError> {
     let mount = read_labels(&mut object)?;
     let reference = read_file(&mut object, true)?;
     object.close()?;
-    Ok(Volume {
-        mount,
-        kind: VolumeKind::Immutable(reference),
-    })
+    Ok(Volume { mount, kind: VolumeKind::Immutable(reference) })
 }
 
 fn read_ephemeral(mut object: Object<'_>) -> Result<Volume, FormatError> {
@@ -114,33 +107,19 @@ fn read_ephemeral(mut object: Object<'_>) -> Result<Volume, FormatError> {
     if !object.required("ephemeral", Value::boolean)? {
         return Err(FormatError::new("ephemeral", "can only be true"));
     }
-    let size_mib = object.required("size_mib", |value| {
-        value.strict_integer(1..=MAX_EPHEMERAL_MIB)
-    })?;
+    let size_mib = object.required("size_mib", |value| value.strict_integer(1..=MAX_EPHEMERAL_MIB))?;
     object.close()?;
-    Ok(Volume {
-        mount,
-        kind: VolumeKind::Ephemeral {
-            size_mib: size_mib.unsigned_abs(),
-        },
-    })
+    Ok(Volume { mount, kind: VolumeKind::Ephemeral { size_mib: size_mib.unsigned_abs() } })
 }
 
 fn read_persistent(mut object: Object<'_>) -> Result<Volume, FormatError> {
     let mount = read_labels(&mut object)?;
-    let size_mib = object.required("size_mib", |value| {
-        value.strict_integer(1..=MAX_PERSISTENT_MIB)
-    })?;
+    let size_mib = object.required("size_mib", |value| value.strict_integer(1..=MAX_PERSISTENT_MIB))?;
     let parent = object.optional("parent", read_parent)?;
     let persistence = object.optional("persistence", |value| value.one_of(&Persistence::WORDS))?;
     let name = object.optional("name", |value| value.string_up_to(MAX_LABEL_CHARS))?;
     object.close()?;
-    let kind = VolumeKind::Persistent {
-        size_mib: size_mib.unsigned_abs(),
-        parent,
-        persistence,
-        name,
-    };
+    let kind = VolumeKind::Persistent { size_mib: size_mib.unsigned_abs(), parent, persistence, name };
     Ok(Volume { mount, kind })
 }
 
@@ -153,17 +132,10 @@ pub fn read_parent(value: Value<'_>) -> Result<FileReference, FormatError> {
 }
 
 /// Takes `ref` and `use_latest` (and the size of an estimate) out of an object.
-pub(super) fn read_file(
-    object: &mut Object<'_>,
-    use_latest: bool,
-) -> Result<FileReference, FormatError> {
+pub(super) fn read_file(object: &mut Object<'_>, use_latest: bool) -> Result<FileReference, FormatError> {
     Ok(FileReference {
         item_hash: object.required("ref", Value::item_hash)?,
-        use_latest: object
-            .optional("use_latest", Value::boolean)?
-            .unwrap_or(use_latest),
-        estimated_size_mib: object.optional("estimated_size_mib", |value| {
-            value.integer(0..=MAX_PERSISTENT_MIB)
-        })?,
+        use_latest: object.optional("use_latest", Value::boolean)?.unwrap_or(use_latest),
+        estimated_size_mib: object.optional("estimated_size_mib", |value| value.integer(0..=MAX_PERSISTENT_MIB))?,
     })
 }

@@ -50,10 +50,7 @@ fn nesting_is_bounded_and_costs_no_stack() {
     refused(&nested(MAX_DEPTH + 1));
     let text = format!("{{\"deep\":{}}}", nested(MAX_DEPTH - 1));
     let mut object = Object::parse(&text).expect("an object");
-    assert_eq!(
-        object.require("deep").expect("a member").text().len(),
-        2 * (MAX_DEPTH - 1)
-    );
+    assert_eq!(object.require("deep").expect("a member").text().len(), 2 * (MAX_DEPTH - 1));
     refused(&"[".repeat(10_000_000));
 }
 
@@ -64,13 +61,9 @@ fn value(text: &str) -> Value<'_> {
 
 #[test]
 fn numbers_and_booleans_are_lenient() {
-    for (text, expect) in [
-        ("1", 1.0),
-        ("2.5", 2.5),
-        ("\"1788220800.5\"", 1_788_220_800.5),
-        ("true", 1.0),
-        ("1E3", 1000.0),
-    ] {
+    for (text, expect) in
+        [("1", 1.0), ("2.5", 2.5), ("\"1788220800.5\"", 1_788_220_800.5), ("true", 1.0), ("1E3", 1000.0)]
+    {
         assert_eq!(value(text).float(), Ok(expect), "{text}");
     }
     for text in ["\"x\"", "null", "[]", "{}", "\"NaN\"", "\"inf\"", "\"\""] {
@@ -108,24 +101,13 @@ fn errors_name_the_field() {
     let mut object = Object::parse(text).expect("an object");
     let error = object
         .required("outer", |value| {
-            value.object()?.required("list", |value| {
-                value.list_of(9, |value| value.strict_integer(0..=9))
-            })
+            value.object()?.required("list", |value| value.list_of(9, |value| value.strict_integer(0..=9)))
         })
         .expect_err("refused");
-    assert_eq!(
-        error.to_string(),
-        "outer.list[1]: a whole number was expected, not \"two\""
-    );
-    assert_eq!(
-        object.close().expect_err("refused").to_string(),
-        "extra: is not a field of this object"
-    );
+    assert_eq!(error.to_string(), "outer.list[1]: a whole number was expected, not \"two\"");
+    assert_eq!(object.close().expect_err("refused").to_string(), "extra: is not a field of this object");
     let mut empty = Object::parse(r#"{"a": null}"#).expect("an object");
-    assert_eq!(
-        empty.require("a").expect_err("refused").to_string(),
-        "a: is required"
-    );
+    assert_eq!(empty.require("a").expect_err("refused").to_string(), "a: is required");
 }
 
 #[test]

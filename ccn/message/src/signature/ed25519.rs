@@ -8,20 +8,16 @@ use ed25519_dalek::{Signature, VerifyingKey};
 const VERSION: i64 = 1;
 
 pub(super) fn verify(sender: &str, signature: &str, buffer: &[u8]) -> Result<(), SignatureError> {
-    let (signature, public_key) =
-        read(signature).map_err(|error| SignatureError::Malformed(error.to_string()))?;
+    let (signature, public_key) = read(signature).map_err(|error| SignatureError::Malformed(error.to_string()))?;
     if public_key != sender {
         return Err(SignatureError::Wrong);
     }
-    let malformed =
-        |what: &str| SignatureError::Malformed(format!("{what} is not base58 of the right length"));
+    let malformed = |what: &str| SignatureError::Malformed(format!("{what} is not base58 of the right length"));
     let key: [u8; 32] = decode(&public_key).ok_or_else(|| malformed("publicKey"))?;
     let bytes: [u8; 64] = decode(&signature).ok_or_else(|| malformed("signature"))?;
-    let key = VerifyingKey::from_bytes(&key)
-        .map_err(|_| SignatureError::Malformed("publicKey is not a key".into()))?;
+    let key = VerifyingKey::from_bytes(&key).map_err(|_| SignatureError::Malformed("publicKey is not a key".into()))?;
     // Strict, as libsodium is: no small-order keys, one encoding per signature.
-    key.verify_strict(buffer, &Signature::from_bytes(&bytes))
-        .map_err(|_| SignatureError::Wrong)
+    key.verify_strict(buffer, &Signature::from_bytes(&bytes)).map_err(|_| SignatureError::Wrong)
 }
 
 fn read(text: &str) -> Result<(String, String), FormatError> {

@@ -31,13 +31,9 @@ pub fn message_digest(message: &[u8]) -> [u8; 32] {
 /// The signature is malformed, or belongs to no key.
 pub fn recover(signature: &str, message: &[u8]) -> Result<Address, SignatureError> {
     let malformed = |problem: &str| SignatureError::Malformed(problem.to_owned());
-    let digits = signature
-        .strip_prefix("0x")
-        .or_else(|| signature.strip_prefix("0X"))
-        .unwrap_or(signature);
+    let digits = signature.strip_prefix("0x").or_else(|| signature.strip_prefix("0X")).unwrap_or(signature);
     let mut bytes = [0; SIGNATURE_BYTES];
-    hex::decode_to_slice(digits, &mut bytes)
-        .map_err(|_| malformed("65 bytes in hex were expected"))?;
+    hex::decode_to_slice(digits, &mut bytes).map_err(|_| malformed("65 bytes in hex were expected"))?;
     let (compact, v) = (&bytes[..SIGNATURE_BYTES - 1], bytes[SIGNATURE_BYTES - 1]);
     let parity = match v {
         0 | 1 => v,
@@ -45,26 +41,18 @@ pub fn recover(signature: &str, message: &[u8]) -> Result<Address, SignatureErro
         EIP_155_START.. => (v - EIP_155_START) % 2,
         _ => return Err(malformed("its last byte is no recovery id")),
     };
-    let recovery_id = RecoveryId::try_from(i32::from(parity))
-        .map_err(|_| malformed("its last byte is no recovery id"))?;
-    let signature = RecoverableSignature::from_compact(compact, recovery_id)
-        .map_err(|_| malformed("not a point of the curve"))?;
-    let key = signature
-        .recover_ecdsa(Message::from_digest(message_digest(message)))
-        .map_err(|_| SignatureError::Wrong)?;
+    let recovery_id =
+        RecoveryId::try_from(i32::from(parity)).map_err(|_| malformed("its last byte is no recovery id"))?;
+    let signature =
+        RecoverableSignature::from_compact(compact, recovery_id).map_err(|_| malformed("not a point of the curve"))?;
+    let key =
+        signature.recover_ecdsa(Message::from_digest(message_digest(message))).map_err(|_| SignatureError::Wrong)?;
     Ok(address_of(&key))
 }
 
 pub(super) fn verify(sender: &str, signature: &str, buffer: &[u8]) -> Result<(), SignatureError> {
     let signer = recover(signature, buffer)?;
     // The sender is compared whatever its case; a sender that is no address matches nobody.
-    let matches = sender.starts_with("0x")
-        && sender
-            .parse::<Address>()
-            .is_ok_and(|sender| sender == signer);
-    if matches {
-        Ok(())
-    } else {
-        Err(SignatureError::Wrong)
-    }
+    let matches = sender.starts_with("0x") && sender.parse::<Address>().is_ok_and(|sender| sender == signer);
+    if matches { Ok(()) } else { Err(SignatureError::Wrong) }
 }

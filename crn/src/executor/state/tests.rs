@@ -93,7 +93,8 @@ fn a_hundred_calls_of_a_cold_program_make_one_boot() {
         assert_eq!(effects, []);
         waiters.push(waiter);
     }
-    let mut expected: Vec<_> = waiters.into_iter().map(|waiter| Effect::Answer { waiter, answer: Ok(machine) }).collect();
+    let mut expected: Vec<_> =
+        waiters.into_iter().map(|waiter| Effect::Answer { waiter, answer: Ok(machine) }).collect();
     expected.push(Effect::Discard { start });
     assert_eq!(story.happens(Event::Ready { machine }), expected);
 }
@@ -363,7 +364,10 @@ impl World {
                 Effect::Heal { start } => self.healing.push(start),
                 Effect::Boot { start, machine } => {
                     let item_hash = self.hash_of_start[&start].clone();
-                    let twin = self.booting.iter().any(|(other, _)| self.hash_of[other] == item_hash && !self.told_to_stop.contains(other));
+                    let twin = self
+                        .booting
+                        .iter()
+                        .any(|(other, _)| self.hash_of[other] == item_hash && !self.told_to_stop.contains(other));
                     assert!(!twin, "two starts of one program");
                     self.hash_of.insert(machine, item_hash);
                     self.booting.push((machine, false));
@@ -378,7 +382,10 @@ impl World {
                     self.waiting.retain(|(other, _)| *other != waiter);
                     assert_eq!(self.waiting.len() + 1, before, "{waiter:?} is answered once");
                     if let Ok(machine) = answer {
-                        assert!(self.up.contains(&machine) && !self.told_to_stop.contains(&machine), "an answer is a machine that serves");
+                        assert!(
+                            self.up.contains(&machine) && !self.told_to_stop.contains(&machine),
+                            "an answer is a machine that serves"
+                        );
                         self.leases.push(machine);
                     }
                 }
@@ -406,10 +413,19 @@ impl World {
                 Event::Abandoned { waiter, item_hash: program(number) }
             }
             4 => {
-                let traits = Traits { need: Need { memory_mib: [100, 150, 401][pick % 3], vcpus: 1 }, listens_late: pick % 2 == 0 };
-                Event::Resolved { start: pull(&mut self.resolving, pick)?, outcome: if fine { Ok(traits) } else { Err("no") } }
+                let traits = Traits {
+                    need: Need { memory_mib: [100, 150, 401][pick % 3], vcpus: 1 },
+                    listens_late: pick % 2 == 0,
+                };
+                Event::Resolved {
+                    start: pull(&mut self.resolving, pick)?,
+                    outcome: if fine { Ok(traits) } else { Err("no") },
+                }
             }
-            5 => Event::Prepared { start: pull(&mut self.preparing, pick)?, outcome: if fine { Ok(()) } else { Err("no") } },
+            5 => Event::Prepared {
+                start: pull(&mut self.preparing, pick)?,
+                outcome: if fine { Ok(()) } else { Err("no") },
+            },
             6 => Event::Healed { start: pull(&mut self.healing, pick)?, damaged: fine },
             7 => {
                 let index = pick % self.booting.len().max(1);
@@ -452,7 +468,9 @@ fn check_invariants(story: &Story, world: &World) -> Result<(), TestCaseError> {
             Phase::Preparing(start) => world.preparing.contains(start),
             Phase::Healing(start, _) => world.healing.contains(start),
             Phase::Queued(..) => !story.state.queue.is_empty(),
-            Phase::Booting(_, machine) | Phase::Starting(_, machine, _) => world.booting.iter().any(|(other, _)| other == machine),
+            Phase::Booting(_, machine) | Phase::Starting(_, machine, _) => {
+                world.booting.iter().any(|(other, _)| other == machine)
+            }
             Phase::Ready(machine) => world.up.contains(machine) && program.waiters.is_empty(),
         };
         prop_assert!(under_way, "{:?}", program.phase);

@@ -29,10 +29,7 @@ impl DebugConsole {
     /// A console that prints to `sink`.
     #[must_use]
     pub fn new(sink: File) -> Self {
-        Self {
-            sink,
-            written: AtomicU64::new(0),
-        }
+        Self { sink, written: AtomicU64::new(0) }
     }
 
     /// A register is read; ports that are not its own read as all ones.
@@ -69,14 +66,7 @@ mod tests {
         console.write(0x3f8, b"h");
         console.write(0x3f8, b"i");
         console.write(0x3fc, b"x");
-        assert_eq!(
-            (
-                console.read(0x3fd),
-                console.read(0x3f8),
-                console.read(0x3f7)
-            ),
-            (0x60, 0, 0xff)
-        );
+        assert_eq!((console.read(0x3fd), console.read(0x3f8), console.read(0x3f7)), (0x60, 0, 0xff));
         file.rewind().expect("a seek");
         let mut text = String::new();
         file.read_to_string(&mut text).expect("a read");

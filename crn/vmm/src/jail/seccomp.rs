@@ -4,8 +4,8 @@
 
 use libc::c_long;
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen as Width, SeccompCmpOp as Is, SeccompCondition,
-    SeccompFilter, SeccompRule, TargetArch,
+    BpfProgram, SeccompAction, SeccompCmpArgLen as Width, SeccompCmpOp as Is, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
 };
 use std::collections::BTreeMap;
 
@@ -28,19 +28,11 @@ struct Allowed {
 }
 
 const fn any(call: c_long, reason: &'static str) -> Allowed {
-    Allowed {
-        call,
-        argument: None,
-        reason,
-    }
+    Allowed { call, argument: None, reason }
 }
 
 const fn only(call: c_long, position: u8, value: u64, reason: &'static str) -> Allowed {
-    Allowed {
-        call,
-        argument: Some((position, value)),
-        reason,
-    }
+    Allowed { call, argument: Some((position, value)), reason }
 }
 
 /// `ioctl` numbers (`linux/kvm.h`, `asm-generic/ioctls.h`).
@@ -50,10 +42,7 @@ const FIONBIO: u64 = 0x5421;
 /// What every thread needs: memory, locks, time, an end.
 const BOTH: &[Allowed] = &[
     any(libc::SYS_brk, "the allocator grows"),
-    any(
-        libc::SYS_clock_gettime,
-        "time, where the host has no fast clock",
-    ),
+    any(libc::SYS_clock_gettime, "time, where the host has no fast clock"),
     any(libc::SYS_close, "connections end"),
     any(libc::SYS_exit, "a thread ends"),
     any(libc::SYS_exit_group, "the machine ends"),
@@ -61,27 +50,16 @@ const BOTH: &[Allowed] = &[
     any(libc::SYS_getpid, "part of an abort"),
     any(libc::SYS_gettid, "part of an abort"),
     any(libc::SYS_madvise, "the allocator gives pages back"),
-    only(
-        libc::SYS_mmap,
-        4,
-        u32::MAX as u64,
-        "the allocator takes pages: anonymous ones only",
-    ),
+    only(libc::SYS_mmap, 4, u32::MAX as u64, "the allocator takes pages: anonymous ones only"),
     any(libc::SYS_mremap, "the allocator grows a large block"),
-    any(
-        libc::SYS_munmap,
-        "the allocator gives pages back, a thread its stack",
-    ),
+    any(libc::SYS_munmap, "the allocator gives pages back, a thread its stack"),
     any(libc::SYS_rt_sigaction, "part of an abort"),
     any(libc::SYS_rt_sigprocmask, "a thread starts and ends"),
     any(libc::SYS_rt_sigreturn, "a signal handler returns"),
     any(libc::SYS_sched_yield, "a lock is contended"),
     any(libc::SYS_sigaltstack, "a thread ends"),
     any(libc::SYS_tkill, "an abort"),
-    any(
-        libc::SYS_write,
-        "event descriptors, the debug console, the log",
-    ),
+    any(libc::SYS_write, "event descriptors, the debug console, the log"),
     any(libc::SYS_writev, "the log"),
 ];
 
@@ -92,41 +70,21 @@ const DEVICES: &[Allowed] = &[
     any(libc::SYS_epoll_ctl, "a new connection is watched"),
     any(libc::SYS_epoll_pwait, "waits for events"),
     any(libc::SYS_epoll_wait, "waits for events"),
-    any(
-        libc::SYS_fcntl,
-        "a descriptor that came in is made close-on-exec",
-    ),
+    any(libc::SYS_fcntl, "a descriptor that came in is made close-on-exec"),
     any(libc::SYS_fdatasync, "a flush of a disk"),
     any(libc::SYS_getrandom, "hash tables are seeded"),
-    only(
-        libc::SYS_ioctl,
-        1,
-        FIONBIO,
-        "a connection is made non-blocking",
-    ),
-    any(
-        libc::SYS_ppoll,
-        "standalone: the first line of a connection is awaited",
-    ),
-    any(
-        libc::SYS_pread64,
-        "a disk is read, a proc file for statistics",
-    ),
+    only(libc::SYS_ioctl, 1, FIONBIO, "a connection is made non-blocking"),
+    any(libc::SYS_ppoll, "standalone: the first line of a connection is awaited"),
+    any(libc::SYS_pread64, "a disk is read, a proc file for statistics"),
     any(libc::SYS_pwrite64, "a disk is written"),
     any(libc::SYS_read, "event descriptors"),
     any(libc::SYS_recvfrom, "data of a connection"),
-    any(
-        libc::SYS_recvmsg,
-        "a request of the supervisor, with a connection",
-    ),
+    any(libc::SYS_recvmsg, "a request of the supervisor, with a connection"),
     any(libc::SYS_sendmsg, "a notice to the supervisor"),
     any(libc::SYS_sendto, "data to a connection"),
     any(libc::SYS_shutdown, "one direction of a connection ends"),
     any(libc::SYS_socketpair, "a connection that the guest makes"),
-    any(
-        libc::SYS_nanosleep,
-        "a standalone connection waits for its first line",
-    ),
+    any(libc::SYS_nanosleep, "a standalone connection waits for its first line"),
 ];
 
 /// Confines the calling thread, for good.
@@ -139,8 +97,7 @@ pub fn confine(thread: Thread) -> Result<(), String> {
 }
 
 fn compile(thread: Thread) -> Result<BpfProgram, String> {
-    let fail =
-        |error: seccompiler::BackendError| format!("cannot build a system call filter: {error}");
+    let fail = |error: seccompiler::BackendError| format!("cannot build a system call filter: {error}");
     let own = match thread {
         Thread::Vcpu => VCPU,
         Thread::Devices => DEVICES,
@@ -149,19 +106,13 @@ fn compile(thread: Thread) -> Result<BpfProgram, String> {
     for allowed in BOTH.iter().chain(own) {
         let of_call = rules.entry(allowed.call).or_default();
         if let Some((position, value)) = allowed.argument {
-            let condition =
-                SeccompCondition::new(position, Width::Dword, Is::Eq, value).map_err(fail)?;
+            let condition = SeccompCondition::new(position, Width::Dword, Is::Eq, value).map_err(fail)?;
             of_call.push(SeccompRule::new(vec![condition]).map_err(fail)?);
         }
     }
-    SeccompFilter::new(
-        rules,
-        SeccompAction::KillProcess,
-        SeccompAction::Allow,
-        TargetArch::x86_64,
-    )
-    .and_then(TryInto::try_into)
-    .map_err(fail)
+    SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, TargetArch::x86_64)
+        .and_then(TryInto::try_into)
+        .map_err(fail)
 }
 
 #[cfg(test)]

@@ -35,38 +35,16 @@ pub fn flatten(elf: &[u8]) -> Result<Vec<u8>, FlattenError> {
     let header: &FileHeader64<LittleEndian> = file.elf_header();
     let little = LittleEndian;
     let segments = header.program_headers(little, elf)?;
-    let loaded = || {
-        segments
-            .iter()
-            .filter(|segment| segment.p_type(little) == PT_LOAD && segment.p_memsz(little) > 0)
-    };
+    let loaded = || segments.iter().filter(|segment| segment.p_type(little) == PT_LOAD && segment.p_memsz(little) > 0);
 
-    let start = loaded()
-        .map(|segment| segment.p_paddr(little))
-        .min()
-        .ok_or(FlattenError::Empty)?;
-    let file_end = loaded()
-        .map(|segment| {
-            segment
-                .p_paddr(little)
-                .saturating_add(segment.p_filesz(little))
-        })
-        .max();
-    let memory_end = loaded()
-        .map(|segment| {
-            segment
-                .p_paddr(little)
-                .saturating_add(segment.p_memsz(little))
-        })
-        .max();
+    let start = loaded().map(|segment| segment.p_paddr(little)).min().ok_or(FlattenError::Empty)?;
+    let file_end = loaded().map(|segment| segment.p_paddr(little).saturating_add(segment.p_filesz(little))).max();
+    let memory_end = loaded().map(|segment| segment.p_paddr(little).saturating_add(segment.p_memsz(little))).max();
     let load_gpa = start - start % PAGE_BYTES;
     let image_bytes = (file_end.unwrap_or(start) - load_gpa).next_multiple_of(PAGE_BYTES);
 
     let mut pvh = None;
-    for segment in segments
-        .iter()
-        .filter(|segment| segment.p_type(little) == PT_NOTE)
-    {
+    for segment in segments.iter().filter(|segment| segment.p_type(little) == PT_NOTE) {
         let Some(mut notes) = segment.notes(little, elf)? else {
             continue;
         };
@@ -87,10 +65,7 @@ pub fn flatten(elf: &[u8]) -> Result<Vec<u8>, FlattenError> {
     let flat = Header {
         load_gpa,
         image_bytes,
-        end_gpa: memory_end
-            .unwrap_or(start)
-            .next_multiple_of(PAGE_BYTES)
-            .max(load_gpa + image_bytes),
+        end_gpa: memory_end.unwrap_or(start).next_multiple_of(PAGE_BYTES).max(load_gpa + image_bytes),
         // x86 kernels are linked with the physical address of startup_64 as their entry.
         entry64_gpa: header.e_entry(little),
         entry_pvh_gpa: pvh,
@@ -102,9 +77,7 @@ pub fn flatten(elf: &[u8]) -> Result<Vec<u8>, FlattenError> {
     // Bounded: check() has limited the image to MAX_END_GPA.
     image.resize(HEADER_BYTES + image_bytes as usize, 0);
     for segment in loaded() {
-        let data = segment
-            .data(little, elf)
-            .map_err(|()| FlattenError::Empty)?;
+        let data = segment.data(little, elf).map_err(|()| FlattenError::Empty)?;
         let offset = HEADER_BYTES + (segment.p_paddr(little) - load_gpa) as usize;
         image[offset..offset + data.len()].copy_from_slice(data);
     }

@@ -69,10 +69,7 @@ impl Wake {
         Some(match word >> 32 {
             0 => Self::Front,
             1 => Self::Vcpu,
-            2 => Self::Queue {
-                position: (low >> 8) as usize,
-                queue: (low & 0xff) as usize,
-            },
+            2 => Self::Queue { position: (low >> 8) as usize, queue: (low & 0xff) as usize },
             3 => Self::Stream { token: low },
             _ => return None,
         })
@@ -95,18 +92,8 @@ impl Events {
         Ok(Self { epoll, vcpu })
     }
 
-    pub(super) fn watch_queue(
-        &self,
-        notification: &EventFd,
-        position: usize,
-        queue: usize,
-    ) -> io::Result<()> {
-        epoll::add(
-            &self.epoll,
-            fd_of(notification),
-            Wake::Queue { position, queue }.to_data(),
-            EventFlags::IN,
-        )?;
+    pub(super) fn watch_queue(&self, notification: &EventFd, position: usize, queue: usize) -> io::Result<()> {
+        epoll::add(&self.epoll, fd_of(notification), Wake::Queue { position, queue }.to_data(), EventFlags::IN)?;
         Ok(())
     }
 
@@ -114,18 +101,11 @@ impl Events {
     fn wait(&self, limit: Option<Duration>) -> io::Result<Vec<(Wake, EventFlags)>> {
         let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
         let mut events = Vec::with_capacity(EVENTS_PER_WAIT);
-        match epoll::wait(
-            &self.epoll,
-            rustix::buffer::spare_capacity(&mut events),
-            limit.as_ref(),
-        ) {
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), limit.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        Ok(events
-            .iter()
-            .filter_map(|event| Some((Wake::from_data(event.data)?, event.flags)))
-            .collect())
+        Ok(events.iter().filter_map(|event| Some((Wake::from_data(event.data)?, event.flags))).collect())
     }
 }
 
@@ -138,22 +118,14 @@ pub(super) struct Streams {
 
 impl Streams {
     pub(super) fn new(events: &Events, front: &Front) -> io::Result<Self> {
-        Ok(Self {
-            epoll: events.epoll.try_clone()?,
-            acceptor: front.acceptor()?,
-        })
+        Ok(Self { epoll: events.epoll.try_clone()?, acceptor: front.acceptor()? })
     }
 }
 
 impl StreamRegistry for Streams {
     fn watch(&mut self, stream: BorrowedFd<'_>, token: u32) {
         // A stream that cannot be watched is never ready: its connection stands still until the guest gives up.
-        let _ = epoll::add(
-            &self.epoll,
-            stream,
-            Wake::Stream { token }.to_data(),
-            STREAM_EDGES,
-        );
+        let _ = epoll::add(&self.epoll, stream, Wake::Stream { token }.to_data(), STREAM_EDGES);
     }
 
     fn accept(&mut self, port: u32) -> Option<UnixStream> {
@@ -185,8 +157,7 @@ impl Reporter {
 
 impl Listener for Reporter {
     fn effect(&self, effect: Effect) {
-        let last =
-            matches!(effect, Effect::Doorbell(word) if doorbell::heard(word).0 == doorbell::EXIT);
+        let last = matches!(effect, Effect::Doorbell(word) if doorbell::heard(word).0 == doorbell::EXIT);
         self.report(Report::Effect(effect));
         while last {
             // The guest has said its last word: its processor does not run on.
@@ -213,9 +184,7 @@ impl Machine {
     pub fn run(mut self, front: &Front) -> Cause {
         let mut resident = (0, 0);
         let cause = match self.start(front) {
-            Ok((reports, memory_files)) => {
-                self.serve(front, &reports, memory_files.as_ref(), &mut resident)
-            }
+            Ok((reports, memory_files)) => self.serve(front, &reports, memory_files.as_ref(), &mut resident),
             Err(error) => Cause::Failed(error),
         };
         let statistics = self.statistics(resident);
@@ -224,13 +193,7 @@ impl Machine {
         {
             eprintln!("{}", serde_json::to_string(&statistics).unwrap_or_default());
         }
-        front.notify(
-            &Notice::Ended {
-                cause: cause.clone(),
-                statistics,
-            },
-            &[],
-        );
+        front.notify(&Notice::Ended { cause: cause.clone(), statistics }, &[]);
         cause
     }
 
@@ -239,42 +202,28 @@ impl Machine {
         let text = |error: io::Error| error.to_string();
         let memory_files = if self.measure_memory {
             let status = File::open("/proc/self/status").map_err(text)?;
-            Some(MemoryFiles {
-                status,
-                smaps: File::open("/proc/self/smaps").map_err(text)?,
-            })
+            Some(MemoryFiles { status, smaps: File::open("/proc/self/smaps").map_err(text)? })
         } else {
             None
         };
         if let Some(descriptor) = front.descriptor() {
             let data = Wake::Front.to_data();
-            epoll::add(&self.events.epoll, descriptor, data, EventFlags::IN)
-                .map_err(|error| error.to_string())?;
+            epoll::add(&self.events.epoll, descriptor, data, EventFlags::IN).map_err(|error| error.to_string())?;
             rustix::io::ioctl_fionbio(descriptor, true).map_err(|error| error.to_string())?;
         }
         let (sender, reports) = mpsc::sync_channel(MAX_WAITING_EFFECTS);
         // Nobody runs before everybody is confined.
         let gate = Arc::new(Barrier::new(self.vcpus.len() + 1));
         for (id, fd) in (0..).zip(std::mem::take(&mut self.vcpus)) {
-            let reporter = Reporter {
-                reports: sender.clone(),
-                wake: self.events.vcpu.try_clone().map_err(text)?,
-            };
+            let reporter = Reporter { reports: sender.clone(), wake: self.events.vcpu.try_clone().map_err(text)? };
             let gate = Arc::clone(&gate);
             let confine = move || {
                 let confined = seccomp::confine(Thread::Vcpu);
                 gate.wait();
                 confined
             };
-            vcpu::spawn(
-                fd,
-                id,
-                Arc::clone(&self.bus),
-                Arc::clone(&self.exits),
-                reporter,
-                confine,
-            )
-            .map_err(|error| error.to_string())?;
+            vcpu::spawn(fd, id, Arc::clone(&self.bus), Arc::clone(&self.exits), reporter, confine)
+                .map_err(|error| error.to_string())?;
         }
         seccomp::confine(Thread::Devices)?;
         self.stamps.running = self.stopwatch.elapsed_us();
@@ -330,17 +279,11 @@ impl Machine {
                 }
             }
             Wake::Stream { token } => {
-                if let Some(device) = self
-                    .vsock
-                    .and_then(|position| self.bus.devices.get(position))
-                {
+                if let Some(device) = self.vsock.and_then(|position| self.bus.devices.get(position)) {
                     let any = |of: EventFlags| flags.intersects(of);
                     lock(device).process(Event::Stream {
                         token,
-                        readable: any(EventFlags::IN
-                            | EventFlags::RDHUP
-                            | EventFlags::HUP
-                            | EventFlags::ERR),
+                        readable: any(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR),
                         writable: any(EventFlags::OUT | EventFlags::HUP | EventFlags::ERR),
                         hung_up: any(EventFlags::HUP | EventFlags::ERR),
                     });
@@ -355,10 +298,7 @@ impl Machine {
         match front.order() {
             Some(Order::Stop) => Some(Cause::Stopped),
             Some(Order::Connect(port, stream)) => {
-                if let Some(device) = self
-                    .vsock
-                    .and_then(|position| self.bus.devices.get(position))
-                {
+                if let Some(device) = self.vsock.and_then(|position| self.bus.devices.get(position)) {
                     lock(device).connect(port, stream);
                 }
                 None
@@ -401,9 +341,7 @@ impl Machine {
                 let (kind, value) = doorbell::heard(word);
                 let first = match kind {
                     doorbell::INIT_UP => stamp(&mut self.stamps.init_up, self.stopwatch),
-                    doorbell::PROGRAM_READY => {
-                        stamp(&mut self.stamps.program_ready, self.stopwatch)
-                    }
+                    doorbell::PROGRAM_READY => stamp(&mut self.stamps.program_ready, self.stopwatch),
                     // A guest that rings for no known reason is not heard, however often.
                     kind => kind == doorbell::EXIT,
                 };
@@ -425,12 +363,7 @@ impl Machine {
             }
         }
         let deadline = Instant::now() + LAST_BYTES_LIMIT;
-        while self
-            .bus
-            .devices
-            .iter()
-            .any(|device| lock(device).device().has_undelivered())
-        {
+        while self.bus.devices.iter().any(|device| lock(device).device().has_undelivered()) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
@@ -477,15 +410,8 @@ mod tests {
 
     #[test]
     fn what_woke_the_loop_survives_the_kernel() {
-        for wake in [
-            Wake::Front,
-            Wake::Vcpu,
-            Wake::Queue {
-                position: 18,
-                queue: 2,
-            },
-            Wake::Stream { token: u32::MAX },
-        ] {
+        for wake in [Wake::Front, Wake::Vcpu, Wake::Queue { position: 18, queue: 2 }, Wake::Stream { token: u32::MAX }]
+        {
             assert_eq!(Wake::from_data(wake.to_data()), Some(wake));
         }
         assert_eq!(Wake::from_data(EventData::new_u64(u64::MAX)), None);
@@ -495,13 +421,7 @@ mod tests {
     fn streams_hang_up() {
         let events = Events::new().expect("events");
         let (ours, theirs) = UnixStream::pair().expect("a pair");
-        epoll::add(
-            &events.epoll,
-            ours.as_fd(),
-            Wake::Stream { token: 7 }.to_data(),
-            STREAM_EDGES,
-        )
-        .expect("watched");
+        epoll::add(&events.epoll, ours.as_fd(), Wake::Stream { token: 7 }.to_data(), STREAM_EDGES).expect("watched");
         drop(theirs);
         let heard = events.wait(Some(Duration::from_secs(1))).expect("events");
         assert_eq!(heard.len(), 1);

@@ -90,9 +90,7 @@ impl Front {
                     Some(Order::Connect(port, UnixStream::from(stream)))
                 }
                 Ok((Request::Start(_) | Request::Stop, _)) => Some(Order::Stop),
-                Err(ControlError::Socket(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    None
-                }
+                Err(ControlError::Socket(error)) if error.kind() == io::ErrorKind::WouldBlock => None,
                 Err(_) => Some(Order::Stop),
             },
             Self::Standalone(terminal) => {
@@ -137,9 +135,7 @@ impl Acceptor {
                 control::send(socket, &Notice::Accepted { port }, &[theirs.as_fd()]).ok()?;
                 Some(ours)
             }
-            Self::Folder(folder) => {
-                UnixStream::connect(folder.as_ref()?.join(format!("port_{port}"))).ok()
-            }
+            Self::Folder(folder) => UnixStream::connect(folder.as_ref()?.join(format!("port_{port}"))).ok(),
         }
     }
 }
@@ -171,7 +167,5 @@ pub(super) const EVENTS_PER_WAIT: usize = 64;
 const _: () = assert!(EVENTS_PER_WAIT < MAX_CONNECTIONS);
 
 /// Edges of a stream that the vsock device wants to hear of.
-pub(super) const STREAM_EDGES: epoll::EventFlags = epoll::EventFlags::IN
-    .union(epoll::EventFlags::OUT)
-    .union(epoll::EventFlags::RDHUP)
-    .union(epoll::EventFlags::ET);
+pub(super) const STREAM_EDGES: epoll::EventFlags =
+    epoll::EventFlags::IN.union(epoll::EventFlags::OUT).union(epoll::EventFlags::RDHUP).union(epoll::EventFlags::ET);

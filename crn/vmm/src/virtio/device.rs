@@ -87,12 +87,7 @@ pub trait Device: std::fmt::Debug + Send {
     ///
     /// # Errors
     /// The driver broke a rule; the transport asks it for a reset.
-    fn process(
-        &mut self,
-        event: Event,
-        queues: &mut [Queue],
-        ram: &Ram,
-    ) -> Result<Work, DeviceError>;
+    fn process(&mut self, event: Event, queues: &mut [Queue], ram: &Ram) -> Result<Work, DeviceError>;
     /// Forgets everything that the driver knew.
     fn reset(&mut self);
     /// Connects a host stream to a guest port; only the vsock device can.
@@ -109,10 +104,7 @@ pub trait Device: std::fmt::Debug + Send {
 
 /// Copies the part of a configuration structure that a driver reads.
 pub(crate) fn read_config_bytes(config: &[u8], offset: u64, data: &mut [u8]) {
-    let Some(rest) = usize::try_from(offset)
-        .ok()
-        .and_then(|offset| config.get(offset..))
-    else {
+    let Some(rest) = usize::try_from(offset).ok().and_then(|offset| config.get(offset..)) else {
         return;
     };
     let length = rest.len().min(data.len());

@@ -15,9 +15,8 @@ use crate::memory::Ram;
 use std::sync::Arc;
 use virtio_bindings::{
     virtio_config::{
-        VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK,
-        VIRTIO_CONFIG_S_FAILED, VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET,
-        VIRTIO_F_VERSION_1,
+        VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FAILED,
+        VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET, VIRTIO_F_VERSION_1,
     },
     virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC},
 };
@@ -64,9 +63,8 @@ pub const QUEUE_NOTIFY: u64 = 0x050;
 const INTERRUPT_QUEUE: u32 = 1;
 const INTERRUPT_CONFIG: u32 = 2;
 
-const FEATURES: u64 = 1 << VIRTIO_F_VERSION_1
-    | 1 << VIRTIO_RING_F_EVENT_IDX as u64
-    | 1 << VIRTIO_RING_F_INDIRECT_DESC as u64;
+const FEATURES: u64 =
+    1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_EVENT_IDX as u64 | 1 << VIRTIO_RING_F_INDIRECT_DESC as u64;
 
 const ACKNOWLEDGE: u32 = VIRTIO_CONFIG_S_ACKNOWLEDGE;
 const DRIVER: u32 = VIRTIO_CONFIG_S_DRIVER;
@@ -297,11 +295,7 @@ impl Transport {
         for queue in &mut self.queues {
             queue.set_event_idx(event_idx);
         }
-        if !self
-            .queues
-            .iter()
-            .all(|queue| !queue.ready() || queue.is_valid(&*self.ram))
-        {
+        if !self.queues.iter().all(|queue| !queue.ready() || queue.is_valid(&*self.ram)) {
             self.ask_for_reset();
             return;
         }

@@ -4,9 +4,7 @@ mod cost;
 mod rules;
 mod volumes;
 
-use plugin_sdk::{
-    Costs, Handler, Message, Outcome, Plan, Rejection, Request, Response, View, answer,
-};
+use plugin_sdk::{Costs, Handler, Message, Outcome, Plan, Rejection, Request, Response, View, answer};
 
 /// The message type PROGRAM.
 #[derive(Debug)]

@@ -5,8 +5,8 @@ use crate::{
     volumes::{first_version, label, references, resolve},
 };
 use plugin_sdk::{
-    Costs, Effects, Label, Message, Need, Outcome, Payment, Plan, Rejection, Subject, View, Wait,
-    Workload, WorkloadKind, Write,
+    Costs, Effects, Label, Message, Need, Outcome, Payment, Plan, Rejection, Subject, View, Wait, Workload,
+    WorkloadKind, Write,
     layout::program::{self, Record},
     message::{
         ErrorCode, ItemHash,
@@ -29,16 +29,10 @@ pub(crate) fn validate(message: &Message) -> Result<Plan, Rejection> {
         Payment::Superfluid => "superfluid",
         Payment::Credit => "credit",
     };
-    let label = |name: &str, value: String| Label {
-        name: name.to_owned(),
-        value,
-    };
+    let label = |name: &str, value: String| Label { name: name.to_owned(), value };
     let mut labels = vec![label("payment-type", payment.to_owned())];
     labels.extend(content.tags.into_iter().map(|tag| label("tag", tag)));
-    Ok(Plan {
-        subjects: vec![Subject::ThisMessage],
-        labels,
-    })
+    Ok(Plan { subjects: vec![Subject::ThisMessage], labels })
 }
 
 pub(crate) fn process(message: &Message, view: &dyn View) -> Outcome {
@@ -52,11 +46,7 @@ pub(crate) fn process(message: &Message, view: &dyn View) -> Outcome {
 /// The price of a program, without regard to what is missing.
 pub(crate) fn price(message: &Message, view: &dyn View) -> Result<Costs, Rejection> {
     let content = ProgramContent::parse(text_of(message)?)?;
-    Ok(price::costs(
-        cost::payment(&content),
-        cost::lines(&content, view),
-        true,
-    ))
+    Ok(price::costs(cost::payment(&content), cost::lines(&content, view), true))
 }
 
 /// Why a message is not accepted now.
@@ -80,25 +70,16 @@ fn effects(message: &Message, view: &dyn View) -> Result<Effects, Refusal> {
     let payment = cost::payment(&content);
     check_calendar(message, &content, payment)?;
 
-    let record = Record {
-        allow_amend: content.allow_amend,
-        owner: message.address.clone(),
-        replaces: content.replaces.clone(),
-    };
-    let mut writes = vec![Write {
-        key: program::program(&message.item_hash),
-        value: Some(record.to_bytes()),
-    }];
-    let mut used: Vec<String> = references(&content)
-        .iter()
-        .map(|file| file.item_hash.to_string())
-        .collect();
+    let record =
+        Record { allow_amend: content.allow_amend, owner: message.address.clone(), replaces: content.replaces.clone() };
+    let mut writes = vec![Write { key: program::program(&message.item_hash), value: Some(record.to_bytes()) }];
+    let mut used: Vec<String> = references(&content).iter().map(|file| file.item_hash.to_string()).collect();
     used.sort_unstable();
     used.dedup();
-    writes.extend(used.iter().map(|reference| Write {
-        key: program::uses(reference, &message.item_hash),
-        value: Some(Vec::new()),
-    }));
+    writes.extend(
+        used.iter()
+            .map(|reference| Write { key: program::uses(reference, &message.item_hash), value: Some(Vec::new()) }),
+    );
     let free = !content.triggers.persistent && message.envelope_time < cutoff::FREE_UNTIL;
     // A stream is between the owner and the compute node; core nodes do not look at it.
     let enforced = !free && payment != Payment::Superfluid;
@@ -143,54 +124,32 @@ fn check_files(content: &ProgramContent, view: &dyn View) -> Result<(), Refusal>
     if missing.is_empty() {
         return Ok(());
     }
-    let otherwise = Rejection {
-        code: ErrorCode::VmVolumeNotFound.number(),
-        errors,
-    };
+    let otherwise = Rejection { code: ErrorCode::VmVolumeNotFound.number(), errors };
     Err(Refusal::Waiting(Wait { missing, otherwise }))
 }
 
 /// A replaced program must be here, be of the same owner, allow it, and be no replacement itself.
-fn check_replaced(
-    message: &Message,
-    content: &ProgramContent,
-    view: &dyn View,
-) -> Result<(), Refusal> {
+fn check_replaced(message: &Message, content: &ProgramContent, view: &dyn View) -> Result<(), Refusal> {
     let Some(replaces) = &content.replaces else {
         return Ok(());
     };
-    let Some(replaced) = view
-        .get(&program::program(replaces))
-        .and_then(|value| Record::read(&value))
-    else {
-        let otherwise = rejected(
-            ErrorCode::VmRefNotFound,
-            format!("there is no program {replaces} to replace"),
-        );
+    let Some(replaced) = view.get(&program::program(replaces)).and_then(|value| Record::read(&value)) else {
+        let otherwise = rejected(ErrorCode::VmRefNotFound, format!("there is no program {replaces} to replace"));
         // What is no hash names no program, and a message that is here and of another type never becomes one.
         let hopeless = ItemHash::parse(replaces).is_err() || view.message(replaces).is_some();
         return Err(if hopeless {
             Refusal::Rejected(otherwise)
         } else {
-            Refusal::Waiting(Wait {
-                missing: vec![Need::Message(replaces.clone())],
-                otherwise,
-            })
+            Refusal::Waiting(Wait { missing: vec![Need::Message(replaces.clone())], otherwise })
         });
     };
     let refusal = if replaced.replaces.is_some() {
         let sentence = format!("{replaces} is a replacement itself; name the first program");
         rejected(ErrorCode::VmUpdateUpdate, sentence)
     } else if !replaced.allow_amend {
-        rejected(
-            ErrorCode::VmAmendNotAllowed,
-            format!("{replaces} does not allow to be replaced"),
-        )
+        rejected(ErrorCode::VmAmendNotAllowed, format!("{replaces} does not allow to be replaced"))
     } else if replaced.owner != message.address {
-        rejected(
-            ErrorCode::PermissionDenied,
-            format!("{replaces} belongs to {}", replaced.owner),
-        )
+        rejected(ErrorCode::PermissionDenied, format!("{replaces} belongs to {}", replaced.owner))
     } else {
         return Ok(());
     };
@@ -200,12 +159,7 @@ fn check_replaced(
 /// A volume that starts as an image must hold it.
 fn check_sizes(content: &ProgramContent, view: &dyn View) -> Result<(), Refusal> {
     for (index, volume) in content.volumes.iter().enumerate() {
-        let VolumeKind::Persistent {
-            size_mib,
-            parent: Some(parent),
-            ..
-        } = &volume.kind
-        else {
+        let VolumeKind::Persistent { size_mib, parent: Some(parent), .. } = &volume.kind else {
             continue;
         };
         let volume_size = size_mib * MIB;
@@ -223,44 +177,23 @@ fn check_sizes(content: &ProgramContent, view: &dyn View) -> Result<(), Refusal>
             "parent_size": image.info.size,
             "volume_size": volume_size,
         });
-        let otherwise = Rejection {
-            code: ErrorCode::VmVolumeTooSmall.number(),
-            errors: vec![details.to_string()],
-        };
+        let otherwise = Rejection { code: ErrorCode::VmVolumeTooSmall.number(), errors: vec![details.to_string()] };
         // Which version is the newest may change, and nodes would disagree; that the first one is too large never does.
         if too_small(&first_version(parent)).is_some() {
             return Err(otherwise.into());
         }
         let key = plugin_sdk::layout::store::latest(&parent.item_hash.to_string());
         let newest = Need::State((plugin_sdk::layout::store::NAMESPACE.to_owned(), key));
-        return Err(Refusal::Waiting(Wait {
-            missing: vec![newest],
-            otherwise,
-        }));
+        return Err(Refusal::Waiting(Wait { missing: vec![newest], otherwise }));
     }
     Ok(())
 }
 
-fn check_calendar(
-    message: &Message,
-    content: &ProgramContent,
-    payment: Payment,
-) -> Result<(), Rejection> {
-    let since = if content.triggers.persistent {
-        cutoff::PERSISTENT_BY_CREDIT
-    } else {
-        cutoff::ALL_BY_CREDIT
-    };
+fn check_calendar(message: &Message, content: &ProgramContent, payment: Payment) -> Result<(), Rejection> {
+    let since = if content.triggers.persistent { cutoff::PERSISTENT_BY_CREDIT } else { cutoff::ALL_BY_CREDIT };
     if payment != Payment::Credit && message.envelope_time >= since {
-        let what = if content.triggers.persistent {
-            "persistent programs"
-        } else {
-            "programs"
-        };
-        return Err(rejected(
-            ErrorCode::InvalidPaymentMethod,
-            format!("{what} of that date are paid by credits"),
-        ));
+        let what = if content.triggers.persistent { "persistent programs" } else { "programs" };
+        return Err(rejected(ErrorCode::InvalidPaymentMethod, format!("{what} of that date are paid by credits")));
     }
     Ok(())
 }
@@ -271,11 +204,7 @@ fn workload(content: &ProgramContent, payment: Payment) -> Workload {
         VolumeKind::Immutable(_) => 0,
     });
     Workload {
-        kind: if content.triggers.persistent {
-            WorkloadKind::PersistentProgram
-        } else {
-            WorkloadKind::MicroVm
-        },
+        kind: if content.triggers.persistent { WorkloadKind::PersistentProgram } else { WorkloadKind::MicroVm },
         vcpus: content.resources.vcpus,
         memory_mib: content.resources.memory_mib,
         disk_mib: disk.sum(),

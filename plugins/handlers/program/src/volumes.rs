@@ -15,16 +15,11 @@ use plugin_sdk::{
 pub(crate) fn references(content: &ProgramContent) -> Vec<&FileReference> {
     let mut references = vec![&content.code.file, &content.runtime];
     references.extend(&content.data);
-    references.extend(
-        content
-            .volumes
-            .iter()
-            .filter_map(|volume| match &volume.kind {
-                VolumeKind::Immutable(reference) => Some(reference),
-                VolumeKind::Persistent { parent, .. } => parent.as_ref(),
-                VolumeKind::Ephemeral { .. } => None,
-            }),
-    );
+    references.extend(content.volumes.iter().filter_map(|volume| match &volume.kind {
+        VolumeKind::Immutable(reference) => Some(reference),
+        VolumeKind::Persistent { parent, .. } => parent.as_ref(),
+        VolumeKind::Ephemeral { .. } => None,
+    }));
     references
 }
 
@@ -43,17 +38,11 @@ pub(crate) fn resolve(reference: &FileReference, view: &dyn View) -> Result<Reso
     let (key, file) = if reference.use_latest {
         let key = store::latest(&hash);
         let value = view.get_in(store::NAMESPACE, &key);
-        (
-            key,
-            value.and_then(|value| Some(store::read_latest(&value)?.1.to_owned())),
-        )
+        (key, value.and_then(|value| Some(store::read_latest(&value)?.1.to_owned())))
     } else {
         let key = store::message(&hash);
         let value = view.get_in(store::NAMESPACE, &key);
-        (
-            key,
-            value.and_then(|value| Some(store::Record::read(&value)?.file)),
-        )
+        (key, value.and_then(|value| Some(store::Record::read(&value)?.file)))
     };
     let file = file.ok_or_else(|| Need::State((store::NAMESPACE.to_owned(), key)))?;
     match view.file(&file) {
@@ -64,19 +53,14 @@ pub(crate) fn resolve(reference: &FileReference, view: &dyn View) -> Result<Reso
 
 /// The same reference without the wish for newer versions.
 pub(crate) fn first_version(reference: &FileReference) -> FileReference {
-    FileReference {
-        use_latest: false,
-        ..reference.clone()
-    }
+    FileReference { use_latest: false, ..reference.clone() }
 }
 
 /// The size of a file, MiB, as an estimate says it or as it is; none when neither is known.
 pub(crate) fn size_mib(reference: &FileReference, view: &dyn View) -> Option<Decimal> {
     match reference.estimated_size_mib {
         Some(size_mib) => Some(Decimal::from_integer(size_mib.unsigned_abs())),
-        None => resolve(reference, view)
-            .ok()
-            .map(|resolved| price::mib(resolved.info.size)),
+        None => resolve(reference, view).ok().map(|resolved| price::mib(resolved.info.size)),
     }
 }
 
@@ -86,7 +70,5 @@ pub(crate) fn label(index: usize, volume: &Volume) -> String {
         VolumeKind::Persistent { name, .. } => name.as_ref(),
         VolumeKind::Immutable(_) | VolumeKind::Ephemeral { .. } => None,
     };
-    name.or(volume.mount.as_ref())
-        .cloned()
-        .unwrap_or_else(|| format!("#{index}"))
+    name.or(volume.mount.as_ref()).cloned().unwrap_or_else(|| format!("#{index}"))
 }

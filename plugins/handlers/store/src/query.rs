@@ -33,17 +33,12 @@ fn by_message(hash: &str, view: &dyn View) -> Response {
 fn by_hash(tag: &str, view: &dyn View) -> Response {
     match ItemHash::parse(tag) {
         Ok(_) => by_tag(tag, view),
-        Err(_) => answer::error(
-            400,
-            "a name needs its owner: /api/v0/storage/by-ref/<address>/<name>",
-        ),
+        Err(_) => answer::error(400, "a name needs its owner: /api/v0/storage/by-ref/<address>/<name>"),
     }
 }
 
 fn by_tag(tag: &str, view: &dyn View) -> Response {
-    let newest = view
-        .get(&store::latest(tag))
-        .and_then(|value| Some(store::read_latest(&value)?.0.item_hash));
+    let newest = view.get(&store::latest(tag)).and_then(|value| Some(store::read_latest(&value)?.0.item_hash));
     match newest {
         Some(hash) => describe(&hash, view),
         None => answer::error(404, "no file has this reference"),
@@ -51,12 +46,8 @@ fn by_tag(tag: &str, view: &dyn View) -> Response {
 }
 
 fn describe(hash: &str, view: &dyn View) -> Response {
-    let record = view
-        .get(&store::message(hash))
-        .and_then(|value| Record::read(&value));
-    let Some((record, file)) =
-        record.and_then(|record| view.file(&record.file).map(|file| (record, file)))
-    else {
+    let record = view.get(&store::message(hash)).and_then(|value| Record::read(&value));
+    let Some((record, file)) = record.and_then(|record| view.file(&record.file).map(|file| (record, file))) else {
         return answer::error(404, "no STORE message has this hash");
     };
     // Clients expect a text: a first version is known by its own hash.

@@ -4,8 +4,7 @@
 //! row, and the newest by (time, hash) is repeated where other plugins look, so that whatever comes first, the state is the same.
 
 use plugin_sdk::{
-    CostLine, Costs, Effects, Label, Message, Need, Outcome, Payment, Pin, Plan, Rejection,
-    Subject, View, Wait, Write,
+    CostLine, Costs, Effects, Label, Message, Need, Outcome, Payment, Pin, Plan, Rejection, Subject, View, Wait, Write,
     decimal::Decimal,
     layout::{Key, Moment, store},
     message::{
@@ -27,24 +26,14 @@ const COST: &str = "STORAGE";
 
 pub(crate) fn validate(message: &Message) -> Result<Plan, Rejection> {
     let content = StoreContent::parse(text_of(message)?)?;
-    let label = |name: &str, value: String| Label {
-        name: name.to_owned(),
-        value,
-    };
+    let label = |name: &str, value: String| Label { name: name.to_owned(), value };
     let mut labels = vec![
         label("content-hash", content.item_hash.to_string()),
         label("payment-type", payment_type(&content).name().to_owned()),
     ];
-    labels.extend(
-        content
-            .reference
-            .map(|reference| label("content-ref", reference)),
-    );
+    labels.extend(content.reference.map(|reference| label("content-ref", reference)));
     labels.extend(content.tags.into_iter().map(|tag| label("tag", tag)));
-    Ok(Plan {
-        subjects: vec![Subject::ThisMessage],
-        labels,
-    })
+    Ok(Plan { subjects: vec![Subject::ThisMessage], labels })
 }
 
 pub(crate) fn process(message: &Message, view: &dyn View) -> Outcome {
@@ -61,14 +50,9 @@ pub(crate) fn price(message: &Message, view: &dyn View) -> Result<Costs, Rejecti
     let payment = payment(&content);
     let size_mib = match content.estimated_size_mib {
         Some(size_mib) => Some(estimated(size_mib)?),
-        None => view
-            .file(&content.item_hash.to_string())
-            .map(|file| price::mib(file.size)),
+        None => view.file(&content.item_hash.to_string()).map(|file| price::mib(file.size)),
     };
-    let lines = size_mib
-        .map(|size_mib| line(size_mib, payment, view))
-        .into_iter()
-        .collect();
+    let lines = size_mib.map(|size_mib| line(size_mib, payment, view)).into_iter().collect();
     Ok(price::costs(payment, lines, true))
 }
 
@@ -88,14 +72,8 @@ fn effects(message: &Message, view: &dyn View) -> Result<Effects, Refusal> {
     let content = StoreContent::parse(text_of(message)?).map_err(Rejection::from)?;
     let file_hash = content.item_hash.to_string();
     let Some(file) = view.file(&file_hash) else {
-        let otherwise = rejected(
-            ErrorCode::FileUnavailable,
-            format!("the file {file_hash} was not found"),
-        );
-        return Err(Refusal::Waiting(Wait {
-            missing: vec![Need::File(file_hash)],
-            otherwise,
-        }));
+        let otherwise = rejected(ErrorCode::FileUnavailable, format!("the file {file_hash} was not found"));
+        return Err(Refusal::Waiting(Wait { missing: vec![Need::File(file_hash)], otherwise }));
     };
     let tag = resolve_tag(message, content.reference.as_deref(), view)?;
     let payment = payment(&content);
@@ -104,42 +82,24 @@ fn effects(message: &Message, view: &dyn View) -> Result<Effects, Refusal> {
         return Err(rejected(ErrorCode::InvalidPaymentMethod, sentence).into());
     }
 
-    let moment = Moment {
-        time: message.time,
-        item_hash: message.item_hash.clone(),
-    };
-    let record = store::Record {
-        file: file_hash.clone(),
-        owner: message.address.clone(),
-        reference: content.reference.clone(),
-    };
+    let moment = Moment { time: message.time, item_hash: message.item_hash.clone() };
+    let record =
+        store::Record { file: file_hash.clone(), owner: message.address.clone(), reference: content.reference.clone() };
     let mut writes = vec![
         write(store::message(&message.item_hash), record.to_bytes()),
-        write(
-            Key::of(VERSIONS)
-                .text(&tag)
-                .time(moment.time)
-                .last(&moment.item_hash),
-            file_hash.clone().into_bytes(),
-        ),
+        write(Key::of(VERSIONS).text(&tag).time(moment.time).last(&moment.item_hash), file_hash.clone().into_bytes()),
     ];
-    let newest = view
-        .get(&store::latest(&tag))
-        .and_then(|value| Some(store::read_latest(&value)?.0));
+    let newest = view.get(&store::latest(&tag)).and_then(|value| Some(store::read_latest(&value)?.0));
     if newest.is_none_or(|newest| newest < moment) {
         let mut value = moment.to_bytes();
         value.extend_from_slice(file_hash.as_bytes());
         writes.push(write(store::latest(&tag), value));
     }
-    let free = message.envelope_time < cutoff::FREE_UNTIL
-        || (payment == Payment::Hold && file.size <= FREE_BYTES);
+    let free = message.envelope_time < cutoff::FREE_UNTIL || (payment == Payment::Hold && file.size <= FREE_BYTES);
     let lines = vec![line(price::mib(file.size), payment, view)];
     Ok(Effects {
         writes,
-        pins: vec![Pin {
-            file: file_hash,
-            ref_: content.reference,
-        }],
+        pins: vec![Pin { file: file_hash, ref_: content.reference }],
         costs: Some(price::costs(payment, lines, !free)),
         workload: None,
         authorizations: None,
@@ -148,32 +108,20 @@ fn effects(message: &Message, view: &dyn View) -> Result<Effects, Refusal> {
 }
 
 /// The tag that a STORE is a version of. A hash names the STORE that it updates, which must be here, be of the same owner and be no update itself.
-fn resolve_tag(
-    message: &Message,
-    reference: Option<&str>,
-    view: &dyn View,
-) -> Result<String, Refusal> {
+fn resolve_tag(message: &Message, reference: Option<&str>, view: &dyn View) -> Result<String, Refusal> {
     let Some(reference) = reference else {
         return Ok(message.item_hash.clone());
     };
     if ItemHash::parse(reference).is_err() {
         return Ok(owned_tag(&message.address, reference));
     }
-    let first = view
-        .get(&store::message(reference))
-        .and_then(|value| store::Record::read(&value));
+    let first = view.get(&store::message(reference)).and_then(|value| store::Record::read(&value));
     let Some(first) = first else {
-        let otherwise = rejected(
-            ErrorCode::StoreRefNotFound,
-            format!("there is no STORE {reference} to update"),
-        );
+        let otherwise = rejected(ErrorCode::StoreRefNotFound, format!("there is no STORE {reference} to update"));
         // A message that is here and of another type never becomes a STORE.
         return Err(match view.message(reference) {
             Some(_) => Refusal::Rejected(otherwise),
-            None => Refusal::Waiting(Wait {
-                missing: vec![Need::Message(reference.to_owned())],
-                otherwise,
-            }),
+            None => Refusal::Waiting(Wait { missing: vec![Need::Message(reference.to_owned())], otherwise }),
         });
     };
     if first.reference.is_some() {
@@ -193,10 +141,7 @@ pub(crate) fn owned_tag(owner: &str, name: &str) -> String {
 }
 
 fn payment_type(content: &StoreContent) -> PaymentType {
-    content
-        .payment
-        .as_ref()
-        .map_or(PaymentType::Hold, |payment| payment.kind)
+    content.payment.as_ref().map_or(PaymentType::Hold, |payment| payment.kind)
 }
 
 fn payment(content: &StoreContent) -> Payment {
@@ -211,33 +156,17 @@ fn line(size_mib: Decimal, payment: Payment, view: &dyn View) -> CostLine {
         Payment::Credit => size_mib.max(Decimal::from_integer(CREDIT_MINIMUM_MIB)),
         Payment::Hold | Payment::Superfluid => size_mib,
     };
-    Cost::of(price::current(view, Product::Storage).storage, charged).line(
-        COST,
-        COST,
-        Some(size_mib),
-    )
+    Cost::of(price::current(view, Product::Storage).storage, charged).line(COST, COST, Some(size_mib))
 }
 
 fn estimated(size_mib: f64) -> Result<Decimal, Rejection> {
-    let refuse = || {
-        rejected(
-            ErrorCode::InvalidFormat,
-            format!("estimated_size_mib: {size_mib} is not a size"),
-        )
-    };
+    let refuse = || rejected(ErrorCode::InvalidFormat, format!("estimated_size_mib: {size_mib} is not a size"));
     // A double's shortest text is the number that the client wrote.
-    if size_mib < 0.0 {
-        Err(refuse())
-    } else {
-        size_mib.to_string().parse().map_err(|_| refuse())
-    }
+    if size_mib < 0.0 { Err(refuse()) } else { size_mib.to_string().parse().map_err(|_| refuse()) }
 }
 
 fn write(key: Vec<u8>, value: Vec<u8>) -> Write {
-    Write {
-        key,
-        value: Some(value),
-    }
+    Write { key, value: Some(value) }
 }
 
 #[cfg(test)]

@@ -3,10 +3,7 @@
 //! Paths: `/` says hello, `/arguments` and `/environment` show what it was started with, `/slow-start` is
 //! answered like `/`; with the variable `START_DELAY_MS` it listens only after that time, with `EXIT_AT_START` it
 //! ends before it listens; `/exit` ends it while a request waits; `/garbage` answers what is not HTTP.
-#![expect(
-    clippy::print_stdout,
-    reason = "what it prints is part of what tests look at"
-)]
+#![expect(clippy::print_stdout, reason = "what it prints is part of what tests look at")]
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write},
@@ -19,10 +16,7 @@ fn main() -> std::io::Result<()> {
         eprintln!("ending before listening, as asked");
         std::process::exit(text.parse().unwrap_or(3));
     }
-    if let Some(delay) = std::env::var("START_DELAY_MS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-    {
+    if let Some(delay) = std::env::var("START_DELAY_MS").ok().and_then(|text| text.parse().ok()) {
         std::thread::sleep(Duration::from_millis(delay));
     }
     let listener = TcpListener::bind(("0.0.0.0", 8080))?;
@@ -57,25 +51,14 @@ fn serve(mut stream: TcpStream) -> std::io::Result<()> {
     let read = std::io::copy(&mut reader.take(length), &mut std::io::sink())?;
     let path = line.split_whitespace().nth(1).unwrap_or("/");
     match path.split('?').next().unwrap_or(path) {
-        "/arguments" => answer(
-            &mut stream,
-            &std::env::args().skip(1).collect::<Vec<_>>().join("\n"),
-        ),
+        "/arguments" => answer(&mut stream, &std::env::args().skip(1).collect::<Vec<_>>().join("\n")),
         "/environment" => {
-            let lines: Vec<String> = std::env::vars()
-                .map(|(name, value)| format!("{name}={value}"))
-                .collect();
+            let lines: Vec<String> = std::env::vars().map(|(name, value)| format!("{name}={value}")).collect();
             answer(&mut stream, &lines.join("\n"))
         }
         "/exit" => std::process::exit(7),
         "/garbage" => stream.write_all(b"this is not HTTP at all\r\n\r\n"),
-        _ => answer(
-            &mut stream,
-            &format!(
-                "hello from a static binary: {} ({read} bytes of body)\n",
-                line.trim()
-            ),
-        ),
+        _ => answer(&mut stream, &format!("hello from a static binary: {} ({read} bytes of body)\n", line.trim())),
     }
 }
 

@@ -8,9 +8,7 @@ use crate::{
 };
 use linux_loader::{
     bootparam::{boot_e820_entry, boot_params},
-    configurator::{
-        BootConfigurator as _, BootParams, linux::LinuxBootConfigurator, pvh::PvhBootConfigurator,
-    },
+    configurator::{BootConfigurator as _, BootParams, linux::LinuxBootConfigurator, pvh::PvhBootConfigurator},
     loader::elf::start_info::{hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info},
 };
 use vm_memory::{Bytes as _, GuestAddress};
@@ -98,15 +96,11 @@ pub fn write(
     }
     let mut text = command_line.as_bytes().to_vec();
     text.push(0);
-    ram.write_slice(&text, GuestAddress(layout::COMMAND_LINE_GPA))
-        .map_err(write_error)?;
+    ram.write_slice(&text, GuestAddress(layout::COMMAND_LINE_GPA)).map_err(write_error)?;
     match entry {
         Entry::Linux64 => {
             write_zero_page(ram, memory_bytes, initramfs, length)?;
-            Ok(Start {
-                entry,
-                gpa: kernel.entry64_gpa,
-            })
+            Ok(Start { entry, gpa: kernel.entry64_gpa })
         }
         Entry::Pvh => {
             let gpa = kernel.entry_pvh_gpa.ok_or(BootError::NoPvhEntry)?;
@@ -120,11 +114,7 @@ pub fn write(
 fn memory_map(memory_bytes: u64) -> Vec<(u64, u64, u32)> {
     let mut map = vec![
         (0, layout::BASE_MEMORY_END_GPA, E820_RAM),
-        (
-            layout::BASE_MEMORY_END_GPA,
-            layout::FIRST_MIB_END_GPA - layout::BASE_MEMORY_END_GPA,
-            E820_RESERVED,
-        ),
+        (layout::BASE_MEMORY_END_GPA, layout::FIRST_MIB_END_GPA - layout::BASE_MEMORY_END_GPA, E820_RESERVED),
     ];
     for (start, bytes) in layout::ram_regions(memory_bytes) {
         let from = start.max(layout::FIRST_MIB_END_GPA);
@@ -149,29 +139,17 @@ fn write_zero_page(
     params.hdr.ramdisk_image = low_address(initramfs.gpa)?;
     params.hdr.ramdisk_size = low_address(initramfs.bytes)?;
     for (slot, (addr, size, type_)) in params.e820_table.iter_mut().zip(memory_map(memory_bytes)) {
-        *slot = boot_e820_entry {
-            addr,
-            size,
-            r#type: type_,
-        };
+        *slot = boot_e820_entry { addr, size, r#type: type_ };
         params.e820_entries += 1;
     }
-    LinuxBootConfigurator::write_bootparams(
-        &BootParams::new(&*params, GuestAddress(layout::ZERO_PAGE_GPA)),
-        ram,
-    )
-    .map_err(write_error)
+    LinuxBootConfigurator::write_bootparams(&BootParams::new(&*params, GuestAddress(layout::ZERO_PAGE_GPA)), ram)
+        .map_err(write_error)
 }
 
 fn write_start_info(ram: &Ram, memory_bytes: u64, initramfs: Initramfs) -> Result<(), BootError> {
     let map: Vec<hvm_memmap_table_entry> = memory_map(memory_bytes)
         .into_iter()
-        .map(|(addr, size, type_)| hvm_memmap_table_entry {
-            addr,
-            size,
-            type_,
-            reserved: 0,
-        })
+        .map(|(addr, size, type_)| hvm_memmap_table_entry { addr, size, type_, reserved: 0 })
         .collect();
     let info = hvm_start_info {
         magic: XEN_HVM_START_MAGIC,
@@ -183,11 +161,7 @@ fn write_start_info(ram: &Ram, memory_bytes: u64, initramfs: Initramfs) -> Resul
         modlist_paddr: layout::PVH_MODULES_GPA,
         ..Default::default()
     };
-    let module = hvm_modlist_entry {
-        paddr: initramfs.gpa,
-        size: initramfs.bytes,
-        ..Default::default()
-    };
+    let module = hvm_modlist_entry { paddr: initramfs.gpa, size: initramfs.bytes, ..Default::default() };
     let mut params = BootParams::new(&info, GuestAddress(layout::PVH_START_INFO_GPA));
     params.set_sections(&map, GuestAddress(layout::PVH_MEMORY_MAP_GPA));
     params.set_modules(&[module], GuestAddress(layout::PVH_MODULES_GPA));
@@ -215,39 +189,21 @@ mod tests {
         entry_pvh_gpa: Some(0x100_0100),
         build_id: [0; 20],
     };
-    const INITRAMFS: Initramfs = Initramfs {
-        gpa: 0x200_0000,
-        bytes: 1234,
-    };
+    const INITRAMFS: Initramfs = Initramfs { gpa: 0x200_0000, bytes: 1234 };
 
     #[test]
     fn the_zero_page_says_what_there_is() {
         let ram = memory::allocate(64 << 20).expect("memory");
-        let start =
-            write(&ram, 64 << 20, &KERNEL, INITRAMFS, "quiet", Entry::Linux64).expect("written");
-        assert_eq!(
-            start,
-            Start {
-                entry: Entry::Linux64,
-                gpa: 0x100_0200
-            }
-        );
-        let params: Box<boot_params> = Box::new(
-            ram.read_obj(GuestAddress(layout::ZERO_PAGE_GPA))
-                .expect("a read"),
-        );
-        let (image, size, entries) = (
-            params.hdr.ramdisk_image,
-            params.hdr.ramdisk_size,
-            params.e820_entries,
-        );
+        let start = write(&ram, 64 << 20, &KERNEL, INITRAMFS, "quiet", Entry::Linux64).expect("written");
+        assert_eq!(start, Start { entry: Entry::Linux64, gpa: 0x100_0200 });
+        let params: Box<boot_params> = Box::new(ram.read_obj(GuestAddress(layout::ZERO_PAGE_GPA)).expect("a read"));
+        let (image, size, entries) = (params.hdr.ramdisk_image, params.hdr.ramdisk_size, params.e820_entries);
         assert_eq!((image, size, entries), (0x200_0000, 1234, 3));
         let last = params.e820_table[2];
         let (addr, length) = (last.addr, last.size);
         assert_eq!((addr, addr + length), (layout::FIRST_MIB_END_GPA, 64 << 20));
         let mut text = [0; 6];
-        ram.read_slice(&mut text, GuestAddress(layout::COMMAND_LINE_GPA))
-            .expect("a read");
+        ram.read_slice(&mut text, GuestAddress(layout::COMMAND_LINE_GPA)).expect("a read");
         assert_eq!(&text, b"quiet\0");
     }
 
@@ -256,17 +212,9 @@ mod tests {
         let ram = memory::allocate(64 << 20).expect("memory");
         let start = write(&ram, 64 << 20, &KERNEL, INITRAMFS, "", Entry::Pvh).expect("written");
         assert_eq!(start.gpa, 0x100_0100);
-        let info: hvm_start_info = ram
-            .read_obj(GuestAddress(layout::PVH_START_INFO_GPA))
-            .expect("a read");
-        assert_eq!(
-            (info.magic, info.memmap_entries, info.nr_modules),
-            (XEN_HVM_START_MAGIC, 3, 1)
-        );
-        let without = kernel::Header {
-            entry_pvh_gpa: None,
-            ..KERNEL
-        };
+        let info: hvm_start_info = ram.read_obj(GuestAddress(layout::PVH_START_INFO_GPA)).expect("a read");
+        assert_eq!((info.magic, info.memmap_entries, info.nr_modules), (XEN_HVM_START_MAGIC, 3, 1));
+        let without = kernel::Header { entry_pvh_gpa: None, ..KERNEL };
         let refused = write(&ram, 64 << 20, &without, INITRAMFS, "", Entry::Pvh);
         assert!(matches!(refused, Err(BootError::NoPvhEntry)));
     }
@@ -276,9 +224,7 @@ mod tests {
         let mut config = Config::new(128, 1);
         config.extra_command_line = "init_debug".into();
         let line = command_line(&config, 2);
-        assert!(line.ends_with(
-            "virtio_mmio.device=4K@0xd0000000:5 virtio_mmio.device=4K@0xd0001000:6 init_debug"
-        ));
+        assert!(line.ends_with("virtio_mmio.device=4K@0xd0000000:5 virtio_mmio.device=4K@0xd0001000:6 init_debug"));
         assert!(line.starts_with("quiet"));
         let ram = memory::allocate(64 << 20).expect("memory");
         let long = "x".repeat(layout::COMMAND_LINE_MAX_BYTES);

@@ -30,23 +30,14 @@ pub fn for_vcpu(supported: &CpuId, id: u8, vcpus: u8) -> Vec<kvm_cpuid_entry2> {
     let id32 = u32::from(id);
     let count = u32::from(vcpus);
     let core_bits = count.next_power_of_two().trailing_zeros();
-    let mut entries: Vec<kvm_cpuid_entry2> = supported
-        .as_slice()
-        .iter()
-        .filter(|entry| !matches!(entry.function, 0xb | 0x1f))
-        .copied()
-        .collect();
+    let mut entries: Vec<kvm_cpuid_entry2> =
+        supported.as_slice().iter().filter(|entry| !matches!(entry.function, 0xb | 0x1f)).copied().collect();
     for entry in &mut entries {
         match entry.function {
             1 => {
-                entry.ebx =
-                    (entry.ebx & 0xff) | (CLFLUSH_LINES << 8) | (count << 16) | (id32 << 24);
+                entry.ebx = (entry.ebx & 0xff) | (CLFLUSH_LINES << 8) | (count << 16) | (id32 << 24);
                 entry.ecx = (entry.ecx | ECX_TSC_DEADLINE | ECX_HYPERVISOR) & !ECX_PDCM;
-                entry.edx = if vcpus > 1 {
-                    entry.edx | EDX_HTT
-                } else {
-                    entry.edx & !EDX_HTT
-                };
+                entry.edx = if vcpus > 1 { entry.edx | EDX_HTT } else { entry.edx & !EDX_HTT };
             }
             // Cache topology: every cache private to one core, as many cores as there are.
             4 => {
@@ -68,15 +59,9 @@ pub fn for_vcpu(supported: &CpuId, id: u8, vcpus: u8) -> Vec<kvm_cpuid_entry2> {
         }
     }
     ensure(&mut entries, 6, |entry| entry.eax = EAX_ARAT);
-    ensure(&mut entries, 0x8000_0007, |entry| {
-        entry.edx = EDX_INVARIANT_TSC
-    });
+    ensure(&mut entries, 0x8000_0007, |entry| entry.edx = EDX_INVARIANT_TSC);
     entries.extend(topology(id32, count, core_bits));
-    let highest = entries
-        .iter()
-        .map(|entry| entry.function)
-        .filter(|function| *function < 0x4000_0000)
-        .max();
+    let highest = entries.iter().map(|entry| entry.function).filter(|function| *function < 0x4000_0000).max();
     for entry in entries.iter_mut().filter(|entry| entry.function == 0) {
         entry.eax = highest.unwrap_or(entry.eax);
     }
@@ -95,24 +80,13 @@ fn topology(id: u32, count: u32, core_bits: u32) -> [kvm_cpuid_entry2; 3] {
         edx: id,
         ..Default::default()
     };
-    [
-        level(0, LEVEL_THREAD, 0, 1),
-        level(1, LEVEL_CORE, core_bits, count),
-        level(2, 0, 0, 0),
-    ]
+    [level(0, LEVEL_THREAD, 0, 1), level(1, LEVEL_CORE, core_bits, count), level(2, 0, 0, 0)]
 }
 
 /// Adds a leaf that KVM left out.
-fn ensure(
-    entries: &mut Vec<kvm_cpuid_entry2>,
-    function: u32,
-    fill: impl FnOnce(&mut kvm_cpuid_entry2),
-) {
+fn ensure(entries: &mut Vec<kvm_cpuid_entry2>, function: u32, fill: impl FnOnce(&mut kvm_cpuid_entry2)) {
     if !entries.iter().any(|entry| entry.function == function) {
-        let mut entry = kvm_cpuid_entry2 {
-            function,
-            ..Default::default()
-        };
+        let mut entry = kvm_cpuid_entry2 { function, ..Default::default() };
         fill(&mut entry);
         entries.push(entry);
     }
@@ -123,14 +97,8 @@ mod tests {
     use super::*;
 
     fn supported() -> CpuId {
-        let leaf = |function, eax, ebx, ecx, edx| kvm_cpuid_entry2 {
-            function,
-            eax,
-            ebx,
-            ecx,
-            edx,
-            ..Default::default()
-        };
+        let leaf =
+            |function, eax, ebx, ecx, edx| kvm_cpuid_entry2 { function, eax, ebx, ecx, edx, ..Default::default() };
         CpuId::from_entries(&[
             leaf(0, 0x20, 0, 0, 0),
             leaf(1, 0xa20f10, 0x0310_0801, ECX_PDCM, EDX_HTT),
@@ -145,10 +113,7 @@ mod tests {
     }
 
     fn get(entries: &[kvm_cpuid_entry2], function: u32, index: u32) -> kvm_cpuid_entry2 {
-        *entries
-            .iter()
-            .find(|entry| entry.function == function && entry.index == index)
-            .expect("the leaf is there")
+        *entries.iter().find(|entry| entry.function == function && entry.index == index).expect("the leaf is there")
     }
 
     #[test]

@@ -81,10 +81,7 @@ pub fn ram_regions(memory_bytes: u64) -> Vec<(u64, u64)> {
     if memory_bytes <= LOW_RAM_END_GPA {
         vec![(0, memory_bytes)]
     } else {
-        vec![
-            (0, LOW_RAM_END_GPA),
-            (HIGH_RAM_GPA, memory_bytes - LOW_RAM_END_GPA),
-        ]
+        vec![(0, LOW_RAM_END_GPA), (HIGH_RAM_GPA, memory_bytes - LOW_RAM_END_GPA)]
     }
 }
 

@@ -42,8 +42,7 @@ const MAX_BYTES: usize = (layout::FIRST_MIB_END_GPA - layout::MP_TABLE_GPA) as u
 /// The text is for an operator: RAM is missing where the table goes.
 pub fn write(ram: &Ram, vcpus: u8) -> Result<(), String> {
     let bytes = build(vcpus);
-    ram.write_slice(&bytes, GuestAddress(layout::MP_TABLE_GPA))
-        .map_err(|error| error.to_string())
+    ram.write_slice(&bytes, GuestAddress(layout::MP_TABLE_GPA)).map_err(|error| error.to_string())
 }
 
 /// The APIC id of the IOAPIC: the first that no processor has.
@@ -72,28 +71,10 @@ fn build(vcpus: u8) -> Vec<u8> {
     add(&io_apic);
     // Line n of the bus is pin n of the IOAPIC.
     for line in 0..=layout::LAST_GSI.to_le_bytes()[0] {
-        add(&[
-            IO_INTERRUPT,
-            INTERRUPT_VECTORED,
-            0,
-            0,
-            ISA_BUS,
-            line,
-            io_apic_id(vcpus),
-            line,
-        ]);
+        add(&[IO_INTERRUPT, INTERRUPT_VECTORED, 0, 0, ISA_BUS, line, io_apic_id(vcpus), line]);
     }
     add(&[LOCAL_INTERRUPT, INTERRUPT_EXTERNAL, 0, 0, ISA_BUS, 0, 0, 0]);
-    add(&[
-        LOCAL_INTERRUPT,
-        INTERRUPT_NMI,
-        0,
-        0,
-        ISA_BUS,
-        0,
-        EVERY_APIC,
-        1,
-    ]);
+    add(&[LOCAL_INTERRUPT, INTERRUPT_NMI, 0, 0, ISA_BUS, 0, EVERY_APIC, 1]);
 
     let mut table = Vec::with_capacity(HEADER_BYTES + entries.len());
     table.extend(b"PCMP");
@@ -121,10 +102,7 @@ fn build(vcpus: u8) -> Vec<u8> {
 
 /// The byte that makes a sum zero.
 fn checksum(bytes: &[u8]) -> u8 {
-    bytes
-        .iter()
-        .fold(0_u8, |sum, byte| sum.wrapping_add(*byte))
-        .wrapping_neg()
+    bytes.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte)).wrapping_neg()
 }
 
 #[cfg(test)]
@@ -136,25 +114,11 @@ mod tests {
         for vcpus in [1, 2, 64] {
             let bytes = build(vcpus);
             let (pointer, table) = bytes.split_at(FLOATING_POINTER_BYTES);
-            assert_eq!(
-                pointer
-                    .iter()
-                    .fold(0_u8, |sum, byte| sum.wrapping_add(*byte)),
-                0
-            );
-            assert_eq!(
-                table.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte)),
-                0
-            );
-            assert_eq!(
-                usize::from(u16::from_le_bytes([table[4], table[5]])),
-                table.len()
-            );
+            assert_eq!(pointer.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte)), 0);
+            assert_eq!(table.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte)), 0);
+            assert_eq!(usize::from(u16::from_le_bytes([table[4], table[5]])), table.len());
             let entries = usize::from(vcpus) + 2 + 24 + 2;
-            assert_eq!(
-                usize::from(u16::from_le_bytes([table[34], table[35]])),
-                entries
-            );
+            assert_eq!(usize::from(u16::from_le_bytes([table[34], table[35]])), entries);
             assert!(bytes.len() <= MAX_BYTES);
         }
     }

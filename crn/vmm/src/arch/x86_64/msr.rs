@@ -21,11 +21,7 @@ const MTRR_ENABLED_WRITE_BACK: u64 = (1 << 11) | 6;
 /// What every processor starts with.
 #[must_use]
 pub fn at_entry() -> Vec<kvm_msr_entry> {
-    let entry = |index, data| kvm_msr_entry {
-        index,
-        data,
-        ..Default::default()
-    };
+    let entry = |index, data| kvm_msr_entry { index, data, ..Default::default() };
     vec![
         entry(IA32_SYSENTER_CS, 0),
         entry(IA32_SYSENTER_ESP, 0),

@@ -46,12 +46,9 @@ pub fn general(start: Start) -> kvm_regs {
             rsi: layout::ZERO_PAGE_GPA,
             ..Default::default()
         },
-        Entry::Pvh => kvm_regs {
-            rip: start.gpa,
-            rflags: RFLAGS_RESERVED,
-            rbx: layout::PVH_START_INFO_GPA,
-            ..Default::default()
-        },
+        Entry::Pvh => {
+            kvm_regs { rip: start.gpa, rflags: RFLAGS_RESERVED, rbx: layout::PVH_START_INFO_GPA, ..Default::default() }
+        }
     }
 }
 
@@ -69,19 +66,12 @@ pub fn special(ram: &Ram, start: Start, mut sregs: kvm_sregs) -> Result<kvm_sreg
         Entry::Linux64 => 0xf_ffff,
         Entry::Pvh => 0x67,
     };
-    let table = [
-        0,
-        descriptor(code.1, 0xf_ffff),
-        descriptor(DATA.1, 0xf_ffff),
-        descriptor(TSS.1, tss_limit),
-    ];
+    let table = [0, descriptor(code.1, 0xf_ffff), descriptor(DATA.1, 0xf_ffff), descriptor(TSS.1, tss_limit)];
     for (index, entry) in table.iter().enumerate() {
         let address = GuestAddress(layout::GDT_GPA + index as u64 * 8);
-        ram.write_obj(*entry, address)
-            .map_err(|error| error.to_string())?;
+        ram.write_obj(*entry, address).map_err(|error| error.to_string())?;
     }
-    ram.write_obj(0_u64, GuestAddress(layout::IDT_GPA))
-        .map_err(|error| error.to_string())?;
+    ram.write_obj(0_u64, GuestAddress(layout::IDT_GPA)).map_err(|error| error.to_string())?;
 
     let code_segment = segment(code, 0xf_ffff);
     let data_segment = segment(DATA, 0xf_ffff);
@@ -112,19 +102,12 @@ pub fn special(ram: &Ram, start: Start, mut sregs: kvm_sregs) -> Result<kvm_sreg
 /// Floating point state of every processor.
 #[must_use]
 pub fn floating_point() -> kvm_fpu {
-    kvm_fpu {
-        fcw: FPU_CONTROL_WORD,
-        mxcsr: MXCSR,
-        ..Default::default()
-    }
+    kvm_fpu { fcw: FPU_CONTROL_WORD, mxcsr: MXCSR, ..Default::default() }
 }
 
 /// Wires the local interrupt pins: pin 0 to the PIC, pin 1 to NMI, as firmware does.
 pub fn wire_local_apic(apic: &mut kvm_lapic_state) {
-    for (offset, mode) in [
-        (APIC_LVT_LINT0, APIC_MODE_EXTINT),
-        (APIC_LVT_LINT1, APIC_MODE_NMI),
-    ] {
+    for (offset, mode) in [(APIC_LVT_LINT0, APIC_MODE_EXTINT), (APIC_LVT_LINT1, APIC_MODE_NMI)] {
         // The delivery mode is bits 8 to 10 of the register, in its second byte.
         let byte = &mut apic.regs[offset + 1];
         let bits = (i16::from(byte.to_ne_bytes()[0]) & !0x7) as u8 | mode.to_le_bytes()[0];
@@ -134,17 +117,11 @@ pub fn wire_local_apic(apic: &mut kvm_lapic_state) {
 
 /// An identity map of the first GiB in pages of 2 MiB.
 fn write_page_tables(ram: &Ram) -> Result<(), String> {
-    let write = |value: u64, gpa: u64| {
-        ram.write_obj(value, GuestAddress(gpa))
-            .map_err(|error| error.to_string())
-    };
+    let write = |value: u64, gpa: u64| ram.write_obj(value, GuestAddress(gpa)).map_err(|error| error.to_string());
     write(layout::PDPT_GPA | PAGE_PRESENT_WRITABLE, layout::PML4_GPA)?;
     write(layout::PD_GPA | PAGE_PRESENT_WRITABLE, layout::PDPT_GPA)?;
     for index in 0..ENTRIES {
-        write(
-            (index * LARGE_PAGE_BYTES) | PAGE_PRESENT_WRITABLE | PAGE_LARGE,
-            layout::PD_GPA + index * 8,
-        )?;
+        write((index * LARGE_PAGE_BYTES) | PAGE_PRESENT_WRITABLE | PAGE_LARGE, layout::PD_GPA + index * 8)?;
     }
     Ok(())
 }
@@ -161,11 +138,7 @@ fn segment((index, flags): (u16, u16), limit: u32) -> kvm_segment {
     let granular = bit(15) == 1;
     kvm_segment {
         base: 0,
-        limit: if granular {
-            (limit << 12) | 0xfff
-        } else {
-            limit
-        },
+        limit: if granular { (limit << 12) | 0xfff } else { limit },
         selector: index * 8,
         type_: (flags & 0xf) as u8,
         s: bit(4),
@@ -188,18 +161,13 @@ mod tests {
     #[test]
     fn long_mode_has_an_identity_map() {
         let ram = memory::allocate(32 << 20).expect("memory");
-        let start = Start {
-            entry: Entry::Linux64,
-            gpa: 0x100_0000,
-        };
+        let start = Start { entry: Entry::Linux64, gpa: 0x100_0000 };
         let sregs = special(&ram, start, kvm_sregs::default()).expect("written");
         assert_eq!(sregs.cs.l, 1);
         assert_eq!(sregs.cs.db, 0);
         assert_eq!(sregs.efer, EFER_LME | EFER_LMA);
         assert_eq!(sregs.cr3, layout::PML4_GPA);
-        let entry: u64 = ram
-            .read_obj(GuestAddress(layout::PD_GPA + 8))
-            .expect("a read");
+        let entry: u64 = ram.read_obj(GuestAddress(layout::PD_GPA + 8)).expect("a read");
         assert_eq!(entry, 0x20_0083);
         assert_eq!(general(start).rsi, layout::ZERO_PAGE_GPA);
     }
@@ -207,16 +175,10 @@ mod tests {
     #[test]
     fn pvh_is_flat_and_unpaged() {
         let ram = memory::allocate(32 << 20).expect("memory");
-        let start = Start {
-            entry: Entry::Pvh,
-            gpa: 0x100_0000,
-        };
+        let start = Start { entry: Entry::Pvh, gpa: 0x100_0000 };
         let sregs = special(&ram, start, kvm_sregs::default()).expect("written");
         assert_eq!((sregs.cr0, sregs.cr4), (CR0_PE | CR0_ET, 0));
-        assert_eq!(
-            (sregs.cs.l, sregs.cs.db, sregs.cs.limit),
-            (0, 1, 0xffff_ffff)
-        );
+        assert_eq!((sregs.cs.l, sregs.cs.db, sregs.cs.limit), (0, 1, 0xffff_ffff));
         assert_eq!(sregs.tr.limit, 0x67);
         assert_eq!(general(start).rbx, layout::PVH_START_INFO_GPA);
         // A code descriptor as every manual prints it.
@@ -227,9 +189,6 @@ mod tests {
     fn local_pins_are_wired() {
         let mut apic = kvm_lapic_state::default();
         wire_local_apic(&mut apic);
-        assert_eq!(
-            (apic.regs[APIC_LVT_LINT0 + 1], apic.regs[APIC_LVT_LINT1 + 1]),
-            (7, 4)
-        );
+        assert_eq!((apic.regs[APIC_LVT_LINT0 + 1], apic.regs[APIC_LVT_LINT1 + 1]), (7, 4));
     }
 }

@@ -11,8 +11,8 @@ use std::{
 };
 use virtio_bindings::{
     virtio_blk::{
-        VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_S_IOERR,
-        VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP,
+        VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK,
+        VIRTIO_BLK_S_UNSUPP,
     },
     virtio_ids::VIRTIO_ID_BLOCK,
 };
@@ -122,10 +122,9 @@ impl<S: Storage> Block<S> {
         let code = match done {
             Ok(()) => VIRTIO_BLK_S_OK,
             Err(Failure::Request(RequestError::Unsupported(_))) => VIRTIO_BLK_S_UNSUPP,
-            Err(
-                Failure::Request(RequestError::Range { .. } | RequestError::ReadOnly)
-                | Failure::Storage,
-            ) => VIRTIO_BLK_S_IOERR,
+            Err(Failure::Request(RequestError::Range { .. } | RequestError::ReadOnly) | Failure::Storage) => {
+                VIRTIO_BLK_S_IOERR
+            }
         };
         let written = writer.bytes_written();
         match status.write_all(&code.to_le_bytes()[..1]) {
@@ -142,13 +141,7 @@ impl<S: Storage> Block<S> {
     ) -> Result<(), Failure> {
         let readable = reader.available_bytes() as u64;
         let writable = writer.available_bytes() as u64;
-        let request = Request::parse(
-            header,
-            readable,
-            writable,
-            self.capacity_sectors,
-            self.read_only,
-        )?;
+        let request = Request::parse(header, readable, writable, self.capacity_sectors, self.read_only)?;
         match request {
             Request::Read { offset, length } => self.read(offset, length, writer)?,
             Request::Write { offset, length } => self.write(offset, length, reader)?,
@@ -161,22 +154,13 @@ impl<S: Storage> Block<S> {
         Ok(())
     }
 
-    fn read(
-        &mut self,
-        mut offset: u64,
-        mut length: u64,
-        writer: &mut Writer<'_>,
-    ) -> io::Result<()> {
+    fn read(&mut self, mut offset: u64, mut length: u64, writer: &mut Writer<'_>) -> io::Result<()> {
         while length > 0 {
-            let part =
-                usize::try_from(length).map_or(CHUNK_BYTES, |length| length.min(CHUNK_BYTES));
+            let part = usize::try_from(length).map_or(CHUNK_BYTES, |length| length.min(CHUNK_BYTES));
             let chunk = &mut self.buffer[..part];
             let mut filled = 0;
             while filled < chunk.len() {
-                match self
-                    .storage
-                    .read_at(&mut chunk[filled..], offset + filled as u64)
-                {
+                match self.storage.read_at(&mut chunk[filled..], offset + filled as u64) {
                     Ok(0) => break,
                     Ok(read) => filled += read,
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -192,15 +176,9 @@ impl<S: Storage> Block<S> {
         Ok(())
     }
 
-    fn write(
-        &mut self,
-        mut offset: u64,
-        mut length: u64,
-        reader: &mut Reader<'_>,
-    ) -> io::Result<()> {
+    fn write(&mut self, mut offset: u64, mut length: u64, reader: &mut Reader<'_>) -> io::Result<()> {
         while length > 0 {
-            let part =
-                usize::try_from(length).map_or(CHUNK_BYTES, |length| length.min(CHUNK_BYTES));
+            let part = usize::try_from(length).map_or(CHUNK_BYTES, |length| length.min(CHUNK_BYTES));
             let chunk = &mut self.buffer[..part];
             reader.read_exact(chunk)?;
             self.storage.write_all_at(chunk, offset)?;
@@ -237,11 +215,7 @@ impl<S: Storage> Device for Block<S> {
     }
 
     fn features(&self) -> u64 {
-        let read_only = if self.read_only {
-            1 << VIRTIO_BLK_F_RO
-        } else {
-            0
-        };
+        let read_only = if self.read_only { 1 << VIRTIO_BLK_F_RO } else { 0 };
         1 << VIRTIO_BLK_F_FLUSH | 1 << VIRTIO_BLK_F_SEG_MAX | read_only
     }
 
@@ -256,12 +230,7 @@ impl<S: Storage> Device for Block<S> {
         read_config_bytes(&config, offset, data);
     }
 
-    fn process(
-        &mut self,
-        _event: Event,
-        queues: &mut [Queue],
-        ram: &Ram,
-    ) -> Result<Work, DeviceError> {
+    fn process(&mut self, _event: Event, queues: &mut [Queue], ram: &Ram) -> Result<Work, DeviceError> {
         let mut work = Work::new();
         let Some(queue) = queues.first_mut().filter(|queue| queue.ready()) else {
             return Ok(work);

@@ -1,8 +1,6 @@
 //! From descriptors to a request: pure, before anything is done.
 
-use virtio_bindings::virtio_blk::{
-    VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
-};
+use virtio_bindings::virtio_blk::{VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT};
 
 /// The unit of addresses, bytes, whatever the block size of the file system above.
 pub const SECTOR_BYTES: u64 = 512;
@@ -75,23 +73,16 @@ impl Request {
         let range = |length: u64| {
             let refused = RequestError::Range { sector, length };
             let end = sector.checked_add(length / SECTOR_BYTES).ok_or(refused)?;
-            if !length.is_multiple_of(SECTOR_BYTES)
-                || length > MAX_DATA_BYTES
-                || end > capacity_sectors
-            {
+            if !length.is_multiple_of(SECTOR_BYTES) || length > MAX_DATA_BYTES || end > capacity_sectors {
                 return Err(refused);
             }
             // Below the capacity in bytes, which is a u64 by construction.
             Ok((sector * SECTOR_BYTES, length))
         };
         match kind {
-            VIRTIO_BLK_T_IN => {
-                range(writable).map(|(offset, length)| Self::Read { offset, length })
-            }
+            VIRTIO_BLK_T_IN => range(writable).map(|(offset, length)| Self::Read { offset, length }),
             VIRTIO_BLK_T_OUT if read_only => Err(RequestError::ReadOnly),
-            VIRTIO_BLK_T_OUT => {
-                range(readable).map(|(offset, length)| Self::Write { offset, length })
-            }
+            VIRTIO_BLK_T_OUT => range(readable).map(|(offset, length)| Self::Write { offset, length }),
             VIRTIO_BLK_T_FLUSH => Ok(Self::Flush),
             VIRTIO_BLK_T_GET_ID => Ok(Self::Identify),
             other => Err(RequestError::Unsupported(other)),
@@ -111,45 +102,18 @@ mod tests {
         bytes
     }
 
-    fn check(
-        kind: u32,
-        sector: u64,
-        readable: u64,
-        writable: u64,
-        expect: Result<Request, RequestError>,
-    ) {
-        assert_eq!(
-            Request::parse(header(kind, sector), readable, writable, 100, false),
-            expect
-        );
+    fn check(kind: u32, sector: u64, readable: u64, writable: u64, expect: Result<Request, RequestError>) {
+        assert_eq!(Request::parse(header(kind, sector), readable, writable, 100, false), expect);
     }
 
     #[test]
     fn requests_are_held_against_the_device() {
         let range = |sector, length| Err(RequestError::Range { sector, length });
-        check(
-            VIRTIO_BLK_T_IN,
-            99,
-            0,
-            512,
-            Ok(Request::Read {
-                offset: 99 * 512,
-                length: 512,
-            }),
-        );
+        check(VIRTIO_BLK_T_IN, 99, 0, 512, Ok(Request::Read { offset: 99 * 512, length: 512 }));
         check(VIRTIO_BLK_T_IN, 99, 0, 1024, range(99, 1024));
         check(VIRTIO_BLK_T_IN, 0, 0, 511, range(0, 511));
         check(VIRTIO_BLK_T_IN, u64::MAX, 0, 512, range(u64::MAX, 512));
-        check(
-            VIRTIO_BLK_T_OUT,
-            4,
-            1024,
-            0,
-            Ok(Request::Write {
-                offset: 2048,
-                length: 1024,
-            }),
-        );
+        check(VIRTIO_BLK_T_OUT, 4, 1024, 0, Ok(Request::Write { offset: 2048, length: 1024 }));
         check(VIRTIO_BLK_T_FLUSH, 7, 3, 3, Ok(Request::Flush));
         check(VIRTIO_BLK_T_GET_ID, 0, 0, 20, Ok(Request::Identify));
         check(11, 0, 0, 0, Err(RequestError::Unsupported(11)));

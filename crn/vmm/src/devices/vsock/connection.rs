@@ -110,19 +110,13 @@ pub struct Connection<S> {
 impl<S: HostStream> Connection<S> {
     /// A connection that the host asks for.
     pub fn to_guest(stream: S) -> Self {
-        let due = Due {
-            request: true,
-            ..Due::default()
-        };
+        let due = Due { request: true, ..Due::default() };
         Self::new(stream, State::Requested, due)
     }
 
     /// A connection that the guest has asked for with this packet.
     pub fn from_guest(stream: S, request: &Header) -> Self {
-        let due = Due {
-            response: true,
-            ..Due::default()
-        };
+        let due = Due { response: true, ..Due::default() };
         let mut connection = Self::new(stream, State::Established, due);
         connection.note_credit(request);
         connection
@@ -197,9 +191,7 @@ impl<S: HostStream> Connection<S> {
         }
         if self.stream_write_closed {
             // Nobody reads: the guest is told with a shutdown, what it still sends is taken and lost.
-            self.forwarded = self
-                .forwarded
-                .wrapping_add(u32::try_from(rest.len()).unwrap_or(0));
+            self.forwarded = self.forwarded.wrapping_add(u32::try_from(rest.len()).unwrap_or(0));
         } else {
             self.buffer.extend(rest);
         }
@@ -292,11 +284,7 @@ impl<S: HostStream> Connection<S> {
         }
         if std::mem::take(&mut self.due.shutdown) {
             let send = if self.stream_ended { SHUTDOWN_SEND } else { 0 };
-            let receive = if self.stream_write_closed && !self.guest_done {
-                SHUTDOWN_RECEIVE
-            } else {
-                0
-            };
+            let receive = if self.stream_write_closed && !self.guest_done { SHUTDOWN_RECEIVE } else { 0 };
             return Next::Packet(Operation::Shutdown, send | receive);
         }
         Next::Nothing
@@ -351,9 +339,7 @@ impl<S: HostStream> Connection<S> {
     }
 
     fn note_written(&mut self, written: Written) {
-        self.forwarded = self
-            .forwarded
-            .wrapping_add(u32::try_from(written.bytes).unwrap_or(0));
+        self.forwarded = self.forwarded.wrapping_add(u32::try_from(written.bytes).unwrap_or(0));
         if written.failed {
             self.stream_failed();
         }
@@ -368,8 +354,7 @@ impl<S: HostStream> Connection<S> {
     }
 
     fn note_room(&mut self) {
-        if self.forwarded.wrapping_sub(self.told_forwarded) >= CREDIT_STEP_BYTES && !self.guest_done
-        {
+        if self.forwarded.wrapping_sub(self.told_forwarded) >= CREDIT_STEP_BYTES && !self.guest_done {
             self.due.credit_update = true;
         }
     }
@@ -393,17 +378,11 @@ fn write_to<S: HostStream>(stream: &mut S, data: &[u8]) -> Written {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => break,
             Err(_) => {
-                return Written {
-                    bytes,
-                    failed: true,
-                };
+                return Written { bytes, failed: true };
             }
         }
     }
-    Written {
-        bytes,
-        failed: false,
-    }
+    Written { bytes, failed: false }
 }
 
 impl HostStream for std::os::unix::net::UnixStream {

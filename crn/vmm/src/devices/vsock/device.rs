@@ -46,20 +46,11 @@ impl<R: StreamRegistry> VsockDevice<R> {
     /// A device without connections.
     #[must_use]
     pub fn new(muxer: Muxer<UnixStream>, registry: R) -> Self {
-        Self {
-            muxer,
-            registry,
-            buffer: vec![0; MAX_DATA_BYTES as usize].into_boxed_slice(),
-        }
+        Self { muxer, registry, buffer: vec![0; MAX_DATA_BYTES as usize].into_boxed_slice() }
     }
 
     /// Takes packets of the guest.
-    fn take(
-        &mut self,
-        queue: &mut Queue,
-        ram: &Ram,
-        work: &mut Work,
-    ) -> Result<(), virtio_queue::Error> {
+    fn take(&mut self, queue: &mut Queue, ram: &Ram, work: &mut Work) -> Result<(), virtio_queue::Error> {
         let mut taken = 0;
         loop {
             queue.disable_notification(ram)?;
@@ -107,12 +98,7 @@ impl<R: StreamRegistry> VsockDevice<R> {
     }
 
     /// Gives packets to the guest while it has buffers and there are packets.
-    fn give(
-        &mut self,
-        queue: &mut Queue,
-        ram: &Ram,
-        work: &mut Work,
-    ) -> Result<(), virtio_queue::Error> {
+    fn give(&mut self, queue: &mut Queue, ram: &Ram, work: &mut Work) -> Result<(), virtio_queue::Error> {
         let mut given = 0;
         // No buffers and nothing to send both end the loop: it never spins.
         while self.muxer.has_next() {
@@ -155,20 +141,13 @@ impl<R: StreamRegistry> VsockDevice<R> {
         let room = room.min(self.buffer.len());
         let header = self.muxer.next(&mut self.buffer[..room])?;
         let data = &self.buffer[..header.length as usize];
-        match writer
-            .write_all(&header.to_bytes())
-            .and_then(|()| writer.write_all(data))
-        {
+        match writer.write_all(&header.to_bytes()).and_then(|()| writer.write_all(data)) {
             Ok(()) => u32::try_from(writer.bytes_written()).ok(),
             Err(_) => Some(0),
         }
     }
 
-    fn add(
-        &mut self,
-        stream: UnixStream,
-        insert: impl FnOnce(&mut Muxer<UnixStream>, UnixStream) -> Option<u32>,
-    ) {
+    fn add(&mut self, stream: UnixStream, insert: impl FnOnce(&mut Muxer<UnixStream>, UnixStream) -> Option<u32>) {
         // A stream that cannot be made non-blocking is closed: it must never hold the device up.
         if stream.set_nonblocking(true).is_ok()
             && let Some(token) = insert(&mut self.muxer, stream)
@@ -196,40 +175,22 @@ impl<R: StreamRegistry> Device for VsockDevice<R> {
         read_config_bytes(&self.muxer.guest_cid().to_le_bytes(), offset, data);
     }
 
-    fn process(
-        &mut self,
-        event: Event,
-        queues: &mut [Queue],
-        ram: &Ram,
-    ) -> Result<Work, DeviceError> {
+    fn process(&mut self, event: Event, queues: &mut [Queue], ram: &Ram) -> Result<Work, DeviceError> {
         let mut work = Work::new();
         let [to_guest, from_guest, ..] = queues else {
             return Ok(work);
         };
         match event {
-            Event::Stream {
-                token,
-                readable,
-                writable,
-                hung_up,
-            } => {
+            Event::Stream { token, readable, writable, hung_up } => {
                 self.muxer.ready(token, readable, writable, hung_up);
             }
             Event::Queue(_) if !from_guest.ready() => {}
-            Event::Queue(_) => {
-                self.take(from_guest, ram, &mut work)
-                    .map_err(|error| DeviceError::Queue {
-                        queue: FROM_GUEST,
-                        error,
-                    })?
-            }
+            Event::Queue(_) => self
+                .take(from_guest, ram, &mut work)
+                .map_err(|error| DeviceError::Queue { queue: FROM_GUEST, error })?,
         }
         if to_guest.ready() {
-            self.give(to_guest, ram, &mut work)
-                .map_err(|error| DeviceError::Queue {
-                    queue: TO_GUEST,
-                    error,
-                })?;
+            self.give(to_guest, ram, &mut work).map_err(|error| DeviceError::Queue { queue: TO_GUEST, error })?;
         }
         Ok(work)
     }

@@ -105,9 +105,7 @@ impl<S: HostStream> Muxer<S> {
     /// True while a stream's reader has not taken all that the guest has sent.
     #[must_use]
     pub fn has_undelivered(&self) -> bool {
-        self.connections
-            .values()
-            .any(|entry| entry.connection.has_undelivered())
+        self.connections.values().any(|entry| entry.connection.has_undelivered())
     }
 
     /// Connections that exist.
@@ -129,10 +127,7 @@ impl<S: HostStream> Muxer<S> {
             return None;
         }
         let ports = loop {
-            let ports = Ports {
-                host: self.next_host_port,
-                guest: guest_port,
-            };
+            let ports = Ports { host: self.next_host_port, guest: guest_port };
             self.next_host_port = self.next_host_port.wrapping_add(1).max(FIRST_HOST_PORT);
             if !self.connections.contains_key(&ports) {
                 break ports;
@@ -163,14 +158,7 @@ impl<S: HostStream> Muxer<S> {
         let token = self.next_token;
         self.next_token = self.next_token.wrapping_add(1);
         self.tokens.insert(token, ports);
-        self.connections.insert(
-            ports,
-            Entry {
-                connection,
-                token,
-                queued: true,
-            },
-        );
+        self.connections.insert(ports, Entry { connection, token, queued: true });
         self.turn.push_back(ports);
         token
     }
@@ -179,9 +167,7 @@ impl<S: HostStream> Muxer<S> {
     #[must_use]
     pub fn stream(&self, token: u32) -> Option<&S> {
         let ports = self.tokens.get(&token)?;
-        self.connections
-            .get(ports)
-            .map(|entry| entry.connection.stream())
+        self.connections.get(ports).map(|entry| entry.connection.stream())
     }
 
     /// A packet of the guest; `data` is what follows the header, as long as it says.
@@ -205,8 +191,7 @@ impl<S: HostStream> Muxer<S> {
                 return Wish::Nothing;
             }
             Operation::Request => {
-                if self.accept_ports.contains(&ports.host) && !self.connections.contains_key(&ports)
-                {
+                if self.accept_ports.contains(&ports.host) && !self.connections.contains_key(&ports) {
                     return Wish::Accept(*header);
                 }
                 self.drop_connection(ports);
@@ -279,11 +264,7 @@ impl<S: HostStream> Muxer<S> {
                         self.turn.push_front(ports);
                         continue;
                     }
-                    (
-                        Operation::Data,
-                        0,
-                        u32::try_from(read).unwrap_or(MAX_DATA_BYTES),
-                    )
+                    (Operation::Data, 0, u32::try_from(read).unwrap_or(MAX_DATA_BYTES))
                 }
             };
             let forwarded = connection.forwarded();
@@ -304,14 +285,7 @@ impl<S: HostStream> Muxer<S> {
         self.resets.clear();
     }
 
-    fn header(
-        &self,
-        ports: Ports,
-        operation: Operation,
-        flags: u32,
-        length: u32,
-        forwarded: u32,
-    ) -> Header {
+    fn header(&self, ports: Ports, operation: Operation, flags: u32, length: u32, forwarded: u32) -> Header {
         Header {
             source_cid: HOST_CID,
             destination_cid: self.guest_cid,
@@ -358,10 +332,7 @@ impl<S: HostStream> Muxer<S> {
 
 /// The connection that a packet of the guest belongs to.
 fn ports_of(header: &Header) -> Ports {
-    Ports {
-        host: header.destination_port,
-        guest: header.source_port,
-    }
+    Ports { host: header.destination_port, guest: header.source_port }
 }
 
 #[cfg(test)]

@@ -90,10 +90,8 @@ impl Header {
     #[must_use]
     pub fn parse(bytes: &[u8; HEADER_BYTES]) -> Self {
         let u16_at = |offset: usize| u16::from_le_bytes([bytes[offset], bytes[offset + 1]]);
-        let u32_at =
-            |offset: usize| u32::from(u16_at(offset)) | u32::from(u16_at(offset + 2)) << 16;
-        let u64_at =
-            |offset: usize| u64::from(u32_at(offset)) | u64::from(u32_at(offset + 4)) << 32;
+        let u32_at = |offset: usize| u32::from(u16_at(offset)) | u32::from(u16_at(offset + 2)) << 16;
+        let u64_at = |offset: usize| u64::from(u32_at(offset)) | u64::from(u32_at(offset + 4)) << 32;
         Self {
             source_cid: u64_at(0),
             destination_cid: u64_at(8),
@@ -158,11 +156,7 @@ mod tests {
             "00000400",
             "07000000",
         );
-        let hex: String = header
-            .to_bytes()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let hex: String = header.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, golden);
         assert_eq!(Header::parse(&header.to_bytes()), header);
     }

@@ -20,30 +20,12 @@ fn view(code: u64, runtime: u64) -> MemoryView {
     let mut view = MemoryView::new("program");
     for (name, size) in [("code", code), ("runtime", runtime), ("volume", 2 << 20)] {
         let hash = ItemHash::sha256_of(name.as_bytes()).to_string();
-        let record = store::Record {
-            file: name.into(),
-            owner: "0xA".into(),
-            reference: None,
-        };
-        view.state.insert(
-            (store::NAMESPACE.into(), store::message(&hash)),
-            record.to_bytes(),
-        );
-        let mut latest = plugin_sdk::layout::Moment {
-            time: 1.0,
-            item_hash: hash.clone(),
-        }
-        .to_bytes();
+        let record = store::Record { file: name.into(), owner: "0xA".into(), reference: None };
+        view.state.insert((store::NAMESPACE.into(), store::message(&hash)), record.to_bytes());
+        let mut latest = plugin_sdk::layout::Moment { time: 1.0, item_hash: hash.clone() }.to_bytes();
         latest.extend_from_slice(name.as_bytes());
-        view.state
-            .insert((store::NAMESPACE.into(), store::latest(&hash)), latest);
-        view.files.insert(
-            name.into(),
-            FileInfo {
-                size,
-                kind: FileKind::File,
-            },
-        );
+        view.state.insert((store::NAMESPACE.into(), store::latest(&hash)), latest);
+        view.files.insert(name.into(), FileInfo { size, kind: FileKind::File });
     }
     view
 }
@@ -56,14 +38,7 @@ const CREDIT: &str = r#","payment":{"type":"credit"}"#;
 type Row<'a> = (&'a str, &'a str, &'a str, &'a str, &'a str, Option<&'a str>);
 
 fn row(line: &CostLine) -> Row<'_> {
-    (
-        &line.kind,
-        &line.name,
-        &line.hold,
-        &line.stream,
-        &line.credit,
-        line.size_mib.as_deref(),
-    )
+    (&line.kind, &line.name, &line.hold, &line.stream, &line.credit, line.size_mib.as_deref())
 }
 
 #[test]
@@ -73,58 +48,18 @@ fn execution_is_charged_by_compute_unit() {
         let line = &lines[0];
         assert_eq!(line.kind, "EXECUTION");
         assert_eq!(
-            (
-                line.hold.as_str(),
-                line.stream.as_str(),
-                line.credit.as_str()
-            ),
+            (line.hold.as_str(), line.stream.as_str(), line.credit.as_str()),
             (hold, stream, credit),
             "{resources}{more}"
         );
     };
     // The vector of ccn spec 6.3.
-    check(
-        r#""vcpus":2"#,
-        ON_DEMAND_INTERNET,
-        "800",
-        "0.000012222222222222",
-        "12.222222222222222222",
-    );
-    check(
-        r#""vcpus":2"#,
-        ON_DEMAND,
-        "400",
-        "0.000006111111111111",
-        "6.111111111111111111",
-    );
-    check(
-        "",
-        ON_DEMAND,
-        "200",
-        "0.000003055555555555",
-        "3.055555555555555555",
-    );
-    check(
-        r#""memory":2048"#,
-        ON_DEMAND,
-        "200",
-        "0.000003055555555555",
-        "3.055555555555555555",
-    );
-    check(
-        r#""memory":2049"#,
-        ON_DEMAND,
-        "400",
-        "0.000006111111111111",
-        "6.111111111111111111",
-    );
-    check(
-        r#""memory":4096,"vcpus":3"#,
-        PERSISTENT,
-        "3000",
-        "0.000045833333333333",
-        "45.833333333333333333",
-    );
+    check(r#""vcpus":2"#, ON_DEMAND_INTERNET, "800", "0.000012222222222222", "12.222222222222222222");
+    check(r#""vcpus":2"#, ON_DEMAND, "400", "0.000006111111111111", "6.111111111111111111");
+    check("", ON_DEMAND, "200", "0.000003055555555555", "3.055555555555555555");
+    check(r#""memory":2048"#, ON_DEMAND, "200", "0.000003055555555555", "3.055555555555555555");
+    check(r#""memory":2049"#, ON_DEMAND, "400", "0.000006111111111111", "6.111111111111111111");
+    check(r#""memory":4096,"vcpus":3"#, PERSISTENT, "3000", "0.000045833333333333", "45.833333333333333333");
 }
 
 #[test]
@@ -136,14 +71,7 @@ fn volumes_are_charged_up_to_what_comes_with_the_units() {
     );
     let lines = lines(&content("", &more), &view(1 << 19, 512 << 20));
     let expected: [Row<'_>; 7] = [
-        (
-            "EXECUTION",
-            "program",
-            "200",
-            "0.000003055555555555",
-            "3.055555555555555555",
-            None,
-        ),
+        ("EXECUTION", "program", "200", "0.000003055555555555", "3.055555555555555555", None),
         // Half a MiB by credit is less than the least that is charged.
         (
             "EXECUTION_PROGRAM_VOLUME_CODE",
@@ -161,14 +89,7 @@ fn volumes_are_charged_up_to_what_comes_with_the_units() {
             "0.138951111111111111",
             Some("512"),
         ),
-        (
-            "EXECUTION_VOLUME_INMUTABLE",
-            "#0:/lib",
-            "0.1",
-            "0.000000000542777777",
-            "0.000542777777777777",
-            Some("2"),
-        ),
+        ("EXECUTION_VOLUME_INMUTABLE", "#0:/lib", "0.1", "0.000000000542777777", "0.000542777777777777", Some("2")),
         (
             "EXECUTION_VOLUME_PERSISTENT",
             "#1:EXECUTION_VOLUME_PERSISTENT",
@@ -202,15 +123,12 @@ fn volumes_are_charged_up_to_what_comes_with_the_units() {
 fn small_volumes_cost_nothing() {
     let lines = lines(&content("", ON_DEMAND), &view(1_000_003, 7));
     let amounts = |line: &CostLine| {
-        [&line.hold, &line.stream, &line.credit]
-            .map(|text| text.parse::<Amount>().expect("an amount"))
+        [&line.hold, &line.stream, &line.credit].map(|text| text.parse::<Amount>().expect("an amount"))
     };
     let sums = lines[1..]
         .iter()
         .map(amounts)
-        .fold([Amount::ZERO; 3], |sums, amounts| {
-            std::array::from_fn(|currency| sums[currency] + amounts[currency])
-        });
+        .fold([Amount::ZERO; 3], |sums, amounts| std::array::from_fn(|currency| sums[currency] + amounts[currency]));
     assert_eq!(sums, [Amount::ZERO; 3]);
 }
 
@@ -222,10 +140,8 @@ fn estimates_count_what_is_known() {
             "volumes":[{{"ref":"{absent}"}},{{"ref":"{absent}","estimated_size_mib":3}}]"#
     );
     let lines = lines(&content("", &more), &view(1 << 20, 1 << 20));
-    let sizes: Vec<(&str, Option<&str>)> = lines
-        .iter()
-        .map(|line| (line.name.as_str(), line.size_mib.as_deref()))
-        .collect();
+    let sizes: Vec<(&str, Option<&str>)> =
+        lines.iter().map(|line| (line.name.as_str(), line.size_mib.as_deref())).collect();
     assert_eq!(
         sizes,
         [

@@ -14,64 +14,27 @@ fn hash(name: &str) -> String {
 
 /// What a STORE message leaves in a node: its record, and the newest version of its tag.
 fn add_store(node: &mut Simulation<Program>, name: &str, file: &str, size: u64) {
-    let record = store::Record {
-        file: file.into(),
-        owner: "0xA".into(),
-        reference: None,
-    };
-    let mut latest = Moment {
-        time: 1.0,
-        item_hash: hash(name),
-    }
-    .to_bytes();
+    let record = store::Record { file: file.into(), owner: "0xA".into(), reference: None };
+    let mut latest = Moment { time: 1.0, item_hash: hash(name) }.to_bytes();
     latest.extend_from_slice(file.as_bytes());
     let state = &mut node.view.state;
-    state.insert(
-        (store::NAMESPACE.into(), store::message(&hash(name))),
-        record.to_bytes(),
-    );
-    state.insert(
-        (store::NAMESPACE.into(), store::latest(&hash(name))),
-        latest,
-    );
-    node.view.files.insert(
-        file.into(),
-        FileInfo {
-            size,
-            kind: FileKind::File,
-        },
-    );
+    state.insert((store::NAMESPACE.into(), store::message(&hash(name))), record.to_bytes());
+    state.insert((store::NAMESPACE.into(), store::latest(&hash(name))), latest);
+    node.view.files.insert(file.into(), FileInfo { size, kind: FileKind::File });
 }
 
 /// A newer version of a tag, as an update leaves it.
 fn update_store(node: &mut Simulation<Program>, name: &str, file: &str, size: u64) {
-    let mut latest = Moment {
-        time: 2.0,
-        item_hash: hash("update"),
-    }
-    .to_bytes();
+    let mut latest = Moment { time: 2.0, item_hash: hash("update") }.to_bytes();
     latest.extend_from_slice(file.as_bytes());
-    node.view.state.insert(
-        (store::NAMESPACE.into(), store::latest(&hash(name))),
-        latest,
-    );
-    node.view.files.insert(
-        file.into(),
-        FileInfo {
-            size,
-            kind: FileKind::File,
-        },
-    );
+    node.view.state.insert((store::NAMESPACE.into(), store::latest(&hash(name))), latest);
+    node.view.files.insert(file.into(), FileInfo { size, kind: FileKind::File });
 }
 
 /// A node that has code, a runtime and a volume of 2 MiB.
 fn node() -> Simulation<Program> {
     let mut node = Simulation::new(program::NAMESPACE);
-    for (name, size) in [
-        ("code", 1 << 10),
-        ("runtime", 64 << 20),
-        ("volume", 2 * MIB),
-    ] {
+    for (name, size) in [("code", 1 << 10), ("runtime", 64 << 20), ("volume", 2 * MIB)] {
         add_store(&mut node, name, &format!("{name}.file"), size);
     }
     node
@@ -101,38 +64,21 @@ fn waits(node: &Simulation<Program>, message: &Message) -> Wait {
 #[test]
 fn the_schema_is_checked_first() {
     let check = |more: &str, expect: Option<i32>| {
-        assert_eq!(
-            validate(&program_of(more))
-                .err()
-                .map(|rejection| rejection.code),
-            expect,
-            "{more}"
-        );
+        assert_eq!(validate(&program_of(more)).err().map(|rejection| rejection.code), expect, "{more}");
     };
     check("", None);
     check(r#","unknown":1"#, Some(0));
     check(r#","metadata":[]"#, Some(0));
     check(r#","resources":{"vcpus":257}"#, Some(0));
-    check(
-        r#","volumes":[{"ephemeral":true,"size_mib":1001}]"#,
-        Some(0),
-    );
+    check(r#","volumes":[{"ephemeral":true,"size_mib":1001}]"#, Some(0));
 }
 
 #[test]
 fn labels_say_what_clients_filter_by() {
-    let plan = validate(&program_of(
-        r#","metadata":{"name":"x","tags":["a","b"]},"payment":{"type":"credit"}"#,
-    ));
+    let plan = validate(&program_of(r#","metadata":{"name":"x","tags":["a","b"]},"payment":{"type":"credit"}"#));
     let labels = plan.expect("valid").labels;
-    let labels: Vec<(&str, &str)> = labels
-        .iter()
-        .map(|label| (label.name.as_str(), label.value.as_str()))
-        .collect();
-    assert_eq!(
-        labels,
-        [("payment-type", "credit"), ("tag", "a"), ("tag", "b")]
-    );
+    let labels: Vec<(&str, &str)> = labels.iter().map(|label| (label.name.as_str(), label.value.as_str())).collect();
+    assert_eq!(labels, [("payment-type", "credit"), ("tag", "a"), ("tag", "b")]);
 }
 
 #[test]
@@ -145,26 +91,13 @@ fn missing_files_are_waited_for_together() {
     ));
     let wait = waits(&node, &program);
     let need = |key: Vec<u8>| Need::State((store::NAMESPACE.to_owned(), key));
-    assert_eq!(
-        wait.missing,
-        [
-            need(store::message(&one)),
-            need(store::latest(&two)),
-            need(store::latest(&one))
-        ]
-    );
+    assert_eq!(wait.missing, [need(store::message(&one)), need(store::latest(&two)), need(store::latest(&one))]);
     assert_eq!(wait.otherwise.code, 301);
-    assert_eq!(
-        wait.otherwise.errors,
-        [format!("\"{one}\""), format!("\"{two}\"")]
-    );
+    assert_eq!(wait.otherwise.errors, [format!("\"{one}\""), format!("\"{two}\"")]);
     assert_eq!(node.submit(&program), Standing::Waiting(301));
     add_store(&mut node, "one", "one.file", 10);
     node.settle();
-    assert_eq!(
-        node.standing(&program.item_hash),
-        Some(Standing::Waiting(301))
-    );
+    assert_eq!(node.standing(&program.item_hash), Some(Standing::Waiting(301)));
     add_store(&mut node, "two", "two.file", 10);
     node.settle();
     assert_eq!(node.standing(&program.item_hash), Some(Standing::Processed));
@@ -174,20 +107,13 @@ fn missing_files_are_waited_for_together() {
 fn the_newest_version_counts_where_it_is_wished_for() {
     let mut node = node();
     let reference = |use_latest: bool| {
-        let text = format!(
-            r#","volumes":[{{"ref":"{}","use_latest":{use_latest}}}]"#,
-            hash("volume")
-        );
+        let text = format!(r#","volumes":[{{"ref":"{}","use_latest":{use_latest}}}]"#, hash("volume"));
         program_of(&text)
     };
     update_store(&mut node, "volume", "newer.file", 3 * MIB);
     let size = |message: &Message| {
         let costs = price(message, &node.view).expect("a price");
-        costs
-            .lines
-            .iter()
-            .find(|line| line.name.starts_with('#'))
-            .and_then(|line| line.size_mib.clone())
+        costs.lines.iter().find(|line| line.name.starts_with('#')).and_then(|line| line.size_mib.clone())
     };
     assert_eq!(size(&reference(true)).as_deref(), Some("3"));
     assert_eq!(size(&reference(false)).as_deref(), Some("2"));
@@ -198,43 +124,18 @@ fn replacements_need_permission() {
     let mut node = node();
     let first = program_of("");
     let closed = program_of(r#","allow_amend":false"#);
-    let replacing = |owner: &str, replaced: &str| {
-        program_by(
-            owner,
-            LATE + 1.0,
-            false,
-            &format!(r#","replaces":"{replaced}""#),
-        )
-    };
+    let replacing =
+        |owner: &str, replaced: &str| program_by(owner, LATE + 1.0, false, &format!(r#","replaces":"{replaced}""#));
     let replacement = replacing("0xA", &first.item_hash);
     assert_eq!(node.submit(&replacement), Standing::Waiting(300));
-    assert_eq!(
-        waits(&node, &replacement).missing,
-        [Need::Message(first.item_hash.clone())]
-    );
+    assert_eq!(waits(&node, &replacement).missing, [Need::Message(first.item_hash.clone())]);
     assert_eq!(node.submit(&first), Standing::Processed);
-    assert_eq!(
-        node.standing(&replacement.item_hash),
-        Some(Standing::Processed),
-        "it was woken"
-    );
+    assert_eq!(node.standing(&replacement.item_hash), Some(Standing::Processed), "it was woken");
     assert_eq!(node.submit(&closed), Standing::Processed);
-    assert_eq!(
-        node.submit(&replacing("0xA", &closed.item_hash)),
-        Standing::Rejected(302)
-    );
-    assert_eq!(
-        node.submit(&replacing("0xA", &replacement.item_hash)),
-        Standing::Rejected(303)
-    );
-    assert_eq!(
-        node.submit(&replacing("0xB", &first.item_hash)),
-        Standing::Rejected(2)
-    );
-    assert_eq!(
-        node.submit(&replacing("0xA", "no hash")),
-        Standing::Rejected(300)
-    );
+    assert_eq!(node.submit(&replacing("0xA", &closed.item_hash)), Standing::Rejected(302));
+    assert_eq!(node.submit(&replacing("0xA", &replacement.item_hash)), Standing::Rejected(303));
+    assert_eq!(node.submit(&replacing("0xB", &first.item_hash)), Standing::Rejected(2));
+    assert_eq!(node.submit(&replacing("0xA", "no hash")), Standing::Rejected(300));
 }
 
 #[test]
@@ -247,9 +148,7 @@ fn volumes_hold_what_they_start_as() {
         ))
     };
     assert_eq!(node.submit(&starting(2, true)), Standing::Processed);
-    let Outcome::Rejected(rejection) = process(&starting(1, true), &node.view) else {
-        panic!("it is refused")
-    };
+    let Outcome::Rejected(rejection) = process(&starting(1, true), &node.view) else { panic!("it is refused") };
     assert_eq!(rejection.code, 304);
     let details: Value = serde_json::from_str(&rejection.errors[0]).expect("JSON");
     let expected = json!({"volume_name": "disk", "parent_ref": hash("volume"), "parent_file": "volume.file",
@@ -258,13 +157,7 @@ fn volumes_hold_what_they_start_as() {
     // The newest version is larger, the first one would fit: whether it stays the newest is not for this message to decide.
     update_store(&mut node, "volume", "newer.file", 3 * MIB);
     let wait = waits(&node, &starting(2, true));
-    assert_eq!(
-        wait.missing,
-        [Need::State((
-            store::NAMESPACE.into(),
-            store::latest(&hash("volume"))
-        ))]
-    );
+    assert_eq!(wait.missing, [Need::State((store::NAMESPACE.into(), store::latest(&hash("volume"))))]);
     assert_eq!(wait.otherwise.code, 304);
     assert_eq!(node.submit(&starting(2, false)), Standing::Processed);
 }
@@ -272,10 +165,7 @@ fn volumes_hold_what_they_start_as() {
 #[test]
 fn payments_follow_the_calendar() {
     let check = |persistent: bool, envelope_time: f64, payment: &str, expect: Result<bool, i32>| {
-        let requirements = format!(
-            r#","requirements":{{"node":{{"node_hash":"{}"}}}}"#,
-            hash("node")
-        );
+        let requirements = format!(r#","requirements":{{"node":{{"node_hash":"{}"}}}}"#, hash("node"));
         let more = format!(r#"{requirements},"payment":{{"type":"{payment}"}}"#);
         let mut message = program_by("0xA", LATE, persistent, &more);
         message.envelope_time = envelope_time;
@@ -302,17 +192,9 @@ fn payments_follow_the_calendar() {
 #[test]
 fn what_is_missing_counts_before_how_it_is_paid() {
     let absent = hash("absent");
-    let persistent = program_by(
-        "0xA",
-        LATE,
-        true,
-        &format!(r#","volumes":[{{"ref":"{absent}"}}]"#),
-    );
+    let persistent = program_by("0xA", LATE, true, &format!(r#","volumes":[{{"ref":"{absent}"}}]"#));
     assert_eq!(node().submit(&persistent), Standing::Waiting(301));
-    assert_eq!(
-        node().submit(&program_by("0xA", LATE, true, "")),
-        Standing::Rejected(202)
-    );
+    assert_eq!(node().submit(&program_by("0xA", LATE, true, "")), Standing::Rejected(202));
 }
 
 #[test]
@@ -337,10 +219,7 @@ fn a_program_is_something_to_run() {
     };
     assert_eq!(effects.workload, Some(expected));
     for used in ["code", "runtime", "volume"] {
-        let key = (
-            program::NAMESPACE.to_owned(),
-            program::uses(&hash(used), &program.item_hash),
-        );
+        let key = (program::NAMESPACE.to_owned(), program::uses(&hash(used), &program.item_hash));
         assert!(node.view.state.contains_key(&key), "{used} is in use");
     }
 }
@@ -349,19 +228,9 @@ fn a_program_is_something_to_run() {
 #[test]
 fn estimates_are_not_believed() {
     let mut node = node();
-    let program = program_of(&format!(
-        r#","volumes":[{{"ref":"{}","estimated_size_mib":0}}]"#,
-        hash("volume")
-    ));
+    let program = program_of(&format!(r#","volumes":[{{"ref":"{}","estimated_size_mib":0}}]"#, hash("volume")));
     assert_eq!(node.submit(&program), Standing::Processed);
-    let costs = node.effects[&program.item_hash]
-        .costs
-        .as_ref()
-        .expect("a price");
-    let volume = costs
-        .lines
-        .iter()
-        .find(|line| line.name.starts_with('#'))
-        .expect("a row");
+    let costs = node.effects[&program.item_hash].costs.as_ref().expect("a price");
+    let volume = costs.lines.iter().find(|line| line.name.starts_with('#')).expect("a row");
     assert_eq!(volume.size_mib.as_deref(), Some("2"));
 }

@@ -18,22 +18,14 @@ fn file(name: &str) -> String {
 fn node() -> Simulation<Store> {
     let mut node = Simulation::new(store::NAMESPACE);
     for (name, size) in [("a", 10 * MIB), ("b", 20 * MIB), ("big", 30 * MIB)] {
-        node.view.files.insert(
-            file(name),
-            FileInfo {
-                size,
-                kind: FileKind::File,
-            },
-        );
+        node.view.files.insert(file(name), FileInfo { size, kind: FileKind::File });
     }
     node
 }
 
 fn store_by(owner: &str, name: &str, time: f64, more: &str) -> Message {
     let hash = file(name);
-    let content = format!(
-        r#"{{"address":"{owner}","time":{time},"item_type":"storage","item_hash":"{hash}"{more}}}"#
-    );
+    let content = format!(r#"{{"address":"{owner}","time":{time},"item_type":"storage","item_hash":"{hash}"{more}}}"#);
     message("STORE", &content).expect("a message")
 }
 
@@ -46,10 +38,7 @@ fn update_of(first: &Message, name: &str, time: f64) -> Message {
 }
 
 fn newest(node: &Simulation<Store>, tag: &str) -> Option<String> {
-    let value = node
-        .view
-        .state
-        .get(&(store::NAMESPACE.to_owned(), store::latest(tag)))?;
+    let value = node.view.state.get(&(store::NAMESPACE.to_owned(), store::latest(tag)))?;
     store::read_latest(value).map(|(_, file)| file.to_owned())
 }
 
@@ -65,65 +54,35 @@ fn the_schema_is_checked_before_anything_else() {
     check(r#","item_type":"inline""#, 0);
     check(r#","ref":5"#, 0);
     check(r#","tags":["a",""]"#, 0);
-    assert!(
-        validate(&store_of("a", LATE, r#","mime_type":"text/plain""#)).is_ok(),
-        "STORE is open"
-    );
+    assert!(validate(&store_of("a", LATE, r#","mime_type":"text/plain""#)).is_ok(), "STORE is open");
 }
 
 #[test]
 fn labels_say_what_clients_filter_by() {
-    let plan = validate(&store_of(
-        "a",
-        LATE,
-        r#","ref":"r","tags":["x","y"],"payment":{"type":"credit"}"#,
-    ))
-    .expect("valid");
+    let plan =
+        validate(&store_of("a", LATE, r#","ref":"r","tags":["x","y"],"payment":{"type":"credit"}"#)).expect("valid");
     assert_eq!(plan.subjects, [Subject::ThisMessage]);
-    let labels: Vec<(&str, &str)> = plan
-        .labels
-        .iter()
-        .map(|label| (label.name.as_str(), label.value.as_str()))
-        .collect();
+    let labels: Vec<(&str, &str)> =
+        plan.labels.iter().map(|label| (label.name.as_str(), label.value.as_str())).collect();
     let hash = file("a");
     assert_eq!(
         labels,
-        [
-            ("content-hash", hash.as_str()),
-            ("payment-type", "credit"),
-            ("content-ref", "r"),
-            ("tag", "x"),
-            ("tag", "y")
-        ]
+        [("content-hash", hash.as_str()), ("payment-type", "credit"), ("content-ref", "r"), ("tag", "x"), ("tag", "y")]
     );
 }
 
 #[test]
 fn a_file_comes_before_everything() {
     let mut node = node();
-    let absent = store_of(
-        "absent",
-        LATE,
-        r#","ref":"1111111111111111111111111111111111111111111111111111111111111111""#,
-    );
-    let Outcome::Waiting(wait) = process(&absent, &node.view) else {
-        panic!("it waits")
-    };
+    let absent =
+        store_of("absent", LATE, r#","ref":"1111111111111111111111111111111111111111111111111111111111111111""#);
+    let Outcome::Waiting(wait) = process(&absent, &node.view) else { panic!("it waits") };
     assert_eq!(wait.missing, [Need::File(file("absent"))]);
     assert_eq!(wait.otherwise.code, 4);
     assert_eq!(node.submit(&absent), Standing::Waiting(4));
-    node.view.files.insert(
-        file("absent"),
-        FileInfo {
-            size: 1,
-            kind: FileKind::File,
-        },
-    );
+    node.view.files.insert(file("absent"), FileInfo { size: 1, kind: FileKind::File });
     node.settle();
-    assert_eq!(
-        node.standing(&absent.item_hash),
-        Some(Standing::Waiting(200))
-    );
+    assert_eq!(node.standing(&absent.item_hash), Some(Standing::Waiting(200)));
 }
 
 #[test]
@@ -131,27 +90,11 @@ fn updates_name_the_first_version() {
     let mut node = node();
     let first = store_of("a", LATE, "");
     let update = update_of(&first, "b", LATE + 1.0);
-    assert_eq!(
-        node.submit(&update),
-        Standing::Waiting(200),
-        "the first version is not here"
-    );
+    assert_eq!(node.submit(&update), Standing::Waiting(200), "the first version is not here");
     assert_eq!(node.submit(&first), Standing::Processed);
-    assert_eq!(
-        node.standing(&update.item_hash),
-        Some(Standing::Processed),
-        "it was woken"
-    );
-    assert_eq!(
-        node.submit(&update_of(&update, "a", LATE + 2.0)),
-        Standing::Rejected(201)
-    );
-    let foreign = store_by(
-        "0xB",
-        "b",
-        LATE,
-        &format!(r#","ref":"{}""#, first.item_hash),
-    );
+    assert_eq!(node.standing(&update.item_hash), Some(Standing::Processed), "it was woken");
+    assert_eq!(node.submit(&update_of(&update, "a", LATE + 2.0)), Standing::Rejected(201));
+    let foreign = store_by("0xB", "b", LATE, &format!(r#","ref":"{}""#, first.item_hash));
     assert_eq!(node.submit(&foreign), Standing::Rejected(2));
     assert_eq!(newest(&node, &first.item_hash), Some(file("b")));
 }
@@ -172,34 +115,19 @@ fn what_is_no_store_is_no_first_version() {
     };
     node.view.messages.insert(post.item_hash, stored);
     node.settle();
-    assert_eq!(
-        node.standing(&update.item_hash),
-        Some(Standing::Rejected(200))
-    );
+    assert_eq!(node.standing(&update.item_hash), Some(Standing::Rejected(200)));
 }
 
 #[test]
 fn names_belong_to_their_owner() {
     let mut node = node();
-    assert_eq!(
-        node.submit(&store_of("a", LATE, r#","ref":"mine""#)),
-        Standing::Processed
-    );
-    assert_eq!(
-        node.submit(&store_by("0xB", "b", LATE + 1.0, r#","ref":"mine""#)),
-        Standing::Processed
-    );
+    assert_eq!(node.submit(&store_of("a", LATE, r#","ref":"mine""#)), Standing::Processed);
+    assert_eq!(node.submit(&store_by("0xB", "b", LATE + 1.0, r#","ref":"mine""#)), Standing::Processed);
     assert_eq!(newest(&node, "0xA/mine"), Some(file("a")));
     assert_eq!(newest(&node, "0xB/mine"), Some(file("b")));
     let long = format!(r#","ref":"{}""#, "n".repeat(100_000));
-    assert_eq!(
-        node.submit(&store_of("a", LATE, &long)),
-        Standing::Processed
-    );
-    assert!(
-        node.view.state.keys().all(|(_, key)| key.len() <= 512),
-        "keys are bounded"
-    );
+    assert_eq!(node.submit(&store_of("a", LATE, &long)), Standing::Processed);
+    assert!(node.view.state.keys().all(|(_, key)| key.len() <= 512), "keys are bounded");
 }
 
 #[test]
@@ -220,12 +148,7 @@ fn payments_follow_the_calendar() {
     check("big", cutoff::FREE_UNTIL, "", Ok(true));
     check("b", cutoff::FREE_UNTIL, "", Ok(false));
     check("b", cutoff::FREE_UNTIL, credit, Ok(true));
-    check(
-        "b",
-        cutoff::ALL_BY_CREDIT - 0.5,
-        r#","payment":{"type":"hold"}"#,
-        Ok(false),
-    );
+    check("b", cutoff::ALL_BY_CREDIT - 0.5, r#","payment":{"type":"hold"}"#, Ok(false));
     check("b", cutoff::ALL_BY_CREDIT, "", Err(202));
     check("b", cutoff::ALL_BY_CREDIT, credit, Ok(true));
 }
@@ -235,15 +158,9 @@ fn payments_follow_the_calendar() {
 fn prices_are_exact() {
     let check = |name: &str, more: &str, hold: &str, credit: &str, size: &str| {
         let costs = price(&store_of(name, LATE, more), &node().view).expect("a price");
-        let [line] = costs.lines.as_slice() else {
-            panic!("{costs:?}")
-        };
+        let [line] = costs.lines.as_slice() else { panic!("{costs:?}") };
         assert_eq!((line.kind.as_str(), line.stream.as_str()), ("STORAGE", "0"));
-        assert_eq!(
-            (line.hold.as_str(), line.credit.as_str()),
-            (hold, credit),
-            "{name}{more}"
-        );
+        assert_eq!((line.hold.as_str(), line.credit.as_str()), (hold, credit), "{name}{more}");
         assert_eq!(line.size_mib.as_deref(), Some(size));
     };
     let credit = r#","payment":{"type":"credit"}"#;
@@ -251,32 +168,13 @@ fn prices_are_exact() {
     check("big", credit, "9.99999999", "0.001497290752552175", "30");
     check("a", credit, "8.333333325", "0.001247742293793479", "10");
     check("a", "", "3.33333333", "0.000499096917517391", "10");
-    check(
-        "absent",
-        r#","estimated_size_mib":30"#,
-        "9.99999999",
-        "0.001497290752552175",
-        "30",
-    );
-    check(
-        "absent",
-        r#","estimated_size_mib":0.5"#,
-        "0.1666666665",
-        "0.000024954845875869",
-        "0.5",
-    );
+    check("absent", r#","estimated_size_mib":30"#, "9.99999999", "0.001497290752552175", "30");
+    check("absent", r#","estimated_size_mib":0.5"#, "0.1666666665", "0.000024954845875869", "0.5");
     let nothing = price(&store_of("absent", LATE, ""), &node().view).expect("a price");
-    assert!(
-        nothing.lines.is_empty(),
-        "a file that is not here has no size"
-    );
+    assert!(nothing.lines.is_empty(), "a file that is not here has no size");
     for size in ["-1", "1e300"] {
         let wrong = store_of("a", LATE, &format!(r#","estimated_size_mib":{size}"#));
-        assert_eq!(
-            price(&wrong, &node().view).expect_err("refused").code,
-            0,
-            "{size}"
-        );
+        assert_eq!(price(&wrong, &node().view).expect_err("refused").code, 0, "{size}");
     }
 }
 
@@ -285,13 +183,7 @@ fn a_store_pins_its_file() {
     let mut node = node();
     let named = store_of("a", LATE, r#","ref":"mine""#);
     node.submit(&named);
-    assert_eq!(
-        node.effects[&named.item_hash].pins,
-        [Pin {
-            file: file("a"),
-            ref_: Some("mine".into())
-        }]
-    );
+    assert_eq!(node.effects[&named.item_hash].pins, [Pin { file: file("a"), ref_: Some("mine".into()) }]);
 }
 
 proptest! {

@@ -1,0 +1,3 @@
+//! Core channel node of the Aleph Cloud network.
+
+pub mod store;

@@ -1,0 +1,370 @@
+//! Listing processed messages: by time, then by hash ascending in both directions (ccn spec 5.2).
+//!
+//! The most selective index that the filter allows drives the listing; what it does not decide is decided on the records. Several values of one
+//! property are several streams, merged.
+
+use super::{
+    Reader, StoreError,
+    record::MessageRecord,
+    schema::{INDEX_HASH_CHARS, INDEX_SUFFIX_BYTES, IndexId, Table, end_of, index_prefix, index_suffix, time_key},
+};
+use ccn_message::ItemHash;
+use std::collections::VecDeque;
+
+/// Index rows read at a time.
+const PAGE: usize = 64;
+/// Most messages looked at to count matches that no counter counts; a larger total shows as this.
+pub const MAX_COUNTED: u64 = 100_000;
+/// Most messages looked at to fill a page; what lies beyond is reached through the cursor.
+pub const MAX_EXAMINED: u64 = 1_000_000;
+
+/// What messages to list. Empty lists do not restrict.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Filter {
+    /// These messages only.
+    pub hashes: Vec<ItemHash>,
+    /// Envelope's senders.
+    pub senders: Vec<String>,
+    /// Content's addresses.
+    pub owners: Vec<String>,
+    /// Message types.
+    pub kinds: Vec<String>,
+    /// Chains.
+    pub chains: Vec<String>,
+    /// Channels.
+    pub channels: Vec<String>,
+    /// Labels: a name and the values of which the message must have one.
+    pub labels: Vec<(String, Vec<String>)>,
+    /// Envelope's time, seconds, from this on.
+    pub start: Option<f64>,
+    /// Envelope's time, seconds, before this.
+    pub end: Option<f64>,
+    /// Nothing matches.
+    pub nothing: bool,
+}
+
+impl Filter {
+    /// True for a message that is to be listed.
+    #[must_use]
+    pub fn matches(&self, hash: &ItemHash, record: &MessageRecord, chain: &str) -> bool {
+        let one_of = |values: &[String], value: &str| values.is_empty() || values.iter().any(|each| each == value);
+        let labelled = |(name, values): &(String, Vec<String>)| {
+            values.is_empty() || record.labels.iter().any(|(label, value)| label == name && values.contains(value))
+        };
+        let envelope = &record.envelope;
+        !self.nothing
+            && (self.hashes.is_empty() || self.hashes.contains(hash))
+            && one_of(&self.senders, &envelope.sender)
+            && one_of(&self.owners, &record.owner)
+            && one_of(&self.kinds, &envelope.kind)
+            && one_of(&self.chains, chain)
+            && (self.channels.is_empty()
+                || envelope.channel.as_ref().is_some_and(|channel| self.channels.contains(channel)))
+            && self.labels.iter().all(labelled)
+            && self.start.is_none_or(|start| envelope.time >= start)
+            && self.end.is_none_or(|end| envelope.time < end)
+    }
+
+    /// Restrictions that an index can decide.
+    fn indexed(&self) -> Vec<(IndexId, Vec<String>)> {
+        let mut indexed = Vec::new();
+        let mut add = |id, values: &[String]| {
+            if !values.is_empty() {
+                indexed.push((id, values.to_vec()));
+            }
+        };
+        add(IndexId::Sender, &self.senders);
+        add(IndexId::Owner, &self.owners);
+        add(IndexId::Kind, &self.kinds);
+        add(IndexId::Chain, &self.chains);
+        add(IndexId::Channel, &self.channels);
+        for (name, values) in &self.labels {
+            let values: Vec<String> = values.iter().map(|value| format!("{name}={value}")).collect();
+            add(IndexId::Label, &values);
+        }
+        indexed
+    }
+}
+
+/// Which part of the list.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Window {
+    /// Newest first.
+    pub descending: bool,
+    /// Entries to pass over.
+    pub skip: u64,
+    /// Entries to return.
+    pub limit: u64,
+    /// Start after this message.
+    pub after: Option<(f64, ItemHash)>,
+}
+
+/// A part of the list.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listing {
+    /// Messages with their hashes.
+    pub messages: Vec<(ItemHash, MessageRecord)>,
+    /// True when more follow.
+    pub more: bool,
+}
+
+/// Lists messages.
+///
+/// # Errors
+/// The database fails.
+pub fn list(reader: &dyn Reader, filter: &Filter, window: &Window) -> Result<Listing, StoreError> {
+    let mut listing = Listing { messages: Vec::new(), more: false };
+    if filter.nothing {
+        return Ok(listing);
+    }
+    let plan = Plan::of(reader, filter)?;
+    let mut stream = plan.stream(reader, filter, window.descending, window.after.as_ref());
+    let (mut skip, mut examined) = (window.skip, 0_u64);
+    while let Some(sequence) = stream.next()? {
+        examined += 1;
+        if examined > MAX_EXAMINED {
+            listing.more = true;
+            break;
+        }
+        if skip > 0 && plan.exact {
+            skip -= 1;
+            continue;
+        }
+        if plan.exact && listing.messages.len() as u64 >= window.limit {
+            listing.more = true;
+            break;
+        }
+        let Some((hash, record)) = read(reader, sequence)? else { continue };
+        if !plan.exact && !matches(filter, &hash, &record) {
+            continue;
+        }
+        if skip > 0 {
+            skip -= 1;
+            continue;
+        }
+        if listing.messages.len() as u64 >= window.limit {
+            listing.more = true;
+            break;
+        }
+        listing.messages.push((hash, record));
+    }
+    Ok(listing)
+}
+
+/// How many messages match; at most [`MAX_COUNTED`] are looked at where no counter knows.
+///
+/// # Errors
+/// The database fails.
+pub fn count(reader: &dyn Reader, filter: &Filter) -> Result<u64, StoreError> {
+    if filter.nothing {
+        return Ok(0);
+    }
+    let plan = Plan::of(reader, filter)?;
+    let dated = filter.start.is_some() || filter.end.is_some();
+    // A message has one sender, but may have several labels of one name.
+    let disjoint = plan.id != IndexId::Label || plan.values.len() == 1;
+    if plan.exact && !dated && disjoint {
+        return Ok(plan.size);
+    }
+    let mut stream = plan.stream(reader, filter, true, None);
+    let (mut total, mut examined) = (0, 0);
+    while let Some(sequence) = stream.next()? {
+        examined += 1;
+        if examined > MAX_COUNTED {
+            break;
+        }
+        let counts =
+            plan.exact || read(reader, sequence)?.is_some_and(|(hash, record)| matches(filter, &hash, &record));
+        total += u64::from(counts);
+    }
+    Ok(total)
+}
+
+fn read(reader: &dyn Reader, sequence: u64) -> Result<Option<(ItemHash, MessageRecord)>, StoreError> {
+    let Some(record) = reader.message_at(sequence)? else { return Ok(None) };
+    let envelope = record.envelope.clone().envelope()?;
+    Ok(Some((envelope.item_hash, record)))
+}
+
+fn matches(filter: &Filter, hash: &ItemHash, record: &MessageRecord) -> bool {
+    let chain = record.envelope.clone().envelope().map(|envelope| envelope.chain.name());
+    filter.matches(hash, record, chain.unwrap_or_default())
+}
+
+/// Which index drives a listing.
+#[derive(Debug)]
+struct Plan {
+    id: IndexId,
+    values: Vec<String>,
+    /// Entries of the index.
+    size: u64,
+    /// True when the index decides everything but the dates.
+    exact: bool,
+}
+
+impl Plan {
+    fn of(reader: &dyn Reader, filter: &Filter) -> Result<Self, StoreError> {
+        let indexed = filter.indexed();
+        let size = |id, values: &[String]| {
+            values.iter().try_fold(0, |sum, value| {
+                Ok::<_, StoreError>(sum + reader.number(Table::Counts, &index_prefix(id, value))?)
+            })
+        };
+        let all = vec![String::new()];
+        let mut best = Self {
+            id: IndexId::All,
+            size: size(IndexId::All, &all)?,
+            values: all,
+            exact: filter.hashes.is_empty() && indexed.is_empty(),
+        };
+        let exact = filter.hashes.is_empty() && indexed.len() == 1;
+        for (id, mut values) in indexed {
+            values.sort();
+            values.dedup();
+            let size = size(id, &values)?;
+            if best.id == IndexId::All || size < best.size {
+                best = Self { id, values, size, exact };
+            }
+        }
+        Ok(best)
+    }
+
+    fn stream<'a>(
+        &self,
+        reader: &'a dyn Reader,
+        filter: &Filter,
+        descending: bool,
+        after: Option<&(f64, ItemHash)>,
+    ) -> Merged<'a> {
+        let streams = self
+            .values
+            .iter()
+            .map(|value| Stream::new(reader, index_prefix(self.id, value), filter, descending, after));
+        Merged { streams: streams.collect(), descending, last: None }
+    }
+}
+
+type Suffix = [u8; INDEX_SUFFIX_BYTES];
+
+/// One index entry after the other, of one property value.
+struct Stream<'a> {
+    reader: &'a dyn Reader,
+    prefix: Vec<u8>,
+    descending: bool,
+    /// Entries with `start <= key < end` are still to be read.
+    start: Vec<u8>,
+    end: Vec<u8>,
+    /// Within one moment, entries go upwards in both directions: what is left of the moment at hand.
+    moment: Option<(Vec<u8>, Vec<u8>)>,
+    buffer: VecDeque<Suffix>,
+}
+
+impl<'a> Stream<'a> {
+    fn new(
+        reader: &'a dyn Reader,
+        prefix: Vec<u8>,
+        filter: &Filter,
+        descending: bool,
+        after: Option<&(f64, ItemHash)>,
+    ) -> Self {
+        let at = |time: f64| [prefix.as_slice(), &time_key(time)].concat();
+        let mut start = filter.start.map_or_else(|| prefix.clone(), &at);
+        let mut end = filter.end.map_or_else(|| end_of(&prefix), &at);
+        let mut moment = None;
+        if let Some((time, hash)) = after {
+            let mut passed = at(*time);
+            passed.extend_from_slice(&index_suffix(*time, hash, u64::MAX)[8..]);
+            passed.push(0);
+            if descending {
+                end = end.min(at(*time));
+                moment = Some((passed, end_of(&at(*time))));
+            } else {
+                start = start.max(passed);
+            }
+        }
+        Self { reader, prefix, descending, start, end, moment, buffer: VecDeque::new() }
+    }
+
+    fn peek(&mut self) -> Result<Option<Suffix>, StoreError> {
+        while self.buffer.is_empty() {
+            if !self.fill()? {
+                return Ok(None);
+            }
+        }
+        Ok(self.buffer.front().copied())
+    }
+
+    /// Reads on; false when there is nothing left.
+    fn fill(&mut self) -> Result<bool, StoreError> {
+        if let Some((start, end)) = self.moment.take() {
+            let rows = self.rows(&start, &end, false)?;
+            if let Some(last) = rows.last().filter(|_| rows.len() == PAGE) {
+                let mut next = [self.prefix.as_slice(), last].concat();
+                next.push(0);
+                self.moment = Some((next, end));
+            }
+            self.buffer.extend(rows);
+            return Ok(true);
+        }
+        let rows = self.rows(&self.start, &self.end, self.descending)?;
+        let Some(last) = rows.last().copied() else { return Ok(false) };
+        let full = rows.len() == PAGE;
+        if !self.descending {
+            self.start = [self.prefix.as_slice(), &last].concat();
+            self.start.push(0);
+            self.buffer.extend(rows);
+            return Ok(true);
+        }
+        let moment_of = |suffix: &Suffix| [self.prefix.as_slice(), &suffix[..8]].concat();
+        let mut complete: &[Suffix] = &rows;
+        self.end = moment_of(&last);
+        if full {
+            // The last moment may go on beyond the page: it is read upwards from its start.
+            let whole = rows.iter().position(|row| row[..8] == last[..8]).unwrap_or(0);
+            complete = &rows[..whole];
+            self.moment = Some((self.end.clone(), end_of(&self.end)));
+        }
+        for group in complete.chunk_by(|a, b| a[..8] == b[..8]) {
+            self.buffer.extend(group.iter().rev());
+        }
+        Ok(true)
+    }
+
+    fn rows(&self, start: &[u8], end: &[u8], reverse: bool) -> Result<Vec<Suffix>, StoreError> {
+        let rows = self.reader.range(Table::Index, start, end, PAGE, reverse)?;
+        Ok(rows.iter().filter_map(|(key, _)| key[self.prefix.len()..].try_into().ok()).collect())
+    }
+}
+
+/// Several streams as one, each message once.
+struct Merged<'a> {
+    streams: Vec<Stream<'a>>,
+    descending: bool,
+    last: Option<Suffix>,
+}
+
+impl Merged<'_> {
+    fn next(&mut self) -> Result<Option<u64>, StoreError> {
+        loop {
+            let mut best: Option<(usize, Suffix)> = None;
+            for place in 0..self.streams.len() {
+                let Some(suffix) = self.streams[place].peek()? else { continue };
+                if best.is_none_or(|(_, other)| comes_first(&suffix, &other, self.descending)) {
+                    best = Some((place, suffix));
+                }
+            }
+            let Some((place, suffix)) = best else { return Ok(None) };
+            self.streams[place].buffer.pop_front();
+            if self.last.replace(suffix) != Some(suffix) {
+                let sequence = suffix[8 + INDEX_HASH_CHARS..].try_into().map(u64::from_be_bytes).unwrap_or(0);
+                return Ok(Some(sequence));
+            }
+        }
+    }
+}
+
+fn comes_first(suffix: &Suffix, other: &Suffix, descending: bool) -> bool {
+    let times = suffix[..8].cmp(&other[..8]);
+    let times = if descending { times.reverse() } else { times };
+    times.then_with(|| suffix[8..].cmp(&other[8..])).is_lt()
+}

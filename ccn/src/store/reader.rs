@@ -1,0 +1,130 @@
+//! Reading: a snapshot of the database, or a batch on top of one.
+
+use super::{
+    StoreError, number,
+    record::{FileRecord, MessageRecord, Record as _, StatusRecord},
+    schema::{Table, hash_key},
+};
+use ccn_message::ItemHash;
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable as _};
+use std::collections::BTreeMap;
+
+/// A key with its value.
+pub type Row = (Vec<u8>, Vec<u8>);
+
+/// Something that tables can be read from.
+pub trait Reader {
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// The database fails.
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Rows with `start <= key < end`, at most `limit`, last ones first when `reverse`.
+    ///
+    /// # Errors
+    /// The database fails.
+    fn range(
+        &self,
+        table: Table,
+        start: &[u8],
+        end: &[u8],
+        limit: usize,
+        reverse: bool,
+    ) -> Result<Vec<Row>, StoreError>;
+
+    /// A number; zero when there is none.
+    ///
+    /// # Errors
+    /// The database fails.
+    fn number(&self, table: Table, key: &[u8]) -> Result<u64, StoreError> {
+        Ok(self.get(table, key)?.map_or(0, |value| number(&value)))
+    }
+
+    /// All rows whose key starts with `prefix`. Ask it only where their number is small by nature.
+    ///
+    /// # Errors
+    /// The database fails.
+    fn prefixed(&self, table: Table, prefix: &[u8]) -> Result<Vec<Row>, StoreError> {
+        self.range(table, prefix, &super::schema::end_of(prefix), usize::MAX, false)
+    }
+
+    /// A processed message.
+    ///
+    /// # Errors
+    /// The database fails, or the record is damaged.
+    fn message(&self, hash: &ItemHash) -> Result<Option<MessageRecord>, StoreError> {
+        let Some(sequence) = self.get(Table::Sequence, &hash_key(hash))? else { return Ok(None) };
+        self.message_at(number(&sequence))
+    }
+
+    /// The message of a sequence number.
+    ///
+    /// # Errors
+    /// The database fails, or the record is damaged.
+    fn message_at(&self, sequence: u64) -> Result<Option<MessageRecord>, StoreError> {
+        let row = self.get(Table::Messages, &sequence.to_be_bytes())?;
+        Ok(row.map(|row| MessageRecord::read(&row)).transpose()?)
+    }
+
+    /// What became of a hash.
+    ///
+    /// # Errors
+    /// The database fails, or the record is damaged.
+    fn status(&self, hash: &ItemHash) -> Result<Option<StatusRecord>, StoreError> {
+        let row = self.get(Table::Status, &hash_key(hash))?;
+        Ok(row.map(|row| StatusRecord::read(&row)).transpose()?)
+    }
+
+    /// A file that is here.
+    ///
+    /// # Errors
+    /// The database fails, or the record is damaged.
+    fn file(&self, hash: &ItemHash) -> Result<Option<FileRecord>, StoreError> {
+        let row = self.get(Table::Files, &hash_key(hash))?;
+        Ok(row.map(|row| FileRecord::read(&row)).transpose()?)
+    }
+}
+
+/// What the store held at a moment.
+pub struct Snapshot {
+    tables: BTreeMap<Table, ReadOnlyTable<&'static [u8], &'static [u8]>>,
+}
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Snapshot").finish_non_exhaustive()
+    }
+}
+
+impl Snapshot {
+    pub(super) fn new(transaction: &ReadTransaction) -> Result<Self, StoreError> {
+        let tables = Table::ALL.iter().map(|table| Ok((*table, transaction.open_table(table.definition())?)));
+        Ok(Self { tables: tables.collect::<Result<_, StoreError>>()? })
+    }
+}
+
+impl Reader for Snapshot {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.tables[&table].get(key)?.map(|value| value.value().to_vec()))
+    }
+
+    fn range(
+        &self,
+        table: Table,
+        start: &[u8],
+        end: &[u8],
+        limit: usize,
+        reverse: bool,
+    ) -> Result<Vec<Row>, StoreError> {
+        if start >= end {
+            return Ok(Vec::new());
+        }
+        let range = self.tables[&table].range(start..end)?;
+        let row = |row: Result<(redb::AccessGuard<'_, &[u8]>, redb::AccessGuard<'_, &[u8]>), redb::StorageError>| {
+            let (key, value) = row?;
+            Ok((key.value().to_vec(), value.value().to_vec()))
+        };
+        if reverse { range.rev().take(limit).map(row).collect() } else { range.take(limit).map(row).collect() }
+    }
+}

@@ -1,0 +1,463 @@
+//! What the tables hold.
+
+use ccn_message::{Amount, Chain, Envelope, ItemHash, ItemType, MessageStatus};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// A record that cannot be read: the store is damaged, or of another version.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a {record} record of the store cannot be read: {problem}")]
+pub struct DamagedRecord {
+    record: &'static str,
+    problem: String,
+}
+
+/// Something that is kept as postcard.
+pub trait Record: Serialize + DeserializeOwned {
+    /// What it is called in errors.
+    const NAME: &'static str;
+
+    /// As bytes.
+    #[must_use]
+    fn to_bytes(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).expect("records hold nothing that postcard refuses")
+    }
+
+    /// From bytes.
+    ///
+    /// # Errors
+    /// They are of something else.
+    fn read(bytes: &[u8]) -> Result<Self, DamagedRecord> {
+        postcard::from_bytes(bytes).map_err(|error| DamagedRecord { record: Self::NAME, problem: error.to_string() })
+    }
+}
+
+macro_rules! records {
+    ($($record:ty = $name:literal,)*) => {
+        $(impl Record for $record { const NAME: &'static str = $name; })*
+    };
+}
+
+records! {
+    MessageRecord = "message",
+    StatusRecord = "status",
+    PendingRecord = "pending message",
+    FileRecord = "file",
+    PinRecord = "pin",
+    Vec<AuthorizationRecord> = "authorizations",
+    CostRecord = "cost",
+    WorkloadRecord = "workload",
+    BalanceRecord = "balance",
+    CreditRecord = "credit",
+    LotRecord = "lot",
+    QuarantineRecord = "quarantine",
+}
+
+/// An envelope whose words are checked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EnvelopeRecord {
+    /// Who signed.
+    pub sender: String,
+    chain: String,
+    /// Message type.
+    pub kind: String,
+    /// Channel.
+    pub channel: Option<String>,
+    /// Seconds since 1970.
+    pub time: f64,
+    item_type: String,
+    /// Inline content.
+    pub item_content: Option<String>,
+    item_hash: String,
+    /// Signature.
+    pub signature: Option<String>,
+}
+
+impl From<&Envelope> for EnvelopeRecord {
+    fn from(envelope: &Envelope) -> Self {
+        Self {
+            sender: envelope.sender.clone(),
+            chain: envelope.chain.name().to_owned(),
+            kind: envelope.kind.clone(),
+            channel: envelope.channel.clone(),
+            time: envelope.time,
+            item_type: envelope.item_type.name().to_owned(),
+            item_content: envelope.item_content.clone(),
+            item_hash: envelope.item_hash.to_string(),
+            signature: envelope.signature.clone(),
+        }
+    }
+}
+
+impl EnvelopeRecord {
+    /// The envelope.
+    ///
+    /// # Errors
+    /// A word is unknown.
+    pub fn envelope(self) -> Result<Envelope, DamagedRecord> {
+        let damaged = |problem: String| DamagedRecord { record: "envelope", problem };
+        Ok(Envelope {
+            chain: self.chain.parse::<Chain>().map_err(|error| damaged(error.to_string()))?,
+            item_type: ItemType::from_name(&self.item_type).ok_or_else(|| damaged(self.item_type.clone()))?,
+            item_hash: ItemHash::parse(&self.item_hash).map_err(|error| damaged(error.to_string()))?,
+            sender: self.sender,
+            kind: self.kind,
+            channel: self.channel,
+            time: self.time,
+            item_content: self.item_content,
+            signature: self.signature,
+        })
+    }
+}
+
+/// A processed message.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MessageRecord {
+    /// Its envelope.
+    pub envelope: EnvelopeRecord,
+    /// The content's JSON when it is not inline.
+    pub content: Option<String>,
+    /// Length of the content as received: characters when inline, bytes otherwise.
+    pub size: u64,
+    /// The content's address.
+    pub owner: String,
+    /// The content's time, seconds.
+    pub content_time: f64,
+    /// What it is indexed by: name and value.
+    pub labels: Vec<(String, String)>,
+    /// Milliseconds since 1970.
+    pub reception_time: u64,
+}
+
+impl MessageRecord {
+    /// The content's JSON.
+    #[must_use]
+    pub fn content(&self) -> &str {
+        self.content.as_deref().or(self.envelope.item_content.as_deref()).unwrap_or("{}")
+    }
+}
+
+/// What became of a hash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusRecord {
+    status: u8,
+    /// First seen, milliseconds since 1970.
+    pub reception_time: u64,
+    /// Of a rejected message: what it was and why it was refused.
+    pub rejection: Option<RejectionRecord>,
+}
+
+const STATUSES: [MessageStatus; 6] = [
+    MessageStatus::Pending,
+    MessageStatus::Processed,
+    MessageStatus::Rejected,
+    MessageStatus::Forgotten,
+    MessageStatus::Removing,
+    MessageStatus::Removed,
+];
+
+impl StatusRecord {
+    /// A status without more.
+    #[must_use]
+    pub fn new(status: MessageStatus, reception_time: u64, rejection: Option<RejectionRecord>) -> Self {
+        let place = STATUSES.iter().position(|each| *each == status).unwrap_or(0);
+        Self { status: place as u8, reception_time, rejection }
+    }
+
+    /// The status.
+    #[must_use]
+    pub fn status(&self) -> MessageStatus {
+        STATUSES.get(usize::from(self.status)).copied().unwrap_or(MessageStatus::Pending)
+    }
+}
+
+/// Why a message was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RejectionRecord {
+    /// The public code.
+    pub code: i32,
+    /// JSON values as text.
+    pub errors: Vec<String>,
+    /// The message as JSON text.
+    pub message: String,
+}
+
+/// A message that waits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PendingRecord {
+    /// Its envelope; the signature stands.
+    pub envelope: EnvelopeRecord,
+    /// Milliseconds since 1970.
+    pub reception_time: u64,
+    /// Keys in `needs`, without the pending key.
+    pub needs: Vec<Vec<u8>>,
+    /// The verdict that shows after the horizon.
+    pub otherwise: (i32, Vec<String>),
+    /// Milliseconds since 1970; its key in `horizon`. None once it has passed.
+    pub horizon: Option<u64>,
+}
+
+/// A file that is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileRecord {
+    /// Bytes.
+    pub size: u64,
+    /// Kept until then without a pin, milliseconds since 1970; its key in `grace`.
+    pub grace: Option<u64>,
+    /// Number of pins.
+    pub pins: u64,
+}
+
+/// Why a file is kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PinRecord {
+    /// Who keeps it.
+    pub owner: String,
+    /// Version tag or message, as in the content.
+    pub reference: Option<String>,
+    /// Seconds since 1970.
+    pub created: f64,
+}
+
+/// One delegation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthorizationRecord {
+    /// Who may act.
+    pub address: String,
+    /// Only with this chain.
+    pub chain: Option<String>,
+    /// Only in these channels, when there are any.
+    pub channels: Vec<String>,
+    /// Only these message types, when there are any.
+    pub kinds: Vec<String>,
+    /// Only these values of labels that the message has.
+    pub labels: Vec<(String, Vec<String>)>,
+}
+
+/// How a message is paid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PaymentRecord {
+    /// Tokens are held.
+    Hold,
+    /// Tokens flow.
+    Superfluid,
+    /// Credits are spent.
+    Credit,
+}
+
+impl PaymentRecord {
+    /// The network's word.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hold => "hold",
+            Self::Superfluid => "superfluid",
+            Self::Credit => "credit",
+        }
+    }
+}
+
+/// One row of a price.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CostLineRecord {
+    /// What it is for.
+    pub kind: String,
+    /// Which one.
+    pub name: String,
+    hold: i128,
+    stream: i128,
+    credit: i128,
+    /// MiB, as decimal text.
+    pub size_mib: Option<String>,
+}
+
+impl CostLineRecord {
+    /// A row of three amounts: tokens to hold, tokens a second, credits a second.
+    #[must_use]
+    pub fn new(kind: String, name: String, amounts: [Amount; 3], size_mib: Option<String>) -> Self {
+        let [hold, stream, credit] = amounts.map(Amount::units);
+        Self { kind, name, hold, stream, credit, size_mib }
+    }
+
+    /// Tokens to hold.
+    #[must_use]
+    pub fn hold(&self) -> Amount {
+        Amount::from_units(self.hold)
+    }
+
+    /// Tokens a second.
+    #[must_use]
+    pub fn stream(&self) -> Amount {
+        Amount::from_units(self.stream)
+    }
+
+    /// Credits a second.
+    #[must_use]
+    pub fn credit(&self) -> Amount {
+        Amount::from_units(self.credit)
+    }
+
+    /// What that way of paying costs.
+    #[must_use]
+    pub fn amount(&self, payment: PaymentRecord) -> Amount {
+        match payment {
+            PaymentRecord::Hold => self.hold(),
+            PaymentRecord::Superfluid => self.stream(),
+            PaymentRecord::Credit => self.credit(),
+        }
+    }
+}
+
+/// What a message costs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CostRecord {
+    /// Who pays.
+    pub address: String,
+    /// How.
+    pub payment: PaymentRecord,
+    /// Rows.
+    pub lines: Vec<CostLineRecord>,
+}
+
+impl CostRecord {
+    /// What it costs in the way it is paid.
+    #[must_use]
+    pub fn total(&self) -> Amount {
+        self.lines.iter().map(|line| line.amount(self.payment)).sum()
+    }
+}
+
+/// Something a compute node is asked to run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkloadRecord {
+    /// The scheduler's word: `micro_vm`, `persistent_program`, `instance`.
+    pub kind: String,
+    /// Virtual processors.
+    pub vcpus: u32,
+    /// MiB.
+    pub memory_mib: u64,
+    /// MiB.
+    pub disk_mib: u64,
+    /// How it is paid.
+    pub payment: PaymentRecord,
+    /// The compute node that its owner chose.
+    pub node: Option<String>,
+    /// Its owner.
+    pub owner: String,
+    /// Accepted, milliseconds since 1970.
+    pub accepted: u64,
+}
+
+/// Tokens of an address on a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BalanceRecord {
+    units: i128,
+    /// As of this block.
+    pub height: u64,
+}
+
+impl BalanceRecord {
+    /// A balance as of a block.
+    #[must_use]
+    pub fn new(amount: Amount, height: u64) -> Self {
+        Self { units: amount.units(), height }
+    }
+
+    /// Tokens.
+    #[must_use]
+    pub fn amount(&self) -> Amount {
+        Amount::from_units(self.units)
+    }
+}
+
+/// Movements of credits by one message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreditRecord {
+    /// In the order of the message.
+    pub movements: Vec<Movement>,
+}
+
+/// One movement of credits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Movement {
+    /// New credits.
+    Grant {
+        /// Who gets them.
+        address: String,
+        /// Credits.
+        amount: u64,
+        /// Milliseconds since 1970.
+        expiration: Option<u64>,
+        /// The rest of the history row, JSON.
+        details: String,
+    },
+    /// Credits used up.
+    Expense {
+        /// Who pays.
+        address: String,
+        /// Credits.
+        amount: u64,
+        /// The rest of the history row, JSON.
+        details: String,
+    },
+    /// Credits handed on.
+    Transfer {
+        /// Who gives.
+        sender: String,
+        /// Who gets.
+        recipient: String,
+        /// Credits.
+        amount: u64,
+        /// Milliseconds since 1970.
+        expiration: Option<u64>,
+        /// True when the sender need not have them.
+        minted: bool,
+    },
+}
+
+/// Credits that are left of one grant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LotRecord {
+    /// Credits.
+    pub remaining: u64,
+    /// Milliseconds since 1970.
+    pub expiration: Option<u64>,
+}
+
+/// A message whose plugin failed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct QuarantineRecord {
+    /// The plugin.
+    pub plugin: String,
+    /// What happened.
+    pub reason: String,
+    /// The message.
+    pub envelope: EnvelopeRecord,
+    /// Milliseconds since 1970.
+    pub reception_time: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_do_no_harm(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = MessageRecord::read(&bytes);
+            let _ = StatusRecord::read(&bytes);
+            let _ = PendingRecord::read(&bytes);
+            let _ = CostRecord::read(&bytes);
+            let _ = CreditRecord::read(&bytes);
+        }
+    }
+
+    #[test]
+    fn statuses_survive() {
+        for status in STATUSES {
+            let record = StatusRecord::new(status, 7, None);
+            assert_eq!(StatusRecord::read(&record.to_bytes()), Ok(record.clone()));
+            assert_eq!(record.status(), status);
+        }
+    }
+}

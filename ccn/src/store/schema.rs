@@ -1,0 +1,282 @@
+//! Tables and keys, byte for byte.
+//!
+//! Every table maps bytes to bytes. Numbers in keys are big-endian, so that their order is that of the bytes; times are doubles under
+//! [`time_key`]. A *hash key* is the text of an item hash followed by a zero byte. A *text* in a key is followed by a zero byte; texts that
+//! hold one themselves (no message of the network's dialect does) are cut there.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `meta` | name | number, u64 |
+//! | `messages` | sequence number | [`crate::store::record::MessageRecord`] |
+//! | `sequence` | hash key | sequence number |
+//! | `index` | index id, text, time, 16 characters of the hash, sequence number | nothing |
+//! | `counts` | index id, text | number, u64 |
+//! | `status` | hash key | [`crate::store::record::StatusRecord`] |
+//! | `pending` | hash key, 8 bytes of the candidate | [`crate::store::record::PendingRecord`] |
+//! | `needs` | need, pending key | nothing |
+//! | `horizon` | milliseconds, pending key | nothing |
+//! | `state` | namespace, key | the plugin's value |
+//! | `files` | hash key | [`crate::store::record::FileRecord`] |
+//! | `pins` | hash key of the file, hash key of the message | [`crate::store::record::PinRecord`] |
+//! | `grace` | milliseconds, hash key of the file | nothing |
+//! | `owned` | address, hash key of the file | number of pins, u64 |
+//! | `authorizations` | address | list of [`crate::store::record::AuthorizationRecord`] |
+//! | `costs` | hash key | [`crate::store::record::CostRecord`] |
+//! | `spending` | address, payment | sum of costs, 16 bytes |
+//! | `workloads` | hash key | [`crate::store::record::WorkloadRecord`] |
+//! | `balances` | address, chain, dapp | [`crate::store::record::BalanceRecord`] |
+//! | `credits` | time, hash key | [`crate::store::record::CreditRecord`] |
+//! | `lots` | address, time, hash key, number | [`crate::store::record::LotRecord`] |
+//! | `quarantine` | hash key | [`crate::store::record::QuarantineRecord`] |
+//!
+//! Records are postcard. The `meta` row `schema` holds [`SCHEMA_VERSION`]; a store of another version is refused.
+
+use ccn_message::ItemHash;
+use redb::TableDefinition;
+
+/// Version of everything above.
+pub const SCHEMA_VERSION: u64 = 1;
+
+macro_rules! tables {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// A table.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Table {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Table {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// Its definition for the database.
+            #[must_use]
+            pub fn definition(self) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
+                TableDefinition::new(match self { $(Self::$variant => $name,)* })
+            }
+        }
+    };
+}
+
+tables! {
+    /// Numbers of the store itself.
+    Meta = "meta",
+    /// Processed messages.
+    Messages = "messages",
+    /// Where a hash is in `messages`.
+    Sequence = "sequence",
+    /// Messages by property and time.
+    Index = "index",
+    /// How many messages an index entry has.
+    Counts = "counts",
+    /// What became of a hash.
+    Status = "status",
+    /// Messages that wait, and rejected ones that may yet be revived.
+    Pending = "pending",
+    /// What they wait for.
+    Needs = "needs",
+    /// When waiting is shown as a rejection.
+    Horizon = "horizon",
+    /// State of plugins.
+    State = "state",
+    /// Files that are here.
+    Files = "files",
+    /// Who keeps a file.
+    Pins = "pins",
+    /// Until when a file is kept without a pin.
+    Grace = "grace",
+    /// Files by owner.
+    Owned = "owned",
+    /// Delegations by owner.
+    Authorizations = "authorizations",
+    /// Costs by message.
+    Costs = "costs",
+    /// Sums of costs by owner.
+    Spending = "spending",
+    /// What compute nodes are asked to run.
+    Workloads = "workloads",
+    /// Tokens by owner.
+    Balances = "balances",
+    /// Movements of credits, in the order in which they count.
+    Credits = "credits",
+    /// Credits that are left, derived from the movements.
+    Lots = "lots",
+    /// Messages whose plugin failed.
+    Quarantine = "quarantine",
+}
+
+/// Properties that messages are indexed by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum IndexId {
+    /// Every message; the text is empty.
+    All = 1,
+    /// Envelope's sender.
+    Sender = 2,
+    /// Content's address.
+    Owner = 3,
+    /// Message type.
+    Kind = 4,
+    /// Channel.
+    Channel = 5,
+    /// Chain.
+    Chain = 6,
+    /// A label: name, `=`, value.
+    Label = 7,
+}
+
+/// A key under construction.
+#[derive(Debug, Clone, Default)]
+pub struct Key(Vec<u8>);
+
+impl Key {
+    /// An empty key.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With bytes of a fixed length.
+    #[must_use]
+    pub fn bytes(mut self, bytes: &[u8]) -> Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    /// With a number.
+    #[must_use]
+    pub fn number(self, number: u64) -> Self {
+        self.bytes(&number.to_be_bytes())
+    }
+
+    /// With a time in seconds.
+    #[must_use]
+    pub fn time(self, seconds: f64) -> Self {
+        self.bytes(&time_key(seconds))
+    }
+
+    /// With a text.
+    #[must_use]
+    pub fn text(mut self, text: &str) -> Self {
+        self.0.extend(text.bytes().take_while(|byte| *byte != 0));
+        self.0.push(0);
+        self
+    }
+
+    /// With a hash.
+    #[must_use]
+    pub fn hash(self, hash: &ItemHash) -> Self {
+        let text = hash.to_string();
+        self.text(&text)
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn done(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+/// The key of a hash alone.
+#[must_use]
+pub fn hash_key(hash: &ItemHash) -> Vec<u8> {
+    Key::new().hash(hash).done()
+}
+
+/// Reads a hash from the front of a key; returns the rest.
+#[must_use]
+pub fn split_hash(key: &[u8]) -> Option<(ItemHash, &[u8])> {
+    let (text, rest) = split_text(key)?;
+    Some((ItemHash::parse(text).ok()?, rest))
+}
+
+/// Reads a text from the front of a key; returns the rest.
+#[must_use]
+pub fn split_text(key: &[u8]) -> Option<(&str, &[u8])> {
+    let end = key.iter().position(|byte| *byte == 0)?;
+    Some((std::str::from_utf8(&key[..end]).ok()?, &key[end + 1..]))
+}
+
+/// A time as bytes that sort as it does, negative ones included.
+#[must_use]
+pub fn time_key(seconds: f64) -> [u8; 8] {
+    // Zero has two signs and must have one place.
+    let bits = (seconds + 0.0).to_bits();
+    let ordered = if bits >> 63 == 1 { !bits } else { bits | 1 << 63 };
+    ordered.to_be_bytes()
+}
+
+/// The time of such bytes.
+#[must_use]
+pub fn time_of_key(key: [u8; 8]) -> f64 {
+    let ordered = u64::from_be_bytes(key);
+    f64::from_bits(if ordered >> 63 == 1 { ordered & !(1 << 63) } else { !ordered })
+}
+
+/// Characters of a hash that an index key carries: enough that messages of one second are in the order of their hashes.
+pub const INDEX_HASH_CHARS: usize = 16;
+
+/// The part of an index key that all entries of one property share.
+#[must_use]
+pub fn index_prefix(id: IndexId, text: &str) -> Vec<u8> {
+    Key::new().bytes(&[id as u8]).text(text).done()
+}
+
+/// What follows the prefix: time, hash, sequence number.
+pub const INDEX_SUFFIX_BYTES: usize = 8 + INDEX_HASH_CHARS + 8;
+
+/// What follows the prefix of an index key.
+#[must_use]
+pub fn index_suffix(time: f64, hash: &ItemHash, sequence: u64) -> [u8; INDEX_SUFFIX_BYTES] {
+    let mut suffix = [0; INDEX_SUFFIX_BYTES];
+    suffix[..8].copy_from_slice(&time_key(time));
+    let text = hash.to_string();
+    for (to, from) in suffix[8..].iter_mut().zip(text.bytes().take(INDEX_HASH_CHARS)) {
+        *to = from;
+    }
+    suffix[8 + INDEX_HASH_CHARS..].copy_from_slice(&sequence.to_be_bytes());
+    suffix
+}
+
+/// The first key after all that start with `prefix`.
+#[must_use]
+pub fn end_of(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            return end;
+        }
+    }
+    vec![u8::MAX; 2048]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn hashes_come_back_from_keys() {
+        let hash = ItemHash::sha256_of(b"x");
+        let key = Key::new().hash(&hash).number(7).done();
+        let (read, rest) = split_hash(&key).expect("a hash");
+        assert_eq!((read, rest), (hash, &7_u64.to_be_bytes()[..]));
+        assert_eq!(split_hash(b"zz"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn times_sort_as_numbers(a in -1e12..1e12_f64, b in -1e12..1e12_f64) {
+            prop_assert_eq!(time_key(a).cmp(&time_key(b)), a.partial_cmp(&b).expect("numbers"));
+            prop_assert_eq!(time_of_key(time_key(a)), a);
+        }
+
+        #[test]
+        fn ends_come_after_prefixes(prefix in proptest::collection::vec(any::<u8>(), 1..8), more in proptest::collection::vec(any::<u8>(), 0..8)) {
+            let mut key = prefix.clone();
+            key.extend(more);
+            prop_assert!(end_of(&prefix) > key);
+        }
+    }
+}
