@@ -212,6 +212,8 @@ impl Tree {
 
     /// Writes the tree as files below a folder, to run programs of it in place.
     pub(crate) fn write_folder(&self, folder: &Path) -> Result<(), ImagesError> {
+        // The root is not an entry, and a link may be the first.
+        fs::create_dir_all(folder).map_err(at(folder))?;
         for (path, node) in &self.nodes {
             let path = folder.join(path);
             match node {

@@ -124,3 +124,15 @@ fn the_canonical_form_names_nobody_and_no_time_of_this_machine() {
     assert!(seen.contains(&("tmp/".into(), 0o1777)), "{seen:?}");
     assert!(seen.contains(&("usr/bin/x".into(), 0o755)), "{seen:?}");
 }
+
+/// The tools' tree begins with the link `bin`, whose folder above was not there: no image could be made.
+#[test]
+fn a_tree_whose_first_entry_is_a_link_becomes_a_folder() {
+    let mut tree = Tree::default();
+    tree.put_merged_links();
+    tree.put_file("usr/bin/x", 0o755, *b"content");
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    let root = scratch.path().join("root");
+    tree.write_folder(&root).expect("it is written");
+    assert_eq!(fs::read(root.join("bin/x")).expect("through the link"), b"content");
+}
