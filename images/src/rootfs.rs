@@ -179,12 +179,14 @@ fn link_applets(program: &str, tree: &mut Tree, work: &Path) -> Result<(), Image
     let Some(Node::File { content, .. }) = tree.get(program) else {
         return Err(ImagesError::Recipe { recipe: program.to_owned(), reason: "no such file".to_owned() });
     };
+    // Such a program does what its name says: the copy keeps it.
+    let name = program.rsplit('/').next().unwrap_or(program);
     let mut alone = Tree::default();
-    alone.put_file("applets", 0o755, content.clone());
-    alone.write_folder(work)?;
-    let copy = work.join("applets");
-    let list = process::output(program, Command::new(&copy).arg("--list-full"))?;
-    cache::remove(&copy)?;
+    alone.put_file(name, 0o755, content.clone());
+    let folder = work.join("applets");
+    alone.write_folder(&folder)?;
+    let list = process::output(program, Command::new(folder.join(name)).arg("--list-full"))?;
+    cache::remove(&folder)?;
     for applet in String::from_utf8_lossy(&list).lines() {
         if tree.get(applet).is_none() {
             tree.put_link(applet, program);

@@ -1,5 +1,6 @@
 //! Starts nodes, microVM hosts and clients for the end-to-end tests and the demo.
 
 pub mod http;
+pub mod kvm_host;
 pub mod process;
 pub mod sdk;

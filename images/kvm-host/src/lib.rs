@@ -1,0 +1,16 @@
+//! The emulated KVM host, inside: a first process that prepares the machine, and an agent that does
+//! what it is told over TCP. The other end is `tests/harness/src/kvm_host.rs`.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`protocol`] | the words: orders in, frames out, both bounded |
+//! | [`agent`] | carries orders out: runs, starts and kills programs, moves files |
+//! | [`init`] | mounts, modules, network; starts the agent, reaps, powers off |
+//!
+//! What always holds: the machine ends when the one who started it does. The agent keeps it up only as
+//! long as somebody holds the [`protocol::Order::Hold`] connection, so nothing that happens outside,
+//! `kill -9` included, leaves an emulator behind.
+
+pub mod agent;
+pub mod init;
+pub mod protocol;
