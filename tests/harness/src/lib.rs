@@ -1,6 +1,7 @@
 //! Starts nodes, microVM hosts and clients for the end-to-end tests and the demo.
 
 pub mod http;
+pub mod installation;
 pub mod kvm_host;
 pub mod process;
 pub mod sdk;

@@ -6,8 +6,11 @@
 // Printing is what a command line does.
 #![expect(clippy::print_stdout, reason = "this is a command line: its output is its product")]
 
+mod build;
 mod check;
 mod command;
+mod doctor;
+mod images;
 mod progress;
 mod setup;
 
@@ -29,15 +32,23 @@ struct Arguments {
 enum Task {
     /// Formatting, lints, dependency policy and tidiness: fast, no images, no VM.
     Check,
+    /// Guest kernel, initramfs, runtimes, the KVM host, and the compute node beside them.
+    Images(images::Arguments),
+    /// Whether this machine can run microVMs, and what to do if not.
+    Doctor,
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let result = match arguments.task {
-        Task::Check => check::run(arguments.yes),
+    let Arguments { yes, task } = Arguments::parse();
+    let result = match task {
+        Task::Check => check::run(yes).map(|()| true),
+        Task::Images(arguments) => images::run(&arguments, yes).map(|()| true),
+        Task::Doctor => doctor::run(),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        // What went wrong was said.
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE

@@ -4,14 +4,23 @@
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{
     io::IsTerminal as _,
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
+
+/// Time between two signs of life where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(20);
+
+/// What took no longer was not worth a line.
+const QUICK: Duration = Duration::from_millis(1500);
 
 /// One step that takes a while.
 pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     name: String,
     started: Instant,
+    /// When the last line was printed, where there is no terminal.
+    last_line: Mutex<Instant>,
 }
 
 impl Progress {
@@ -31,13 +40,39 @@ impl Progress {
         if bar.is_none() {
             eprintln!("… {name}");
         }
-        Self { bar, name, started: Instant::now() }
+        Self { bar, name, started: Instant::now(), last_line: Mutex::new(Instant::now()) }
+    }
+
+    /// Starts a step that is not worth a line if it turns out that there is nothing to do.
+    pub(crate) fn start_quietly(name: impl Into<String>) -> Self {
+        if std::io::stderr().is_terminal() {
+            return Self::start(name);
+        }
+        Self { bar: None, name: name.into(), started: Instant::now(), last_line: Mutex::new(Instant::now()) }
     }
 
     /// What is being done right now.
     pub(crate) fn status(&self, text: &str) {
         if let Some(bar) = &self.bar {
             bar.set_message(text.to_owned());
+            return;
+        }
+        let mut last = self.last_line.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.elapsed() >= LINE_EVERY {
+            *last = Instant::now();
+            eprintln!("  {text}");
+        }
+    }
+
+    /// How long the step has taken so far.
+    fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Ends the step; it leaves no line if it was over at once.
+    pub(crate) fn done_unless_quick(self, outcome: &str) {
+        if self.elapsed() > QUICK {
+            self.done(outcome);
         }
     }
 
@@ -50,6 +85,20 @@ impl Progress {
                 eprintln!("{line}");
             }
             None => eprintln!("{line}"),
+        }
+    }
+}
+
+/// Builders of images report through the same line.
+impl ::images::Progress for Progress {
+    fn step(&self, name: &str) {
+        self.status(name);
+    }
+
+    fn update(&self, fraction: Option<f32>, status: &str) {
+        match fraction {
+            Some(part) => self.status(&format!("{:3.0} % {status}", part * 100.0)),
+            None => self.status(status),
         }
     }
 }

@@ -4,37 +4,18 @@ use crate::{
     command::{self, run_quietly},
     progress::Progress,
 };
+use ::images::{Sign, SystemPackage};
 use anyhow::{Context, Result, bail};
-use std::{io::Write as _, path::Path, process::Command};
+use std::{
+    io::Write as _,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 /// The target of what runs in or beside a guest: static binaries.
 pub(crate) const STATIC_TARGET: &str = "x86_64-unknown-linux-musl";
 /// The target of plugins.
 pub(crate) const PLUGIN_TARGET: &str = "wasm32-unknown-unknown";
-
-/// A Debian package, how to see that it is there, and what it is needed for.
-pub(crate) struct SystemPackage {
-    pub(crate) name: &'static str,
-    pub(crate) sign: Sign,
-    pub(crate) purpose: &'static str,
-}
-
-/// How to see that a package is installed without asking a package manager.
-pub(crate) enum Sign {
-    /// A program on the search path.
-    Program(&'static str),
-    /// A file.
-    File(&'static str),
-}
-
-impl SystemPackage {
-    fn is_installed(&self) -> bool {
-        match self.sign {
-            Sign::Program(name) => command::exists(name),
-            Sign::File(path) => Path::new(path).exists(),
-        }
-    }
-}
 
 /// Packages that compiling the workspace needs.
 pub(crate) const TO_COMPILE: &[SystemPackage] = &[
@@ -43,30 +24,62 @@ pub(crate) const TO_COMPILE: &[SystemPackage] = &[
     SystemPackage { name: "musl-tools", sign: Sign::Program("musl-gcc"), purpose: "static programs" },
 ];
 
+/// The emulated KVM host, for machines that cannot run microVMs themselves.
+pub(crate) const EMULATOR: SystemPackage = SystemPackage {
+    name: "qemu-system-x86",
+    sign: Sign::Program("qemu-system-x86_64"),
+    purpose: "the emulated KVM host",
+};
+
+/// The interpreter of the official SDK.
+pub(crate) const PYTHON: SystemPackage =
+    SystemPackage { name: "python3", sign: Sign::Program("python3"), purpose: "the official Python SDK" };
+
 /// Packages that the end-to-end tests and the demo need beyond that.
-pub(crate) const TO_RUN: &[SystemPackage] = &[
-    SystemPackage {
-        name: "qemu-system-x86",
-        sign: Sign::Program("qemu-system-x86_64"),
-        purpose: "the emulated KVM host",
-    },
-    SystemPackage { name: "python3-venv", sign: Sign::Program("python3"), purpose: "the official Python SDK" },
-];
+pub(crate) const TO_RUN: &[SystemPackage] = &[EMULATOR, PYTHON];
+
+/// What Debian splits from its Python: there is no one file that shows whether it is there.
+const ENVIRONMENTS: (&str, &str) = ("python3-venv", "an environment for the SDK of its own");
+
+/// A package that is not there: its name and what it is needed for.
+pub(crate) type Lacking = (&'static str, &'static str);
+
+/// Which of these packages are not installed; Python's environments are looked for where Python is wanted.
+pub(crate) fn lacking(wanted: &[&[SystemPackage]]) -> Vec<Lacking> {
+    let wanted: Vec<&SystemPackage> = wanted.iter().copied().flatten().collect();
+    let mut lacking: Vec<Lacking> = wanted
+        .iter()
+        .filter(|package| !package.is_installed())
+        .map(|package| (package.name, package.purpose))
+        .collect();
+    if wanted.iter().any(|package| package.name == PYTHON.name) && !python_makes_environments() {
+        lacking.push(ENVIRONMENTS);
+    }
+    lacking.sort_unstable();
+    lacking.dedup_by_key(|(name, _)| *name);
+    lacking
+}
+
+fn python_makes_environments() -> bool {
+    Command::new("python3")
+        .args(["-c", "import ensurepip, venv"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
 
 /// Installs what is missing of these packages, as root or through sudo, after asking.
 pub(crate) fn packages(wanted: &[&[SystemPackage]], yes: bool) -> Result<()> {
-    let missing: Vec<&SystemPackage> =
-        wanted.iter().copied().flatten().filter(|package| !package.is_installed()).collect();
+    let missing = lacking(wanted);
     if missing.is_empty() {
         return Ok(());
     }
     eprintln!("This machine lacks:");
-    for package in &missing {
-        eprintln!("  {:<20} {}", package.name, package.purpose);
+    for (name, purpose) in &missing {
+        eprintln!("  {name:<24} {purpose}");
     }
-    let mut names: Vec<&str> = missing.iter().map(|package| package.name).collect();
-    names.sort_unstable();
-    names.dedup();
+    let names: Vec<&str> = missing.iter().map(|(name, _)| *name).collect();
     let by_hand = format!("apt-get install --no-install-recommends {}", names.join(" "));
     if !command::exists("apt-get") {
         bail!("no apt-get here: install these with your package manager, then try again");
@@ -81,7 +94,7 @@ pub(crate) fn packages(wanted: &[&[SystemPackage]], yes: bool) -> Result<()> {
     let privileged = |program: &str| {
         let mut command = Command::new(if root { program } else { "sudo" });
         if !root {
-            command.arg(program);
+            command.arg("DEBIAN_FRONTEND=noninteractive").arg(program);
         }
         command.env("DEBIAN_FRONTEND", "noninteractive");
         command
