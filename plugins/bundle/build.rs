@@ -17,7 +17,7 @@ mod componentize;
 use componentize::componentize;
 
 /// The standard plugins: folders of `plugins/handlers`, in the order in which they are listed.
-const HANDLERS: [&str; 2] = ["program", "store"];
+const HANDLERS: [&str; 4] = ["aggregate", "post", "program", "store"];
 /// What their text is made of, relative to the root of the workspace.
 const SOURCES: [&str; 9] = [
     "Cargo.lock",

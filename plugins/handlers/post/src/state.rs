@@ -1,0 +1,202 @@
+//! Tables of the namespace `post`.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `p` posts | hash of the original | [`Record`] |
+//! | `a` amends | original, time, hash | nothing |
+//! | `i` listing | property, value, time of the last update (later ones first), hash of the original | nothing |
+//! | `n` how many there are | property, value | number |
+//!
+//! An amended post is listed once, where its newest amend puts it. All amends stay known, so that one that goes uncovers the one before.
+
+use plugin_sdk::{
+    View, Write,
+    layout::{Key, Moment, bounded},
+};
+use serde::{Deserialize, Serialize};
+
+const POST: u8 = b'p';
+const AMEND: u8 = b'a';
+const LISTED: u8 = b'i';
+const COUNT: u8 = b'n';
+
+/// A property that posts are listed by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Property {
+    /// Every post; the value is empty.
+    All,
+    Owner,
+    Kind,
+    Reference,
+    Channel,
+    /// Of the newest amend, as its content.
+    Tag,
+}
+
+impl Property {
+    fn letter(self) -> u8 {
+        match self {
+            Self::All => b'*',
+            Self::Owner => b'o',
+            Self::Kind => b'k',
+            Self::Reference => b'r',
+            Self::Channel => b'c',
+            Self::Tag => b't',
+        }
+    }
+
+    /// Prefix of the listing of a value.
+    pub(crate) fn prefix(self, value: &str) -> Vec<u8> {
+        let mut key = vec![LISTED, self.letter()];
+        key.extend(Key::of(0).text(value).done().split_off(1));
+        key
+    }
+
+    fn count_key(self, value: &str) -> Vec<u8> {
+        let mut key = vec![COUNT, self.letter()];
+        key.extend_from_slice(bounded(value).as_bytes());
+        key
+    }
+
+    /// How many posts have a value.
+    pub(crate) fn count(self, value: &str, view: &dyn View) -> u64 {
+        view.get(&self.count_key(value)).and_then(|value| value.try_into().ok()).map_or(0, u64::from_be_bytes)
+    }
+}
+
+/// A row's place after the prefix of a listing: its time and hash.
+pub(crate) fn listed(prefix: &[u8], time: f64, hash: &str) -> Vec<u8> {
+    let mut key = prefix.to_vec();
+    key.extend(Key::of(0).time_descending(time).last(hash).split_off(1));
+    key
+}
+
+/// Reads time and hash back.
+pub(crate) fn read_listed(prefix: &[u8], key: &[u8]) -> Option<(f64, String)> {
+    let (time, hash) = key.strip_prefix(prefix)?.split_first_chunk::<8>()?;
+    let time = f64::from_bits(u64::from_be_bytes(time.map(|byte| !byte)));
+    Some((time, std::str::from_utf8(hash).ok()?.to_owned()))
+}
+
+/// What is known of a post. Texts are as they stand in keys: long ones as their digests.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    #[serde(rename = "o")]
+    pub(crate) owner: String,
+    #[serde(rename = "k")]
+    pub(crate) kind: String,
+    #[serde(rename = "r")]
+    pub(crate) reference: Option<String>,
+    #[serde(rename = "c")]
+    pub(crate) channel: Option<String>,
+    #[serde(rename = "t")]
+    pub(crate) tags: Vec<String>,
+    /// Content time of the original, as bits: they survive every format.
+    #[serde(rename = "b")]
+    created: u64,
+    #[serde(rename = "u")]
+    updated: u64,
+    /// The newest amend, if there is one.
+    #[serde(rename = "a")]
+    pub(crate) amend: Option<String>,
+}
+
+impl Record {
+    pub(crate) fn new(owner: &str, kind: &str, time: f64) -> Self {
+        Self {
+            owner: bounded(owner).into_owned(),
+            kind: bounded(kind).into_owned(),
+            reference: None,
+            channel: None,
+            tags: Vec::new(),
+            created: time.to_bits(),
+            updated: time.to_bits(),
+            amend: None,
+        }
+    }
+
+    pub(crate) fn created(&self) -> f64 {
+        f64::from_bits(self.created)
+    }
+
+    pub(crate) fn updated(&self) -> f64 {
+        f64::from_bits(self.updated)
+    }
+
+    /// True when an amend of that moment is newer than what is shown. One that is not newer than the original changes nothing.
+    pub(crate) fn is_older_than(&self, moment: &Moment) -> bool {
+        match &self.amend {
+            None => self.created() < moment.time,
+            Some(hash) => Moment { time: self.updated(), item_hash: hash.clone() } < *moment,
+        }
+    }
+
+    /// The same post as that amend shows it.
+    pub(crate) fn amended(&self, moment: &Moment, tags: Vec<String>) -> Self {
+        let (updated, amend) = (moment.time.to_bits(), Some(moment.item_hash.clone()));
+        Self { tags: bounded_tags(tags), updated, amend, ..self.clone() }
+    }
+
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok()
+    }
+
+    pub(crate) fn find(hash: &str, view: &dyn View) -> Option<Self> {
+        Self::read(&view.get(&post(hash))?)
+    }
+
+    /// The values by which it is listed.
+    fn properties(&self) -> Vec<(Property, &str)> {
+        let mut properties = vec![(Property::All, ""), (Property::Owner, &self.owner), (Property::Kind, &self.kind)];
+        properties.extend(self.reference.iter().map(|value| (Property::Reference, value.as_str())));
+        properties.extend(self.channel.iter().map(|value| (Property::Channel, value.as_str())));
+        properties.extend(self.tags.iter().map(|value| (Property::Tag, value.as_str())));
+        properties
+    }
+}
+
+/// Tags as they stand in keys, each once.
+pub(crate) fn bounded_tags(tags: Vec<String>) -> Vec<String> {
+    let mut tags: Vec<String> = tags.iter().map(|tag| bounded(tag).into_owned()).collect();
+    tags.sort_unstable();
+    tags.dedup();
+    tags
+}
+
+fn post(hash: &str) -> Vec<u8> {
+    Key::of(POST).last(hash)
+}
+
+/// The row that says that an amend changes a post.
+pub(crate) fn amend(original: &str, moment: &Moment) -> Write {
+    write(Key::of(AMEND).text(original).time(moment.time).last(&moment.item_hash), Vec::new())
+}
+
+/// What changes when a post becomes `after`: its record, where it is listed, and how many there are of a value.
+pub(crate) fn change(hash: &str, before: Option<&Record>, after: &Record, view: &dyn View) -> Vec<Write> {
+    let record = serde_json::to_vec(after).unwrap_or_default();
+    let mut writes = vec![write(post(hash), record)];
+    let old = before.map(Record::properties).unwrap_or_default();
+    let new = after.properties();
+    if let Some(before) = before {
+        writes.extend(old.iter().map(|(property, value)| Write {
+            key: listed(&property.prefix(value), before.updated(), hash),
+            value: None,
+        }));
+    }
+    writes.extend(
+        new.iter().map(|(property, value)| write(listed(&property.prefix(value), after.updated(), hash), Vec::new())),
+    );
+    let mut count = |(property, value): &(Property, &str), difference: i64| {
+        let number = property.count(value, view).saturating_add_signed(difference);
+        let value_or_none = (number > 0).then(|| number.to_be_bytes().to_vec());
+        writes.push(Write { key: property.count_key(value), value: value_or_none });
+    };
+    old.iter().filter(|each| !new.contains(each)).for_each(|each| count(each, -1));
+    new.iter().filter(|each| !old.contains(each)).for_each(|each| count(each, 1));
+    writes
+}
+
+fn write(key: Vec<u8>, value: Vec<u8>) -> Write {
+    Write { key, value: Some(value) }
+}
