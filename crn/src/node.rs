@@ -69,7 +69,7 @@ pub enum NodeError {
         reason: io::Error,
     },
     /// TLS cannot be set up.
-    #[error("cannot make an HTTP client: {0}")]
+    #[error("cannot make an HTTP client: {causes}. Most likely the host has no ca-certificates: install them.", causes = crate::ccn::causes(.0))]
     Client(#[from] reqwest::Error),
     /// The kernel does not say how much memory there is.
     #[error("cannot read the host's memory: {0}")]

@@ -126,6 +126,8 @@ impl Recipe {
             python,
             image,
         } = over;
+        // What is asked for by name comes back.
+        self.leave_out.retain(|name, _| !packages.contains_key(name));
         self.packages.extend(packages);
         self.leave_out.extend(leave_out);
         self.trim.extend(trim);
@@ -163,6 +165,16 @@ mod tests {
             for path in recipe.trim.keys().chain(recipe.folders.keys()).chain(recipe.files.keys()) {
                 assert!(path.starts_with('/'), "{name}: {path} is not absolute");
             }
+        }
+    }
+
+    /// Python's `ssl` did not import: `base` leaves libzstd1 out, `python` asks for it, and it was not there.
+    #[test]
+    fn no_recipe_leaves_out_what_it_asks_for() {
+        for name in RECIPE_NAMES {
+            let recipe = Recipe::named(name).expect("a recipe");
+            let both: Vec<_> = recipe.packages.keys().filter(|name| recipe.leave_out.contains_key(*name)).collect();
+            assert!(both.is_empty(), "{name}: {both:?}");
         }
     }
 

@@ -16,7 +16,7 @@ use std::{
 };
 
 /// Raised when what the builder makes of the same recipe and packages changes.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// The image's name in its folder.
 const IMAGE: &str = "image.erofs";
 

@@ -34,7 +34,7 @@ const KERNEL_COMMAND_LINE: &str =
 /// A running emulator. It is killed on drop.
 #[derive(Debug)]
 pub(super) struct Emulated {
-    qemu: Child,
+    qemu: Mutex<Child>,
     /// Ends the host when it ends, even if this process is killed.
     _hold: TcpStream,
     secret: String,
@@ -95,11 +95,11 @@ impl Emulated {
         let hold = connect(&ports)?;
         order(&hold, &secret, &Order::Hold, None, |_| {}).context("the host cannot be held")?;
         let qemu = qemu.0.take().context("it was just there")?;
-        Ok(Self { qemu, _hold: hold, secret, ports, console, _scratch: scratch })
+        Ok(Self { qemu: Mutex::new(qemu), _hold: hold, secret, ports, console, _scratch: scratch })
     }
 
     pub(super) fn process(&self) -> u32 {
-        self.qemu.id()
+        lock(&self.qemu).id()
     }
 
     pub(super) fn console(&self) -> String {
@@ -162,21 +162,32 @@ impl Emulated {
     }
 
     fn order(&self, what: &Order, body: Option<&mut dyn Read>, take: impl FnMut(&Frame)) -> Result<String> {
-        let stream = connect(&self.ports)?;
+        let stream = connect(&self.ports).map_err(|error| self.explain(&format!("{error:#}")))?;
         order(&stream, &self.secret, what, body, take).map_err(|error| match error {
             OrderError::Failed(reason) => anyhow!(reason),
-            OrderError::Protocol(error) => {
-                anyhow!("the emulated host does not answer: {error}; its console said:\n{}", self.console())
-            }
+            OrderError::Protocol(error) => self.explain(&error.to_string()),
         })
+    }
+
+    /// Why the host does not answer: what became of the emulator, and what the console said last.
+    fn explain(&self, reason: &str) -> anyhow::Error {
+        // An emulator that ends takes a moment to be gone.
+        thread::sleep(Duration::from_millis(200));
+        let emulator = match lock(&self.qemu).try_wait() {
+            Ok(Some(status)) => format!("{QEMU} ended ({status})"),
+            Ok(None) => format!("{QEMU} runs"),
+            Err(error) => error.to_string(),
+        };
+        anyhow!("the emulated host does not answer: {reason}; {emulator}; its console said:\n{}", self.console())
     }
 }
 
 impl Drop for Emulated {
     fn drop(&mut self) {
         // Nothing in it is to be kept. Already gone is as good.
-        let _ = self.qemu.kill();
-        let _ = self.qemu.wait();
+        let mut qemu = lock(&self.qemu);
+        let _ = qemu.kill();
+        let _ = qemu.wait();
     }
 }
 
@@ -266,7 +277,7 @@ fn choose_ports(wanted: &[u16]) -> Result<HashMap<u16, u16>> {
 
 fn connect(ports: &HashMap<u16, u16>) -> Result<TcpStream> {
     let port = ports.get(&AGENT_PORT).copied().context("the agent's port is always forwarded")?;
-    let stream = TcpStream::connect(("127.0.0.1", port)).context("the emulated host is gone")?;
+    let stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
