@@ -1,3 +1,14 @@
 //! Core channel node of the Aleph Cloud network.
 
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod dev;
+pub mod events;
+pub mod files;
+pub mod host;
+pub mod ledger;
+pub mod network;
+pub mod node;
+pub mod pipeline;
 pub mod store;

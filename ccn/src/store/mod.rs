@@ -6,7 +6,7 @@ pub mod reader;
 pub mod record;
 pub mod schema;
 
-use redb::{Database, ReadableDatabase as _};
+use redb::{Database, ReadableDatabase as _, ReadableTable as _};
 use schema::{SCHEMA_VERSION, Table};
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 

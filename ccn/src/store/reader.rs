@@ -6,7 +6,7 @@ use super::{
     schema::{Table, hash_key},
 };
 use ccn_message::ItemHash;
-use redb::{ReadOnlyTable, ReadTransaction, ReadableTable as _};
+use redb::{ReadOnlyTable, ReadTransaction};
 use std::collections::BTreeMap;
 
 /// A key with its value.

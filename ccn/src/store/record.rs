@@ -196,11 +196,22 @@ pub struct PendingRecord {
     pub horizon: Option<u64>,
 }
 
+/// What a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FileKind {
+    /// Bytes.
+    File,
+    /// A folder of files.
+    Directory,
+}
+
 /// A file that is here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileRecord {
     /// Bytes.
     pub size: u64,
+    /// What it is.
+    pub kind: FileKind,
     /// Kept until then without a pin, milliseconds since 1970; its key in `grace`.
     pub grace: Option<u64>,
     /// Number of pins.

@@ -1,0 +1,39 @@
+//! The command line.
+
+use clap::Parser;
+use std::{net::SocketAddr, path::PathBuf};
+
+/// Core channel node of the Aleph Cloud network: takes signed messages in, decides on them and answers questions about them.
+///
+/// Settings come from one TOML file, then these flags, then BETH_* variables (BETH_LISTEN, BETH_LIMITS__QUEUE, …), each over the one before.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "ccn", version)]
+pub struct Arguments {
+    /// Settings file
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Folder for everything that is kept (default /var/lib/beth/ccn)
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where to serve HTTP (default 127.0.0.1:4024)
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Core channel node to fetch files from; can be repeated
+    #[arg(long = "peer", value_name = "URL")]
+    pub peers: Vec<String>,
+    /// Compute node that is linked to this node; can be repeated
+    #[arg(long = "crn", value_name = "URL")]
+    pub crns: Vec<String>,
+    /// Folder of further plugins (default: plugins in the data folder)
+    #[arg(long, value_name = "DIR")]
+    pub plugins: Option<PathBuf>,
+    /// Run a private network for development: made-up accounts with credits, whose keys are printed
+    #[arg(long)]
+    pub dev: bool,
+    /// Any setting of the file, for example pipeline.horizon_seconds=60; can be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Print the settings in effect as a file, and exit
+    #[arg(long)]
+    pub print_config: bool,
+}

@@ -1,0 +1,377 @@
+//! Typed settings: one TOML file, then flags, then `BETH_*` variables, each over the one before.
+//!
+//! A key of the file that does not exist is an error. Variables share their prefix with the other programs of the project, so only those that
+//! name a setting of this one are read: `BETH_LISTEN` is `listen`, `BETH_PIPELINE__HORIZON_SECONDS` is `horizon_seconds` in `[pipeline]`, and
+//! `BETH_PEERS` is a list with commas.
+
+use crate::{cli::Arguments, network::Network};
+use ccn_message::ItemHash;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+/// All settings. Every one has a default.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where everything is kept that outlives a process; one node per folder.
+    pub data_dir: PathBuf,
+    /// Address and port of the HTTP interface.
+    pub listen: SocketAddr,
+    /// Core channel nodes that files are fetched from, base URLs without a slash at the end.
+    pub peers: Vec<String>,
+    /// Compute nodes that are linked to this node.
+    pub crns: Vec<Crn>,
+    /// Folder of further plugins; by default `plugins` in the data folder.
+    pub plugins: Option<PathBuf>,
+    /// A private network for development, see [`crate::dev`].
+    pub dev: bool,
+    /// What plugins of the operator's own may do, by the sha256 of their file: `ledger`, or `read:` and a namespace.
+    pub plugin_grants: BTreeMap<String, Vec<String>>,
+    /// The network that this node is of.
+    pub network: Network,
+    /// How messages are taken in.
+    pub pipeline: Pipeline,
+    /// What strangers may take from the node.
+    pub limits: Limits,
+}
+
+/// A compute node that is linked to this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "CrnForm")]
+pub struct Crn {
+    /// Under which it is registered; of an unregistered one, the sha256 of its URL.
+    pub hash: String,
+    /// What people call it.
+    pub name: String,
+    /// Base URL without a slash at the end.
+    pub url: String,
+    /// Address of its operator.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+}
+
+/// A compute node as it may be written: its URL, or all of it.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum CrnForm {
+    Url(String),
+    Table { url: String, hash: Option<String>, name: Option<String>, owner: Option<String> },
+}
+
+impl From<CrnForm> for Crn {
+    fn from(form: CrnForm) -> Self {
+        let (url, hash, name, owner) = match form {
+            CrnForm::Url(url) => (url, None, None, None),
+            CrnForm::Table { url, hash, name, owner } => (url, hash, name, owner),
+        };
+        let url = url.trim_end_matches('/').to_owned();
+        let hash = hash.unwrap_or_else(|| ItemHash::sha256_of(url.as_bytes()).to_string());
+        let name = name.unwrap_or_else(|| url.split_once("://").map_or(url.as_str(), |(_, rest)| rest).to_owned());
+        Self { hash, name, url, owner }
+    }
+}
+
+/// How messages are taken in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pipeline {
+    /// How long a message that lacks something counts as pending, seconds. After that it shows as rejected, and is still taken up when what it
+    /// lacks arrives.
+    pub horizon_seconds: u64,
+    /// How long a file is kept that nothing refers to, seconds.
+    pub grace_seconds: u64,
+    /// Messages that wait at once; beyond it a message that would wait is rejected instead.
+    pub max_waiting: u64,
+    /// Messages and files on their way to the store at once; more are answered 503.
+    pub queue: usize,
+}
+
+/// What strangers may take from the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Open connections; more wait in the kernel's backlog.
+    pub max_connections: usize,
+    /// Longest body of a request that carries no file, KiB.
+    pub body_kib: u64,
+    /// Largest file in an upload without a signed message, MiB.
+    pub unsigned_upload_mib: u64,
+    /// Largest file in an upload to storage with a signed message, MiB.
+    pub storage_upload_mib: u64,
+    /// Largest file in an upload to IPFS with a signed message, MiB.
+    pub ipfs_upload_mib: u64,
+    /// Largest file that is fetched from peers, MiB.
+    pub fetch_mib: u64,
+    /// Uploads at once; more are answered 503.
+    pub uploads: usize,
+    /// Websockets at once.
+    pub websockets: usize,
+    /// Questions to plugins at once; more wait.
+    pub queries: usize,
+    /// Files fetched from peers at once; more wait.
+    pub fetches: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("/var/lib/beth/ccn"),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 4024)),
+            peers: Vec::new(),
+            crns: Vec::new(),
+            plugins: None,
+            dev: false,
+            plugin_grants: BTreeMap::new(),
+            network: Network::default(),
+            pipeline: Pipeline::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Pipeline {
+    fn default() -> Self {
+        Self { horizon_seconds: 405, grace_seconds: 24 * 3600, max_waiting: 1_000_000, queue: 10_000 }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 4096,
+            body_kib: 1024,
+            unsigned_upload_mib: 25,
+            storage_upload_mib: 100,
+            ipfs_upload_mib: 1024,
+            fetch_mib: 1024,
+            uploads: 64,
+            websockets: 10_000,
+            queries: 16,
+            fetches: 8,
+        }
+    }
+}
+
+/// Why there is no configuration. The operator's to correct; nothing was started.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A source does not parse, or has a key or a type that does not exist.
+    #[error("the configuration is not valid: {0}")]
+    Invalid(#[from] config::ConfigError),
+    /// A `--set` without an equals sign.
+    #[error("--set takes KEY=VALUE, for example pipeline.horizon_seconds=60, not {0:?}")]
+    Assignment(String),
+    /// A number that must be positive is zero.
+    #[error("{0} must be at least 1")]
+    Zero(&'static str),
+    /// A URL is none.
+    #[error("{name} must be an http or https URL, not {value:?}")]
+    Url {
+        /// The setting.
+        name: &'static str,
+        /// What it says.
+        value: String,
+    },
+    /// A development network has made-up accounts, and no other network has.
+    #[error("--dev makes a network of its own: leave out network.name, which says {0:?}")]
+    DevNetwork(String),
+}
+
+impl Config {
+    /// Reads the file that the arguments name, the arguments and the variables.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, in a sentence that names it.
+    pub fn load(
+        arguments: &Arguments,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let mut sources = config::Config::builder();
+        if let Some(path) = &arguments.config {
+            sources = sources.add_source(config::File::from(path.as_path()).format(config::FileFormat::Toml));
+        }
+        let variables = config::Environment::with_prefix("BETH")
+            .prefix_separator("_")
+            .separator("__")
+            .try_parsing(true)
+            .list_separator(",")
+            .with_list_parse_key("peers")
+            .with_list_parse_key("crns")
+            .source(Some(ours(variables)));
+        let sources = sources.add_source(flags(arguments)?).add_source(variables);
+        let mut config: Self = sources.build()?.try_deserialize()?;
+        for peer in &mut config.peers {
+            peer.truncate(peer.trim_end_matches('/').len());
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Holds the values against their limits.
+    fn check(&self) -> Result<(), ConfigError> {
+        let peers = self.peers.iter().map(|url| ("peers", url));
+        for (name, url) in peers.chain(self.crns.iter().map(|crn| ("crns", &crn.url))) {
+            let scheme = reqwest::Url::parse(url).ok().map(|url| url.scheme().to_owned());
+            if !matches!(scheme.as_deref(), Some("http" | "https")) {
+                return Err(ConfigError::Url { name, value: url.clone() });
+            }
+        }
+        for (name, value) in [
+            ("pipeline.queue", self.pipeline.queue as u64),
+            ("pipeline.horizon_seconds", self.pipeline.horizon_seconds),
+            ("limits.max_connections", self.limits.max_connections as u64),
+            ("limits.body_kib", self.limits.body_kib),
+            ("limits.fetch_mib", self.limits.fetch_mib),
+            ("limits.uploads", self.limits.uploads as u64),
+            ("limits.websockets", self.limits.websockets as u64),
+            ("limits.queries", self.limits.queries as u64),
+            ("limits.fetches", self.limits.fetches as u64),
+        ] {
+            if value == 0 {
+                return Err(ConfigError::Zero(name));
+            }
+        }
+        if self.dev && self.network.name != Network::default().name {
+            return Err(ConfigError::DevNetwork(self.network.name.clone()));
+        }
+        Ok(())
+    }
+
+    /// The effective settings as a file that [`Config::load`] reads.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        toml::to_string_pretty(self).expect("strings, numbers and tables have a TOML form")
+    }
+
+    /// The folder of further plugins.
+    #[must_use]
+    pub fn plugin_folder(&self) -> PathBuf {
+        self.plugins.clone().unwrap_or_else(|| self.data_dir.join("plugins"))
+    }
+}
+
+/// The flags as a source of settings.
+fn flags(arguments: &Arguments) -> Result<config::Config, ConfigError> {
+    let path = |path: &Option<PathBuf>| path.as_deref().map(Path::to_string_lossy).map(String::from);
+    let list = |values: &Vec<String>| (!values.is_empty()).then(|| values.clone());
+    let mut flags = config::Config::builder()
+        .set_override_option("data_dir", path(&arguments.data_dir))?
+        .set_override_option("listen", arguments.listen.map(|address| address.to_string()))?
+        .set_override_option("peers", list(&arguments.peers))?
+        .set_override_option("crns", list(&arguments.crns))?
+        .set_override_option("plugins", path(&arguments.plugins))?
+        .set_override_option("dev", arguments.dev.then_some(true))?;
+    for assignment in &arguments.set {
+        let (key, value) = assignment.split_once('=').ok_or_else(|| ConfigError::Assignment(assignment.clone()))?;
+        flags = flags.set_override(key.trim(), value.trim())?;
+    }
+    Ok(flags.build()?)
+}
+
+/// The variables that name a setting.
+fn ours(variables: impl IntoIterator<Item = (String, String)>) -> HashMap<String, String> {
+    // Optional settings have to be there to be known.
+    let known = toml::Table::try_from(Config { plugins: Some(PathBuf::new()), ..Config::default() })
+        .expect("settings have a TOML form");
+    variables
+        .into_iter()
+        .filter(|(name, _)| {
+            let Some(name) = name.strip_prefix("BETH_") else { return false };
+            let name = name.to_ascii_lowercase();
+            match name.split_once("__") {
+                None => known.get(&name).is_some_and(|value| !value.is_table()),
+                // A misspelt key of a table of ours is an error, as it is in the file.
+                Some((table, _)) => known.get(table).is_some_and(toml::Value::is_table),
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+    use std::io::Write as _;
+
+    fn load(file: &str, flags: &[&str], variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let mut saved = tempfile::NamedTempFile::with_suffix(".toml").expect("a file");
+        saved.write_all(file.as_bytes()).expect("a write");
+        let path = saved.path().to_string_lossy().into_owned();
+        let arguments = ["ccn", "--config", &path].into_iter().chain(flags.iter().copied());
+        let arguments = Arguments::try_parse_from(arguments).expect("flags that parse");
+        Config::load(&arguments, variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
+    }
+
+    fn refused(file: &str, flags: &[&str], variables: &[(&str, &str)]) -> String {
+        load(file, flags, variables).expect_err("a refusal").to_string()
+    }
+
+    #[test]
+    fn nothing_said_means_the_defaults() {
+        assert_eq!(load("", &[], &[]).expect("defaults"), Config::default());
+    }
+
+    #[test]
+    fn variables_go_over_flags_and_flags_over_the_file() {
+        let file = "peers = ['http://file:1']\ndata_dir = '/file'\n[pipeline]\nqueue = 1\nhorizon_seconds = 7";
+        let flags = ["--peer", "http://flag:1/", "--data-dir", "/flag", "--set", "pipeline.queue=2"];
+        let config = load(file, &flags, &[("BETH_DATA_DIR", "/variable"), ("BETH_LIMITS__BODY_KIB", "3")]);
+        let config = config.expect("a configuration");
+        assert_eq!(
+            (config.data_dir.as_path(), config.peers),
+            (Path::new("/variable"), vec!["http://flag:1".to_owned()])
+        );
+        assert_eq!((config.pipeline.queue, config.pipeline.horizon_seconds, config.limits.body_kib), (2, 7, 3));
+        let config = load("", &[], &[("BETH_PEERS", "http://a:1,http://b:2")]).expect("a configuration");
+        assert_eq!(config.peers, ["http://a:1", "http://b:2"]);
+    }
+
+    #[test]
+    fn compute_nodes_are_written_short_or_long() {
+        let short = load("", &["--crn", "http://127.0.0.1:4020/"], &[]).expect("a configuration").crns;
+        let hash = ItemHash::sha256_of(b"http://127.0.0.1:4020").to_string();
+        assert_eq!(
+            short,
+            [Crn { hash, name: "127.0.0.1:4020".into(), url: "http://127.0.0.1:4020".into(), owner: None }]
+        );
+        let long = load("[[crns]]\nurl = 'https://c'\nhash = 'h'\nname = 'n'\nowner = '0xA'", &[], &[]);
+        let long = long.expect("a configuration").crns;
+        assert_eq!(
+            long,
+            [Crn { hash: "h".into(), name: "n".into(), url: "https://c".into(), owner: Some("0xA".into()) }]
+        );
+    }
+
+    #[test]
+    fn unknown_keys_are_named() {
+        assert!(refused("lissten = '127.0.0.1:1'", &[], &[]).contains("lissten"));
+        assert!(refused("[pipeline]\nhorizon = 1", &[], &[]).contains("horizon"));
+        assert!(refused("", &["--set", "limits.body=1"], &[]).contains("body"));
+        assert!(refused("", &[], &[("BETH_LIMITS__BODY", "1")]).contains("body"));
+    }
+
+    #[test]
+    fn variables_of_other_programs_are_not_ours() {
+        let others = [("BETH_CACHE", "/tmp/x"), ("BETH_CCN", "http://x"), ("PATH", "/bin"), ("BETH_LIMITS", "no")];
+        assert_eq!(load("", &[], &others).expect("defaults"), Config::default());
+    }
+
+    #[test]
+    fn values_have_limits() {
+        assert_eq!(refused("[pipeline]\nqueue = 0", &[], &[]), "pipeline.queue must be at least 1");
+        assert!(refused("peers = ['ftp://node']", &[], &[]).contains("ftp://node"));
+        assert!(refused("", &["--set", "pipeline.queue"], &[]).contains("KEY=VALUE"));
+        assert!(refused("[network]\nname = 'other'", &["--dev"], &[]).contains("other"));
+    }
+
+    #[test]
+    fn what_is_printed_reads_back() {
+        let file = "plugins = '/p'\ncrns = ['http://c:1']\n[plugin_grants]\nabc = ['ledger']\n[network]\nname = 'x'";
+        let config = load(file, &[], &[]).expect("a configuration");
+        assert_eq!(load(&config.to_toml(), &[], &[]).expect("a configuration"), config);
+    }
+}

@@ -1,0 +1,289 @@
+//! The folder of files: each under its hash, whole and verified, or not at all.
+//!
+//! A file is written under a name of its own, brought to the disk, and renamed. What a crash leaves behind is removed at the next start.
+
+use aleph_cid::verify::Hasher;
+use ccn_message::{ItemHash, item_hash::Engine};
+use sha2::{Digest as _, Sha256};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use tempfile::TempPath;
+use tokio::{fs::File, io::AsyncWriteExt as _};
+
+/// Folder of files that are being written.
+const PARTIAL: &str = "partial";
+
+/// The folder. Cloning shares it.
+#[derive(Debug, Clone)]
+pub struct Files {
+    root: Arc<PathBuf>,
+}
+
+/// A file that is being written. Dropping it removes what was written.
+#[derive(Debug)]
+pub struct FileWriter {
+    file: File,
+    path: TempPath,
+    sha256: Sha256,
+    /// What the network calls such a file: CIDv0, and CIDv1 where that was asked for.
+    cid_v0: Hasher,
+    cid_v1: Option<Hasher>,
+    size: u64,
+}
+
+/// A file that was written and has no name yet. Dropping it removes it.
+#[derive(Debug)]
+pub struct NewFile {
+    path: TempPath,
+    /// Its name in storage.
+    pub sha256: ItemHash,
+    /// Its name in IPFS.
+    pub cid_v0: ItemHash,
+    /// Its other names in IPFS: the CIDv1 of the same block, and that of raw leaves where it was asked for.
+    pub cid_v1: Vec<ItemHash>,
+    /// Bytes.
+    pub size: u64,
+}
+
+impl NewFile {
+    /// True when that is one of its names.
+    #[must_use]
+    pub fn is(&self, hash: &ItemHash) -> bool {
+        *hash == self.sha256 || *hash == self.cid_v0 || self.cid_v1.contains(hash)
+    }
+}
+
+impl Files {
+    /// Opens or creates the folder.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn open_folder(root: &Path) -> io::Result<Self> {
+        let partial = root.join(PARTIAL);
+        if partial.exists() {
+            fs::remove_dir_all(&partial)?;
+        }
+        fs::create_dir_all(&partial)?;
+        Ok(Self { root: Arc::new(root.to_owned()) })
+    }
+
+    fn path(&self, hash: &ItemHash) -> PathBuf {
+        let name = hash.to_string();
+        // CIDs begin alike, and every name is ASCII with more than two letters.
+        self.root.join(&name[name.len() - 2..]).join(name)
+    }
+
+    /// Starts a file.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub async fn writer(&self) -> io::Result<FileWriter> {
+        self.start(None).await
+    }
+
+    /// Starts a file that is to become that one.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub async fn writer_of(&self, hash: &ItemHash) -> io::Result<FileWriter> {
+        let is_v1 = hash.engine() == Engine::Ipfs && !hash.to_string().starts_with("Qm");
+        self.start(is_v1.then(Hasher::for_ipfs_v1_raw_leaves)).await
+    }
+
+    async fn start(&self, cid_v1: Option<Hasher>) -> io::Result<FileWriter> {
+        let folder = self.root.join(PARTIAL);
+        let created = tokio::task::spawn_blocking(move || tempfile::NamedTempFile::new_in(folder)).await;
+        let (file, path) = created.map_err(io::Error::other)??.into_parts();
+        Ok(FileWriter {
+            file: File::from_std(file),
+            path,
+            sha256: Sha256::new(),
+            cid_v0: Hasher::for_ipfs(),
+            cid_v1,
+            size: 0,
+        })
+    }
+
+    /// Gives a file its name. It is on the disk when this returns.
+    ///
+    /// # Errors
+    /// The system refuses, or it is not that file.
+    pub async fn publish(&self, file: NewFile, as_hash: &ItemHash) -> io::Result<()> {
+        if !file.is(as_hash) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("the file is {}, not {as_hash}", file.sha256),
+            ));
+        }
+        let path = self.path(as_hash);
+        let root = self.root.clone();
+        let work = move || {
+            let folder = path.parent().unwrap_or(&root);
+            fs::create_dir_all(folder)?;
+            file.path.persist(&path).map_err(|error| error.error)?;
+            fs::File::open(folder)?.sync_all()?;
+            fs::File::open(root.as_path())?.sync_all()
+        };
+        tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+    }
+
+    /// Opens a file for reading, with its length in bytes.
+    ///
+    /// # Errors
+    /// The system refuses. That there is no such file is none.
+    pub async fn open(&self, hash: &ItemHash) -> io::Result<Option<(File, u64)>> {
+        match File::open(self.path(hash)).await {
+            Ok(file) => {
+                let size = file.metadata().await?.len();
+                Ok(Some((file, size)))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The length of a file, bytes.
+    ///
+    /// # Errors
+    /// The system refuses. That there is no such file is none.
+    pub fn size(&self, hash: &ItemHash) -> io::Result<Option<u64>> {
+        match fs::metadata(self.path(hash)) {
+            Ok(found) => Ok(Some(found.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads a file of at most `max_bytes`.
+    ///
+    /// # Errors
+    /// The system refuses, or it is longer. That there is no such file is none.
+    pub fn read(&self, hash: &ItemHash, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
+        match self.size(hash)? {
+            None => Ok(None),
+            Some(size) if size > max_bytes => Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                format!("{hash} has {size} bytes, more than {max_bytes}"),
+            )),
+            Some(_) => fs::read(self.path(hash)).map(Some),
+        }
+    }
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// The system refuses. That there is no such file is none.
+    pub fn remove(&self, hash: &ItemHash) -> io::Result<()> {
+        match fs::remove_file(self.path(hash)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl FileWriter {
+    /// Appends. How long a file may become is the caller's to say.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub async fn write(&mut self, chunk: &[u8]) -> io::Result<()> {
+        self.sha256.update(chunk);
+        self.cid_v0.update(chunk);
+        if let Some(hasher) = &mut self.cid_v1 {
+            hasher.update(chunk);
+        }
+        self.size += chunk.len() as u64;
+        self.file.write_all(chunk).await
+    }
+
+    /// Bytes so far.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Brings the file to the disk.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub async fn finish(mut self) -> io::Result<NewFile> {
+        self.file.flush().await?;
+        self.file.sync_all().await?;
+        let cid_v0 = self.cid_v0.finalize().to_string();
+        // A single raw block has a name of its own kind (`bafk…`), which is none of the network's.
+        let raw = self.cid_v1.map(|hasher| hasher.finalize().to_string());
+        let names = [Some(v1_of_v0(&cid_v0)), raw].into_iter().flatten();
+        Ok(NewFile {
+            path: self.path,
+            sha256: ItemHash::from_sha256(self.sha256.finalize().into()),
+            cid_v0: ItemHash::parse(&cid_v0).map_err(io::Error::other)?,
+            cid_v1: names.filter_map(|name| ItemHash::parse(&name).ok()).collect(),
+            size: self.size,
+        })
+    }
+}
+
+/// The CIDv1 of a block whose CIDv0 is known: another spelling of one digest.
+fn v1_of_v0(cid: &str) -> String {
+    /// Version 1, codec dag-pb.
+    const PREFIX: [u8; 2] = [0x01, 0x70];
+    let digest = bs58::decode(cid).into_vec().unwrap_or_default();
+    format!("b{}", data_encoding::BASE32_NOPAD.encode(&[&PREFIX[..], &digest].concat()).to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt as _;
+
+    async fn write(files: &Files, bytes: &[u8]) -> NewFile {
+        let mut writer = files.writer().await.expect("a file");
+        for chunk in bytes.chunks(1000) {
+            writer.write(chunk).await.expect("a write");
+        }
+        writer.finish().await.expect("a file")
+    }
+
+    /// The vectors of `shared/fixtures/messages/vectors`.
+    #[tokio::test]
+    async fn a_file_has_the_names_that_the_network_gives_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let files = Files::open_folder(folder.path()).expect("a folder");
+        let file = write(&files, b"Hello earthlings, I come in pieces").await;
+        assert_eq!(file.sha256.to_string(), "bb6e53f2738e5934b9a2125a9dc3d76211720e5152bdbcd4b236363d18d4f8a3");
+        assert_eq!(file.cid_v0.to_string(), "QmPoBEaYRf2HDHHFsD7tYkCcSdpLbx5CYDgCgDtW4ywhSK");
+        assert!(file.cid_v1.iter().all(|cid| cid.to_string().starts_with("bafybei")) && file.cid_v1.len() == 1);
+        assert_eq!(file.size, 34);
+    }
+
+    #[tokio::test]
+    async fn a_file_is_there_once_it_is_published_and_not_before() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let files = Files::open_folder(folder.path()).expect("a folder");
+        let bytes = vec![7; 300_000];
+        let file = write(&files, &bytes).await;
+        let (sha256, cid) = (file.sha256.clone(), file.cid_v0.clone());
+        assert!(files.open(&sha256).await.expect("no error").is_none());
+        files.publish(file, &sha256).await.expect("a name");
+        let (mut found, size) = files.open(&sha256).await.expect("no error").expect("the file");
+        let mut read = Vec::new();
+        found.read_to_end(&mut read).await.expect("bytes");
+        assert_eq!((size, read), (300_000, bytes.clone()));
+        assert!(files.read(&sha256, 1000).is_err());
+        assert_eq!(files.read(&sha256, 300_000).expect("no error"), Some(bytes.clone()));
+
+        let file = write(&files, &bytes).await;
+        assert!(files.publish(file, &ItemHash::sha256_of(b"other")).await.is_err());
+        drop(write(&files, &bytes).await);
+        let left = fs::read_dir(folder.path().join(PARTIAL)).expect("the folder").count();
+        assert_eq!(left, 0, "what is not published is removed");
+
+        files.publish(write(&files, &bytes).await, &cid).await.expect("a name");
+        files.remove(&cid).expect("no error");
+        assert!(files.open(&cid).await.expect("no error").is_none());
+        files.remove(&cid).expect("that it is gone is no error");
+    }
+}

@@ -1,0 +1,64 @@
+//! The network that a node is of: names and addresses that are the same on every node of it. Plugins read them as settings.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What is the same on every node of a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Network {
+    /// Its name. A data folder belongs to one network.
+    pub name: String,
+    /// Whose posts give and use up credits.
+    pub credit_treasury: Vec<String>,
+    /// Who hands on credits without having them.
+    pub credit_minters: Vec<String>,
+    /// The channel of such posts.
+    pub credit_channel: String,
+    /// Whose posts say how many tokens there are on a chain.
+    pub balance_publishers: Vec<String>,
+    /// Whose aggregates say what things cost.
+    pub pricing_owner: String,
+    /// Whose aggregate lists the nodes.
+    pub corechannel_owner: String,
+    /// Further settings for plugins, by name.
+    pub settings: BTreeMap<String, String>,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        let list = |addresses: &[&str]| addresses.iter().map(|address| (*address).to_owned()).collect();
+        Self {
+            name: "mainnet".into(),
+            credit_treasury: list(&["0x2E4454fAD1906c0Ce6e45cBFA05cE898Ac3AC1dC"]),
+            // The public list is not published; the treasury is on it by its role.
+            credit_minters: list(&["0x2E4454fAD1906c0Ce6e45cBFA05cE898Ac3AC1dC"]),
+            credit_channel: "ALEPH_CREDIT".into(),
+            balance_publishers: list(&[
+                "0xB34f25f2c935bCA437C061547eA12851d719dEFb",
+                "0xa1B3bb7d2332383D96b7796B908fB7f7F3c2Be10",
+            ]),
+            pricing_owner: "0xFba561a84A537fCaa567bb7A2257e7142701ae2A".into(),
+            corechannel_owner: "0xa1B3bb7d2332383D96b7796B908fB7f7F3c2Be10".into(),
+            settings: BTreeMap::new(),
+        }
+    }
+}
+
+impl Network {
+    /// The settings that plugins can read, by name. Lists have commas.
+    #[must_use]
+    pub fn settings(&self) -> BTreeMap<String, String> {
+        let mut settings = self.settings.clone();
+        settings.extend([
+            ("network".to_owned(), self.name.clone()),
+            ("credits.treasury".to_owned(), self.credit_treasury.join(",")),
+            ("credits.whitelist".to_owned(), self.credit_minters.join(",")),
+            ("credits.channel".to_owned(), self.credit_channel.clone()),
+            ("balances.publishers".to_owned(), self.balance_publishers.join(",")),
+            ("pricing.owner".to_owned(), self.pricing_owner.clone()),
+            ("corechannel.owner".to_owned(), self.corechannel_owner.clone()),
+        ]);
+        settings
+    }
+}
