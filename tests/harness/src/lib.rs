@@ -1,5 +1,6 @@
 //! Starts nodes, microVM hosts and clients for the end-to-end tests and the demo.
 
+pub mod devnet;
 pub mod http;
 pub mod installation;
 pub mod kvm_host;

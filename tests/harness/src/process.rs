@@ -147,6 +147,29 @@ impl Drop for Process {
     }
 }
 
+/// Kills the children of this process, whoever started them: for a process that ends in a hurry.
+pub fn kill_children() {
+    let ours = rustix::process::getpid().as_raw_nonzero().get().to_string();
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let Some(process) = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw)
+        else {
+            continue;
+        };
+        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else {
+            continue;
+        };
+        // `id (name) state parent …`; a name may hold anything, a closing bracket too.
+        let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1));
+        if parent == Some(ours.as_str()) {
+            // Already gone is as good.
+            let _ = rustix::process::kill_process(process, Signal::KILL);
+        }
+    }
+}
+
 fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),

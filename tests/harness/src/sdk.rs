@@ -1,11 +1,13 @@
 //! The official Python SDK in a virtual environment of the tests' own.
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{
     fs,
+    io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::{Mutex, PoisonError},
 };
 
 /// A Python environment with the SDK, and the script that plays a user with it.
@@ -45,6 +47,22 @@ impl Sdk {
         &self.python
     }
 
+    /// Starts a session: one interpreter for many commands.
+    ///
+    /// # Errors
+    /// The interpreter does not start.
+    pub fn session(&self) -> Result<Session> {
+        let mut child = Command::new(&self.python)
+            .arg(&self.script)
+            .arg("session")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start {}", self.python.display()))?;
+        let pipes = child.stdin.take().zip(child.stdout.take()).context("the pipes were just asked for")?;
+        Ok(Session { child, pipes: Mutex::new((pipes.0, BufReader::new(pipes.1))) })
+    }
+
     /// Runs one command of the script and returns what it prints.
     ///
     /// # Errors
@@ -61,6 +79,42 @@ impl Sdk {
         serde_json::from_slice(&output.stdout).with_context(|| {
             format!("user.py {arguments:?} printed no JSON: {}", String::from_utf8_lossy(&output.stdout))
         })
+    }
+}
+
+/// A running interpreter that takes commands, one at a time.
+#[derive(Debug)]
+pub struct Session {
+    child: Child,
+    pipes: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
+}
+
+impl Session {
+    /// Runs one command of the script and returns what it answers.
+    ///
+    /// # Errors
+    /// The command fails; the error shows what Python said.
+    pub fn user(&self, arguments: &[&str]) -> Result<Value> {
+        let mut pipes = self.pipes.lock().unwrap_or_else(PoisonError::into_inner);
+        let (commands, answers) = &mut *pipes;
+        writeln!(commands, "{}", json!(arguments)).context("the SDK's interpreter is gone")?;
+        let mut line = String::new();
+        answers.read_line(&mut line)?;
+        let mut answer: Value =
+            serde_json::from_str(&line).with_context(|| format!("the SDK's interpreter answered {line:?}"))?;
+        if let Some(error) = answer["error"].as_str() {
+            let traceback = answer["traceback"].as_str().unwrap_or_default();
+            // Keys are among the words: only the command itself is shown.
+            bail!("the SDK: {error}\n{traceback}");
+        }
+        Ok(answer["answer"].take())
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
