@@ -78,19 +78,14 @@ pub(crate) fn static_programs() -> Result<bool> {
 }
 
 /// The core channel node, as it is built for tests: compiling its Wasm engine twice would cost many minutes.
-pub(crate) fn core_node() -> Result<()> {
-    let progress = Progress::start("ccn");
-    run_quietly(&progress, cargo().args(["build", "--locked", "--package", "ccn"]))?;
-    install(&target_folder().join("debug/ccn"), &installation().program("ccn"))?;
-    progress.done_unless_quick("built");
-    Ok(())
+pub(crate) fn core_node(progress: &Progress) -> Result<()> {
+    run_quietly(progress, cargo().args(["build", "--locked", "--package", "ccn"]))?;
+    install(&target_folder().join("debug/ccn"), &installation().program("ccn"))
 }
 
 /// The end-to-end tests, one program.
-pub(crate) fn end_to_end_tests() -> Result<PathBuf> {
-    let progress = Progress::start("end-to-end tests");
-    run_quietly(&progress, cargo().args(["build", "--locked", "--package", "e2e"]))?;
-    progress.done_unless_quick("built");
+pub(crate) fn end_to_end_tests(progress: &Progress) -> Result<PathBuf> {
+    run_quietly(progress, cargo().args(["build", "--locked", "--package", "e2e"]))?;
     Ok(target_folder().join("debug/e2e"))
 }
 

@@ -9,8 +9,10 @@
 mod build;
 mod check;
 mod command;
+mod demo;
 mod doctor;
 mod images;
+mod interrupt;
 mod progress;
 mod setup;
 
@@ -30,6 +32,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// The whole product in two minutes: a signed message becomes a web application in a microVM.
+    Demo(demo::Arguments),
     /// Formatting, lints, dependency policy and tidiness: fast, no images, no VM.
     Check,
     /// Guest kernel, initramfs, runtimes, the KVM host, and the compute node beside them.
@@ -41,6 +45,7 @@ enum Task {
 fn main() -> ExitCode {
     let Arguments { yes, task } = Arguments::parse();
     let result = match task {
+        Task::Demo(arguments) => demo::run(&arguments, yes).map(|()| true),
         Task::Check => check::run(yes).map(|()| true),
         Task::Images(arguments) => images::run(&arguments, yes).map(|()| true),
         Task::Doctor => doctor::run(),
