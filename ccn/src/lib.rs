@@ -11,4 +11,5 @@ pub mod ledger;
 pub mod network;
 pub mod node;
 pub mod pipeline;
+pub mod schedule;
 pub mod store;

@@ -1,9 +1,131 @@
-//! The HTTP interface.
+//! The HTTP interface: routes, and what they share.
+//!
+//! Handlers are thin. What is known is read from a snapshot, on a thread that may block; what changes goes through the pipeline; what a message type
+//! answers by itself is asked of its plugin, for every path that no route here has. A browser may call everything from anywhere (CORS `*`): there are
+//! no cookies and no sessions that it could misuse.
 
-use crate::node::Service;
-use std::sync::Arc;
+mod about;
+mod addresses;
+mod download;
+mod element;
+mod error;
+mod live;
+mod messages;
+mod moment;
+mod parameters;
+mod plugins;
+mod price;
+mod schedule;
+mod submit;
+mod upload;
+
+use crate::{node::Service, store::Snapshot};
+use axum::http::{Method, header};
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    routing::{get, post},
+};
+use error::{ApiError, ApiResult};
+use std::{sync::Arc, time::SystemTime};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tower_http::cors::{Any, CorsLayer};
+
+/// What handlers work with.
+#[derive(Debug)]
+struct Api {
+    service: Arc<Service>,
+    /// Reads of the store at once; more wait. Their number is bounded by that of connections.
+    readers: Semaphore,
+    /// Uploads at once; more are refused.
+    uploads: Semaphore,
+    /// Websockets at once; more are closed.
+    websockets: Arc<Semaphore>,
+}
+
+type State = axum::extract::State<Arc<Api>>;
 
 /// All routes.
-pub fn router(service: Arc<Service>) -> axum::Router {
-    axum::Router::new().with_state(service)
+pub fn router(service: Arc<Service>) -> Router {
+    let limits = &service.config.limits;
+    let body_bytes = usize::try_from(limits.body_kib.saturating_mul(1 << 10)).unwrap_or(usize::MAX);
+    let api = Arc::new(Api {
+        readers: Semaphore::new(limits.queries),
+        uploads: Semaphore::new(limits.uploads),
+        websockets: Arc::new(Semaphore::new(limits.websockets)),
+        service,
+    });
+    // Uploads are bounded while they stream; what they may hold depends on what they say.
+    let uploads = Router::new()
+        .route("/api/v0/storage/add_file", post(upload::storage_add_file))
+        .route("/api/v0/storage/add_json", post(upload::storage_add_json))
+        .route("/api/v0/ipfs/add_file", post(upload::ipfs_add_file))
+        .route("/api/v0/ipfs/add_json", post(upload::ipfs_add_json))
+        .route("/api/v0/ipfs/add_car", post(upload::ipfs_add_car))
+        .layer(DefaultBodyLimit::disable());
+    let rest = Router::new()
+        .route("/", get(about::page))
+        .route("/version", get(about::version))
+        .route("/api/v0/version", get(about::version))
+        .route("/api/v0/plugins", get(about::plugins))
+        .route("/api/v0/info/public.json", get(about::public))
+        .route("/api/v0/messages", post(submit::messages))
+        .route("/api/v0/ipfs/pubsub/pub", post(submit::publish))
+        .route("/api/v0/p2p/pubsub/pub", post(submit::publish))
+        .route("/api/v0/messages.json", get(messages::list))
+        .route("/api/v0/messages/page/{page}", get(messages::page))
+        .route("/api/v0/messages/{hash}", get(messages::one))
+        .route("/api/v0/messages/{hash}/content", get(messages::content))
+        .route("/api/v0/messages/{hash}/status", get(messages::status))
+        .route("/api/ws0/messages", get(live::messages))
+        .route("/api/v0/storage/limits.json", get(download::limits))
+        .route("/api/v0/storage/raw/{hash}", get(download::raw))
+        .route("/api/v0/storage/metadata/{hash}", get(download::metadata))
+        .route("/api/v0/storage/count/{hash}", get(download::count))
+        .route("/api/v0/storage/{hash}", get(download::base64))
+        .route("/api/v0/addresses/{address}/balance", get(addresses::balance))
+        .route("/api/v0/addresses/{address}/files", get(addresses::files))
+        .route("/api/v0/price/estimate", post(price::estimate))
+        .route("/api/v0/price/{hash}", get(price::of_message))
+        .route("/api/v0/plan", get(schedule::plan))
+        .route("/api/v0/nodes", get(schedule::nodes))
+        .route("/api/v0/allocation/{vm}", get(schedule::allocation))
+        .route("/api/v1/vms", get(schedule::vms))
+        .route("/api/v1/vms/{vm}", get(schedule::vm))
+        .route("/api/v1/nodes", get(schedule::node_rows))
+        .fallback(plugins::answer)
+        .method_not_allowed_fallback(plugins::wrong_method)
+        .layer(DefaultBodyLimit::max(body_bytes));
+    let cors = CorsLayer::new()
+        .allow_origin(Any)
+        .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::OPTIONS])
+        .allow_headers(Any)
+        .expose_headers([header::CONTENT_RANGE, header::ETAG, header::RETRY_AFTER]);
+    rest.merge(uploads).layer(cors).with_state(api)
+}
+
+impl Api {
+    /// Reads what the store holds now, on a thread that may block.
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Snapshot) -> ApiResult<T> + Send + 'static,
+    ) -> ApiResult<T> {
+        // The semaphore is never closed.
+        let _permit = self.readers.acquire().await.map_err(ApiError::internal)?;
+        let store = self.service.store.clone();
+        let work = tokio::task::spawn_blocking(move || work(&store.snapshot()?));
+        work.await.map_err(ApiError::internal)?
+    }
+
+    /// A place among the uploads.
+    fn upload(&self) -> ApiResult<SemaphorePermit<'_>> {
+        let busy = |_| ApiError::overloaded("too many uploads are under way; send it again in a few seconds");
+        self.uploads.try_acquire().map_err(busy)
+    }
+}
+
+/// Milliseconds since 1970.
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

@@ -117,6 +117,9 @@ pub fn list(reader: &dyn Reader, filter: &Filter, window: &Window) -> Result<Lis
     if filter.nothing {
         return Ok(listing);
     }
+    if !filter.hashes.is_empty() {
+        return list_named(reader, filter, window);
+    }
     let plan = Plan::of(reader, filter)?;
     let mut stream = plan.stream(reader, filter, window.descending, window.after.as_ref());
     let (mut skip, mut examined) = (window.skip, 0_u64);
@@ -159,6 +162,9 @@ pub fn count(reader: &dyn Reader, filter: &Filter) -> Result<u64, StoreError> {
     if filter.nothing {
         return Ok(0);
     }
+    if !filter.hashes.is_empty() {
+        return Ok(named(reader, filter)?.len() as u64);
+    }
     let plan = Plan::of(reader, filter)?;
     let dated = filter.start.is_some() || filter.end.is_some();
     // A message has one sender, but may have several labels of one name.
@@ -178,6 +184,41 @@ pub fn count(reader: &dyn Reader, filter: &Filter) -> Result<u64, StoreError> {
         total += u64::from(counts);
     }
     Ok(total)
+}
+
+/// The messages that a filter names by their hashes, each once.
+fn named(reader: &dyn Reader, filter: &Filter) -> Result<Vec<(ItemHash, MessageRecord)>, StoreError> {
+    let mut hashes = filter.hashes.clone();
+    hashes.sort();
+    hashes.dedup();
+    let mut found = Vec::new();
+    for hash in hashes {
+        if let Some(record) = reader.message(&hash)?
+            && matches(filter, &hash, &record)
+        {
+            found.push((hash, record));
+        }
+    }
+    Ok(found)
+}
+
+fn list_named(reader: &dyn Reader, filter: &Filter, window: &Window) -> Result<Listing, StoreError> {
+    let mut found = named(reader, filter)?;
+    let compare = |a: (f64, &ItemHash), b: (f64, &ItemHash)| {
+        let times = a.0.total_cmp(&b.0);
+        let times = if window.descending { times.reverse() } else { times };
+        times.then_with(|| a.1.cmp(b.1))
+    };
+    if let Some((time, after)) = &window.after {
+        found.retain(|(hash, record)| compare((record.envelope.time, hash), (*time, after)).is_gt());
+    }
+    found.sort_by(|(a, x), (b, y)| compare((x.envelope.time, a), (y.envelope.time, b)));
+    let skip = usize::try_from(window.skip).unwrap_or(usize::MAX).min(found.len());
+    let mut messages = found.split_off(skip);
+    let limit = usize::try_from(window.limit).unwrap_or(usize::MAX);
+    let more = messages.len() > limit;
+    messages.truncate(limit);
+    Ok(Listing { messages, more })
 }
 
 fn read(reader: &dyn Reader, sequence: u64) -> Result<Option<(ItemHash, MessageRecord)>, StoreError> {

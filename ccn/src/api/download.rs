@@ -1,0 +1,275 @@
+//! Files go out: as they are, in pieces, or as base64 for other nodes (ccn spec 5.5).
+
+use super::{ApiError, ApiResult, State};
+use crate::store::{
+    Reader as _,
+    record::{FileKind, FileRecord},
+};
+use axum::http::{
+    HeaderMap, HeaderValue, StatusCode,
+    header::{
+        ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH, IF_RANGE,
+        RANGE, X_CONTENT_TYPE_OPTIONS,
+    },
+};
+use axum::{
+    Json,
+    body::{Body, Bytes},
+    extract::Path,
+    response::{IntoResponse, Response},
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use ccn_message::{ItemHash, item_hash::Engine};
+use futures_util::{StreamExt as _, stream};
+use serde_json::json;
+use std::io::SeekFrom;
+use tokio::{
+    fs::File,
+    io::{AsyncReadExt as _, AsyncSeekExt as _},
+};
+use tokio_util::io::ReaderStream;
+
+/// Bytes read at a time.
+const CHUNK_BYTES: usize = 128 << 10;
+/// Largest file that is given as base64.
+const MAX_BASE64_BYTES: u64 = 100 << 20;
+/// Bytes that make a line of base64, 76 characters.
+const LINE_BYTES: usize = 57;
+/// What a hash names never changes.
+const FOREVER: &str = "public, max-age=31536000, immutable";
+
+/// A file that is here.
+struct Found {
+    hash: ItemHash,
+    file: File,
+    size: u64,
+}
+
+async fn record(state: &State, hash: &ItemHash) -> ApiResult<FileRecord> {
+    let hash = hash.clone();
+    let missing = || ApiError::not_found(format!("File not found: no message and no upload brought {hash} here"));
+    let wanted = hash.clone();
+    state.read(move |snapshot| Ok(snapshot.file(&wanted)?)).await?.ok_or_else(missing)
+}
+
+async fn find(state: &State, hash: &str) -> ApiResult<Found> {
+    let hash = ItemHash::parse(hash)?;
+    let record = record(state, &hash).await?;
+    if record.kind == FileKind::Directory {
+        return Err(ApiError::not_found(format!("{hash} is a folder, and folders are not served here")));
+    }
+    match state.service.files.open(&hash).await? {
+        Some((file, size)) => Ok(Found { hash, file, size }),
+        None => Err(ApiError::internal(format!("file {hash} is recorded and is not in the folder of files"))),
+    }
+}
+
+/// Which bytes are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Whole,
+    /// From the first up to and with the last.
+    Bytes {
+        first: u64,
+        last: u64,
+    },
+    Unsatisfiable,
+}
+
+impl Part {
+    /// Reads a range. One that is not understood, or several at once, ask for the whole.
+    fn read(range: &str, size: u64) -> Self {
+        let Some((first, last)) = range.strip_prefix("bytes=").and_then(|range| range.trim().split_once('-')) else {
+            return Self::Whole;
+        };
+        let number = |text: &str| if text.is_empty() { Some(None) } else { digits(text).map(Some) };
+        match (number(first), number(last)) {
+            (Some(Some(first)), Some(last)) if last.is_none_or(|last| first <= last) => {
+                if first >= size {
+                    return Self::Unsatisfiable;
+                }
+                Self::Bytes { first, last: last.unwrap_or(u64::MAX).min(size - 1) }
+            }
+            (Some(None), Some(Some(0))) => Self::Unsatisfiable,
+            (Some(None), Some(Some(_))) if size == 0 => Self::Unsatisfiable,
+            (Some(None), Some(Some(length))) => Self::Bytes { first: size.saturating_sub(length), last: size - 1 },
+            _ => Self::Whole,
+        }
+    }
+}
+
+fn digits(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+/// The bytes. Ranges make downloads resumable; the hash is the tag.
+pub(super) async fn raw(state: State, Path(hash): Path<String>, headers: HeaderMap) -> ApiResult<Response> {
+    let Found { hash, mut file, size } = find(&state, &hash).await?;
+    let tag = format!("\"{hash}\"");
+    let text = |name| headers.get(&name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let mut answer = HeaderMap::new();
+    answer.insert(CACHE_CONTROL, HeaderValue::from_static(FOREVER));
+    answer.insert(ETAG, HeaderValue::from_str(&tag).map_err(ApiError::internal)?);
+    answer.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    if text(IF_NONE_MATCH).is_some_and(|tags| tags == "*" || tags.contains(&tag)) {
+        return Ok((StatusCode::NOT_MODIFIED, answer).into_response());
+    }
+    answer.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    // Strangers wrote it: no browser is to take it for a page.
+    answer.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let same = text(IF_RANGE).is_none_or(|condition| condition == tag);
+    let part = text(RANGE).filter(|_| same).map_or(Part::Whole, |range| Part::read(range, size));
+    let (status, first, length) = match part {
+        Part::Whole => (StatusCode::OK, 0, size),
+        Part::Bytes { first, last } => {
+            answer.insert(CONTENT_RANGE, content_range(&format!("{first}-{last}"), size)?);
+            (StatusCode::PARTIAL_CONTENT, first, last - first + 1)
+        }
+        Part::Unsatisfiable => {
+            let sentence = format!("the file has {size} bytes, none of which is in this range");
+            let mut refused = ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, sentence).into_response();
+            refused.headers_mut().insert(CONTENT_RANGE, content_range("*", size)?);
+            return Ok(refused);
+        }
+    };
+    if first > 0 {
+        file.seek(SeekFrom::Start(first)).await?;
+    }
+    answer.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    let body = Body::from_stream(ReaderStream::with_capacity(file.take(length), CHUNK_BYTES));
+    Ok((status, answer, body).into_response())
+}
+
+fn content_range(range: &str, size: u64) -> ApiResult<HeaderValue> {
+    HeaderValue::from_str(&format!("bytes {range}/{size}")).map_err(ApiError::internal)
+}
+
+/// A file inside JSON, which is how other nodes of the network fetch it. Written as it is read.
+pub(super) async fn base64(state: State, Path(hash): Path<String>) -> ApiResult<Response> {
+    let Found { hash, file, size } = find(&state, &hash).await?;
+    if size > MAX_BASE64_BYTES {
+        let sentence = format!("the file has {size} bytes; fetch it from /api/v0/storage/raw/{hash}");
+        return Err(ApiError::too_large(sentence));
+    }
+    let engine = match hash.engine() {
+        Engine::Storage => "storage",
+        Engine::Ipfs => "ipfs",
+    };
+    let head = format!(r#"{{"status":"success","hash":"{hash}","engine":"{engine}","content":""#);
+    let lines = stream::unfold(Some(file), |file| async {
+        let mut file = file?;
+        match read_lines(&mut file).await {
+            Ok(chunk) if chunk.is_empty() => None,
+            Ok(chunk) => Some((Ok(base64_lines(&chunk)), Some(file))),
+            Err(error) => Some((Err(error), None)),
+        }
+    });
+    let whole = |text: String| stream::once(async { Ok(Bytes::from(text)) });
+    let body = whole(head).chain(lines).chain(whole("\"}".to_owned()));
+    Ok(([(CONTENT_TYPE, "application/json")], Body::from_stream(body)).into_response())
+}
+
+/// As many whole lines as fit into a chunk; fewer bytes only at the end.
+async fn read_lines(file: &mut File) -> std::io::Result<Vec<u8>> {
+    let wanted = CHUNK_BYTES - CHUNK_BYTES % LINE_BYTES;
+    let mut chunk = Vec::with_capacity(wanted);
+    let mut part = file.take(wanted as u64);
+    part.read_to_end(&mut chunk).await?;
+    Ok(chunk)
+}
+
+/// Base64 with the end of a line after every 76 characters, as text inside JSON.
+fn base64_lines(bytes: &[u8]) -> Bytes {
+    let mut text = String::with_capacity(bytes.len() * 3 / 2);
+    for line in bytes.chunks(LINE_BYTES) {
+        STANDARD.encode_string(line, &mut text);
+        text.push_str("\\n");
+    }
+    text.into()
+}
+
+pub(super) async fn metadata(state: State, Path(hash): Path<String>) -> ApiResult<Response> {
+    let hash = ItemHash::parse(&hash)?;
+    let record = record(&state, &hash).await?;
+    Ok(Json(json!({
+        "file_hash": hash.to_string(),
+        "type": kind_name(record.kind),
+        "size": record.size,
+        "download_url": format!("/api/v0/storage/raw/{hash}"),
+    }))
+    .into_response())
+}
+
+/// The network's word.
+pub(super) fn kind_name(kind: FileKind) -> &'static str {
+    match kind {
+        FileKind::File => "file",
+        FileKind::Directory => "directory",
+    }
+}
+
+/// How many messages keep a file.
+pub(super) async fn count(state: State, Path(hash): Path<String>) -> ApiResult<Response> {
+    let hash = ItemHash::parse(&hash)?;
+    Ok(Json(record(&state, &hash).await?.pins).into_response())
+}
+
+/// How large files may be.
+pub(super) async fn limits(state: State) -> Response {
+    let limits = &state.service.config.limits;
+    let bytes = |mib: u64| mib.saturating_mul(1 << 20);
+    Json(json!({
+        "storage": {
+            "max_file_size": bytes(limits.storage_upload_mib),
+            "max_unauthenticated_upload_file_size": bytes(limits.unsigned_upload_mib),
+        },
+        "ipfs": {
+            "max_upload_file_size": bytes(limits.ipfs_upload_mib),
+            "max_upload_car_size": 0,
+            "max_unauthenticated_upload_file_size": bytes(limits.unsigned_upload_mib),
+        },
+    }))
+    .into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn ranges_are_read_or_ignored() {
+        let check = |range: &str, expect: Part| assert_eq!(Part::read(range, 100), expect, "{range}");
+        let bytes = |first, last| Part::Bytes { first, last };
+        check("bytes=0-0", bytes(0, 0));
+        check("bytes=10-", bytes(10, 99));
+        check("bytes=10-19", bytes(10, 19));
+        check("bytes=10-1000", bytes(10, 99));
+        check("bytes=-30", bytes(70, 99));
+        check("bytes=-1000", bytes(0, 99));
+        check("bytes=100-", Part::Unsatisfiable);
+        check("bytes=-0", Part::Unsatisfiable);
+        for ignored in ["bytes=5-4", "bytes=-", "bytes=a-b", "bytes=0-1,5-6", "lines=0-1", "bytes=+1-2", "", "bytes="] {
+            check(ignored, Part::Whole);
+        }
+        assert_eq!(Part::read("bytes=0-", 0), Part::Unsatisfiable);
+        assert_eq!(Part::read("bytes=-5", 0), Part::Unsatisfiable);
+    }
+
+    #[test]
+    fn lines_of_base64_have_76_characters() {
+        let text = String::from_utf8(base64_lines(&[7; 100]).to_vec()).expect("text");
+        let lines: Vec<&str> = text.split("\\n").collect();
+        assert_eq!(lines.iter().map(|line| line.len()).collect::<Vec<_>>(), [76, 60, 0]);
+    }
+
+    proptest! {
+        /// Whatever range is asked for, it is inside the file.
+        #[test]
+        fn ranges_stay_inside(range in "bytes=[0-9]{0,22}-[0-9]{0,22}", size in 0_u64..1000) {
+            if let Part::Bytes { first, last } = Part::read(&range, size) {
+                prop_assert!(first <= last && last < size);
+            }
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! A message as clients read it. Python clients hold these objects against a closed model: no field may be added.
+
+use super::moment;
+use crate::store::record::{MessageRecord, PendingRecord};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use ccn_message::{Envelope, json::Object};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+
+/// How much of the content is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ContentFormat {
+    Full,
+    /// The owner, and what the type's listings are about.
+    Headers,
+    None,
+}
+
+/// A message.
+#[derive(Debug, Serialize)]
+pub(super) struct Element {
+    sender: String,
+    chain: String,
+    signature: Option<String>,
+    #[serde(rename = "type")]
+    kind: String,
+    channel: Option<String>,
+    time: Time,
+    item_type: &'static str,
+    item_content: Option<String>,
+    item_hash: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    confirmed: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    confirmations: Option<[(); 0]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reception_time: Option<String>,
+}
+
+/// Seconds since 1970, or a text.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Time {
+    Seconds(f64),
+    Text(String),
+}
+
+impl Element {
+    fn new(envelope: Envelope, content: Option<Box<RawValue>>) -> Self {
+        Self {
+            sender: envelope.sender,
+            chain: envelope.chain.name().to_owned(),
+            signature: envelope.signature,
+            kind: envelope.kind,
+            channel: envelope.channel,
+            time: Time::Seconds(envelope.time),
+            item_type: envelope.item_type.name(),
+            item_content: envelope.item_content,
+            item_hash: envelope.item_hash.to_string(),
+            content,
+            size: None,
+            // Confirmations come with the chains.
+            confirmed: Some(false),
+            confirmations: Some([]),
+            reception_time: None,
+        }
+    }
+
+    /// A processed message by itself.
+    pub(super) fn single(record: &MessageRecord) -> Option<Self> {
+        let envelope = record.envelope.clone().envelope().ok()?;
+        Some(Self::new(envelope, raw(record.content())))
+    }
+
+    /// A processed message of a list.
+    pub(super) fn listed(record: &MessageRecord, format: ContentFormat) -> Option<Self> {
+        let envelope = record.envelope.clone().envelope().ok()?;
+        let content = match format {
+            ContentFormat::Full => raw(record.content()),
+            ContentFormat::Headers => headers(&envelope.kind, record.content()),
+            ContentFormat::None => None,
+        };
+        Some(Self { size: Some(record.size), ..Self::new(envelope, content) })
+    }
+
+    /// A message that waits, as if it were processed.
+    pub(super) fn waiting(record: &PendingRecord) -> Option<Self> {
+        let envelope = record.envelope.clone().envelope().ok()?;
+        let content = envelope.item_content.as_deref().and_then(raw);
+        Some(Self::new(envelope, content))
+    }
+
+    /// A message that waits, as the list of its copies has it: moments are texts.
+    pub(super) fn pending(record: &PendingRecord) -> Option<Self> {
+        let element = Self::waiting(record)?;
+        let time = Time::Text(moment::iso_seconds(record.envelope.time));
+        let reception_time = Some(moment::iso(record.reception_time));
+        Some(Self { time, reception_time, confirmed: None, confirmations: None, ..element })
+    }
+}
+
+/// JSON text as it is.
+pub(super) fn raw(json: &str) -> Option<Box<RawValue>> {
+    RawValue::from_string(json.to_owned()).ok()
+}
+
+/// What `contentFormat=headers` leaves of a content, by message type.
+const HEADERS: [(&str, &[&str]); 3] =
+    [("POST", &["type", "ref"]), ("AGGREGATE", &["key"]), ("STORE", &["item_hash", "ref"])];
+
+fn headers(kind: &str, content: &str) -> Option<Box<RawValue>> {
+    let mut object = Object::parse(content).ok()?;
+    let further = HEADERS.iter().find(|(of, _)| *of == kind).map_or(&[][..], |(_, fields)| fields);
+    let fields = ["address"].iter().chain(further);
+    let kept = fields.filter_map(|field| Some((*field, raw(object.take_raw(field)?.text())?)));
+    let kept: BTreeMap<&str, Box<RawValue>> = kept.collect();
+    serde_json::value::to_raw_value(&kept).ok()
+}
+
+/// JSON text as an answer.
+pub(super) fn json_text(json: String) -> Response {
+    ([(CONTENT_TYPE, "application/json")], json).into_response()
+}

@@ -1,0 +1,145 @@
+//! Errors as clients read them: `{"error": sentence, …}` with the status that the network gives them.
+
+use crate::{
+    pipeline::{EngineError, PriceError},
+    store::StoreError,
+};
+use axum::http::{HeaderValue, StatusCode, header::RETRY_AFTER};
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
+use ccn_message::{FormatError, item_hash::InvalidItemHash};
+use serde_json::{Map, Value};
+
+/// When to try again after an overload, seconds.
+const RETRY_AFTER_SECONDS: u32 = 5;
+
+/// An answer that is not what was asked for.
+#[derive(Debug)]
+pub(super) struct ApiError {
+    status: StatusCode,
+    body: Map<String, Value>,
+}
+
+pub(super) type ApiResult<T> = Result<T, ApiError>;
+
+impl ApiError {
+    /// With one sentence that says what to do.
+    pub(super) fn new(status: StatusCode, sentence: impl Into<String>) -> Self {
+        let mut body = Map::new();
+        body.insert("error".to_owned(), Value::String(sentence.into()));
+        Self { status, body }
+    }
+
+    /// With more for programs to read.
+    pub(super) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.body.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// The request's form is wrong: which field, and how.
+    pub(super) fn field(field: &str, problem: impl AsRef<str>) -> Self {
+        Self::format(&FormatError::new(field, problem.as_ref()))
+    }
+
+    pub(super) fn format(error: &FormatError) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()).with("field", error.field.as_str())
+    }
+
+    pub(super) fn not_found(sentence: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, sentence)
+    }
+
+    pub(super) fn too_large(sentence: impl Into<String>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, sentence)
+    }
+
+    pub(super) fn overloaded(sentence: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, sentence)
+    }
+
+    /// The node's own mistake: the log has the reason, the client an apology.
+    pub(super) fn internal(reason: impl std::fmt::Display) -> Self {
+        tracing::error!("a request failed: {reason}");
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the node failed to answer; its operator finds the reason in the log",
+        )
+    }
+
+    #[cfg(test)]
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(self.body)).into_response();
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+        }
+        response
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        Self::internal(error)
+    }
+}
+
+impl From<std::io::Error> for ApiError {
+    fn from(error: std::io::Error) -> Self {
+        Self::internal(error)
+    }
+}
+
+impl From<EngineError> for ApiError {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::Stopped => Self::overloaded("the node stops; try another one, or again in a moment"),
+            EngineError::Store(_) | EngineError::NoSuchFile(_) => Self::internal(error),
+        }
+    }
+}
+
+impl From<InvalidItemHash> for ApiError {
+    fn from(error: InvalidItemHash) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, error.to_string())
+    }
+}
+
+impl From<PriceError> for ApiError {
+    fn from(error: PriceError) -> Self {
+        match error {
+            PriceError::Format(error) => Self::format(&error),
+            PriceError::Rejected { code, errors } => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                format!("this message would be refused: {}", errors.join(", ")),
+            )
+            .with("error_code", code)
+            .with("details", details(&errors)),
+            PriceError::Overloaded => Self::overloaded(error.to_string()),
+            PriceError::Plugin(_) => Self::internal(error),
+            PriceError::Engine(error) => error.into(),
+        }
+    }
+}
+
+/// The details of a rejection: each error is JSON as text.
+pub(super) fn details(errors: &[String]) -> Value {
+    let value = |error: &String| serde_json::from_str(error).unwrap_or_else(|_| Value::String(error.clone()));
+    let errors: Vec<Value> = errors.iter().map(value).collect();
+    serde_json::json!({ "errors": errors })
+}
+
+/// The sentence of a rejection: its first error, if that is one.
+pub(super) fn sentence(code: i32, errors: &[String]) -> String {
+    match errors.first().map(|error| serde_json::from_str(error)) {
+        Some(Ok(Value::String(sentence))) => sentence,
+        Some(Ok(value)) => format!("refused with code {code}: {value}"),
+        _ => format!("refused with code {code}"),
+    }
+}

@@ -1,0 +1,158 @@
+//! `GET /api/ws0/messages`: the newest messages, then each as it is processed, one to a frame (ccn spec 5.3).
+
+use super::{
+    Api, ApiError, ApiResult, State,
+    element::{ContentFormat, Element},
+    messages::filter,
+    parameters::Parameters,
+};
+use crate::{
+    events::{Event, ListenError, Listener},
+    store::listing::{self, Filter, Window},
+};
+use axum::{
+    extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code},
+    response::Response,
+};
+use futures_util::SinkExt as _;
+use serde::Serialize;
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, MissedTickBehavior, interval_at, timeout},
+};
+
+/// Messages of the past that are sent first, unless the client says otherwise; and the most.
+const DEFAULT_HISTORY: u64 = 10;
+const MAX_HISTORY: u64 = 199;
+/// A sign of life.
+const PING_EVERY: Duration = Duration::from_secs(30);
+/// How long a client may take to accept a frame; a slower one is let go.
+const SEND_WAIT: Duration = Duration::from_secs(30);
+/// Longest frame that a client sends: it has nothing to say.
+const MAX_CLIENT_FRAME_BYTES: usize = 16 << 10;
+
+pub(super) async fn messages(state: State, parameters: Parameters, upgrade: WebSocketUpgrade) -> ApiResult<Response> {
+    let filter = filter(&parameters)?;
+    let history = parameters.number(&["history"], DEFAULT_HISTORY)?;
+    if history > MAX_HISTORY {
+        return Err(ApiError::field("history", format!("0 to {MAX_HISTORY} was expected")));
+    }
+    let api = state.0.clone();
+    let place = api.websockets.clone().try_acquire_owned().ok();
+    let upgrade = upgrade.max_message_size(MAX_CLIENT_FRAME_BYTES).max_frame_size(MAX_CLIENT_FRAME_BYTES);
+    Ok(upgrade.on_upgrade(move |socket| serve(api, socket, filter, history, place)))
+}
+
+/// Why a websocket ends.
+enum End {
+    /// The client went, or does not read.
+    Gone,
+    /// The node ends it, with a reason.
+    Closed(u16, String),
+}
+
+async fn serve(
+    api: Arc<Api>,
+    mut socket: WebSocket,
+    filter: Filter,
+    history: u64,
+    place: Option<OwnedSemaphorePermit>,
+) {
+    let end = match place {
+        Some(_place) => follow(&api, &mut socket, filter, history).await,
+        None => End::Closed(close_code::AGAIN, "too many websockets are open; try again later".to_owned()),
+    };
+    if let End::Closed(code, reason) = end {
+        let frame = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
+        // Whether it still hears the reason is the client's business.
+        let _ = timeout(SEND_WAIT, socket.send(frame)).await;
+        let _ = timeout(SEND_WAIT, socket.close()).await;
+    }
+}
+
+async fn follow(api: &Api, socket: &mut WebSocket, filter: Filter, history: u64) -> End {
+    // Before the past is read, so that nothing falls between.
+    let listener = api.service.pipeline.events().listen();
+    match past(api, filter.clone(), history).await {
+        Ok(past) => {
+            for element in past {
+                if let Err(end) = send(socket, &element).await {
+                    return end;
+                }
+            }
+        }
+        Err(error) => {
+            tracing::error!("a websocket's history cannot be read: {error:?}");
+            return End::Closed(close_code::ERROR, "the node failed to read the past messages".to_owned());
+        }
+    }
+    present(socket, &filter, listener).await
+}
+
+/// The newest messages, oldest first.
+async fn past(api: &Api, filter: Filter, history: u64) -> ApiResult<Vec<Element>> {
+    if history == 0 {
+        return Ok(Vec::new());
+    }
+    let window = Window { descending: true, skip: 0, limit: history, after: None };
+    api.read(move |snapshot| {
+        let listing = listing::list(snapshot, &filter, &window)?;
+        let newest_first = listing.messages.iter();
+        Ok(newest_first.rev().filter_map(|(_, record)| Element::listed(record, ContentFormat::Full)).collect())
+    })
+    .await
+}
+
+async fn present(socket: &mut WebSocket, filter: &Filter, mut listener: Listener) -> End {
+    let mut pings = interval_at(Instant::now() + PING_EVERY, PING_EVERY);
+    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            event = listener.next() => match event {
+                Ok(Event::Committed { item_hash, record }) => {
+                    let chain = record.envelope.clone().envelope().map(|envelope| envelope.chain);
+                    if !filter.matches(&item_hash, &record, chain.as_ref().map_or("", |chain| chain.name())) {
+                        continue;
+                    }
+                    if let Some(element) = Element::single(&record)
+                        && let Err(end) = send(socket, &element).await
+                    {
+                        return end;
+                    }
+                }
+                Ok(Event::Verdict { .. }) => {}
+                // Leaving some out without a word would be worse.
+                Err(ListenError::Lagged(count)) => {
+                    let reason = format!("{count} messages came faster than this client read; connect again, with `history`");
+                    return End::Closed(close_code::AGAIN, reason);
+                }
+                Err(ListenError::Closed) => return End::Closed(close_code::AWAY, "the node stops".to_owned()),
+            },
+            _ = pings.tick() => {
+                if let Err(end) = send_frame(socket, Message::Ping(Vec::new().into())).await {
+                    return end;
+                }
+            }
+            frame = socket.recv() => match frame {
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return End::Gone,
+                // What clients say has no meaning; pings are answered by the protocol itself.
+                Some(Ok(_)) => {}
+            },
+        }
+    }
+}
+
+async fn send(socket: &mut WebSocket, element: &impl Serialize) -> Result<(), End> {
+    match serde_json::to_string(element) {
+        Ok(json) => send_frame(socket, Message::Text(json.into())).await,
+        Err(error) => Err(End::Closed(close_code::ERROR, error.to_string())),
+    }
+}
+
+async fn send_frame(socket: &mut WebSocket, frame: Message) -> Result<(), End> {
+    match timeout(SEND_WAIT, socket.send(frame)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(End::Gone),
+    }
+}

@@ -1,0 +1,319 @@
+//! Reading messages: one by its hash, or those that match (ccn spec 5.2).
+
+use super::{
+    ApiError, ApiResult, State,
+    element::{ContentFormat, Element, json_text, raw},
+    error::details,
+    moment,
+    parameters::Parameters,
+};
+use crate::store::{
+    Reader as _, Snapshot,
+    listing::{self, Filter, Listing, Window},
+    record::{PendingRecord, Record as _, StatusRecord},
+    schema::{Table, hash_key},
+};
+use axum::http::StatusCode;
+use axum::{
+    Json,
+    extract::Path,
+    response::{IntoResponse, Response},
+};
+use ccn_message::{ItemHash, MessageStatus, json::Object};
+use serde::Serialize;
+use serde_json::{Value, json, value::RawValue};
+
+/// Entries of a page unless the client says otherwise.
+const DEFAULT_PAGE: u64 = 20;
+/// Most entries of a page by number, and of everything.
+pub(super) const MAX_PAGE: u64 = 10_000;
+/// Most entries of a page with a cursor.
+const MAX_CURSOR_PAGE: u64 = 200;
+/// Most bytes of content in an answer.
+const MAX_ANSWER_BYTES: usize = 64 << 20;
+/// Most copies of one waiting message that are shown.
+const MAX_COPIES: usize = 16;
+
+pub(super) async fn one(state: State, Path(hash): Path<String>) -> ApiResult<Response> {
+    let hash = ItemHash::parse(&hash)?;
+    state.read(move |snapshot| describe(snapshot, &hash)).await
+}
+
+fn status_of(snapshot: &Snapshot, hash: &ItemHash) -> ApiResult<StatusRecord> {
+    snapshot.status(hash)?.ok_or_else(|| ApiError::not_found("Message not found"))
+}
+
+/// The fields that every status has.
+#[derive(Serialize)]
+struct Status {
+    status: &'static str,
+    item_hash: String,
+    reception_time: String,
+}
+
+impl Status {
+    fn of(record: &StatusRecord, hash: &ItemHash) -> Self {
+        Self {
+            status: record.status().name(),
+            item_hash: hash.to_string(),
+            reception_time: moment::iso(record.reception_time),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Described<T: Serialize> {
+    #[serde(flatten)]
+    status: Status,
+    #[serde(flatten)]
+    more: T,
+}
+
+#[derive(Serialize)]
+struct Processed {
+    message: Element,
+}
+
+#[derive(Serialize)]
+struct Pending {
+    messages: Vec<Element>,
+    /// Clients that know no waiting messages read this one.
+    message: Option<Element>,
+}
+
+#[derive(Serialize)]
+struct Rejected {
+    message: Option<Box<RawValue>>,
+    error_code: i32,
+    details: Value,
+}
+
+fn describe(snapshot: &Snapshot, hash: &ItemHash) -> ApiResult<Response> {
+    let record = status_of(snapshot, hash)?;
+    let status = Status::of(&record, hash);
+    let damaged = || ApiError::internal(format!("the record of message {hash} is damaged"));
+    Ok(match record.status() {
+        MessageStatus::Processed | MessageStatus::Removing => {
+            let message = snapshot.message(hash)?.as_ref().and_then(Element::single).ok_or_else(damaged)?;
+            Json(Described { status, more: Processed { message } }).into_response()
+        }
+        MessageStatus::Pending => {
+            let prefix = hash_key(hash);
+            let end = crate::store::schema::end_of(&prefix);
+            let rows = snapshot.range(Table::Pending, &prefix, &end, MAX_COPIES, false)?;
+            let copies = rows.iter().map(|(_, row)| PendingRecord::read(row).map_err(crate::store::StoreError::from));
+            let copies: Vec<PendingRecord> = copies.collect::<Result<_, _>>()?;
+            let messages = copies.iter().filter_map(Element::pending).collect();
+            let message = copies.first().and_then(Element::waiting);
+            Json(Described { status, more: Pending { messages, message } }).into_response()
+        }
+        MessageStatus::Rejected => {
+            let rejection = record.rejection.ok_or_else(damaged)?;
+            let details = details(&rejection.errors);
+            let more = Rejected { message: raw(&rejection.message), error_code: rejection.code, details };
+            Json(Described { status, more }).into_response()
+        }
+        MessageStatus::Forgotten | MessageStatus::Removed => {
+            (StatusCode::GONE, Json(Described { status, more: json!({}) })).into_response()
+        }
+    })
+}
+
+pub(super) async fn status(state: State, Path(hash): Path<String>) -> ApiResult<Response> {
+    let hash = ItemHash::parse(&hash)?;
+    state.read(move |snapshot| Ok(Json(Status::of(&status_of(snapshot, &hash)?, &hash)).into_response())).await
+}
+
+/// The content; of a POST, what its owner wrote.
+pub(super) async fn content(state: State, Path(hash): Path<String>) -> ApiResult<Response> {
+    let hash = ItemHash::parse(&hash)?;
+    let work = move |snapshot: &Snapshot| {
+        let status = status_of(snapshot, &hash)?.status();
+        let record = match status {
+            MessageStatus::Processed | MessageStatus::Removing => snapshot.message(&hash)?,
+            _ => None,
+        };
+        let Some(record) = record else {
+            let sentence = format!("Invalid message status: {status}; only a processed message has content");
+            return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, sentence));
+        };
+        let content = record.content();
+        if record.envelope.kind != "POST" {
+            return Ok(json_text(content.to_owned()));
+        }
+        let mut object = Object::parse(content).map_err(|error| ApiError::format(&error))?;
+        Ok(json_text(object.take_raw("content").map_or("null", |value| value.text()).to_owned()))
+    };
+    state.read(work).await
+}
+
+/// What a listing or a websocket is restricted to.
+pub(super) fn filter(parameters: &Parameters) -> ApiResult<Filter> {
+    let list = |names: &[&str]| parameters.list(names);
+    let mut kinds = list(&["msgTypes", "msg_types"])?;
+    kinds.extend(list(&["msgType", "msg_type"])?);
+    let hashes = list(&["hashes"])?.iter().map(|hash| ItemHash::parse(hash)).collect::<Result<Vec<ItemHash>, _>>();
+    let labels = [
+        ("content-ref", list(&["refs"])?),
+        ("content-hash", list(&["contentHashes", "content_hashes"])?),
+        ("content-key", list(&["contentKeys", "content_keys"])?),
+        ("content-type", list(&["contentTypes", "content_types"])?),
+        ("tag", list(&["tags"])?),
+        ("payment-type", list(&["paymentTypes", "payment_types"])?),
+    ];
+    let labels = labels.into_iter().filter(|(_, values)| !values.is_empty());
+    let (start, end) = (parameters.date(&["startDate", "start_date"])?, parameters.date(&["endDate", "end_date"])?);
+    if let (Some(start), Some(end)) = (start, end)
+        && end < start
+    {
+        return Err(ApiError::field("endDate", "must not be before startDate"));
+    }
+    // Nothing is confirmed yet: unconfirmed messages are after every start and before no end.
+    parameters.number(&["startBlock", "start_block"], 0)?;
+    let end_block = parameters.number(&["endBlock", "end_block"], 0)?;
+    Ok(Filter {
+        hashes: hashes.map_err(|error| ApiError::field("hashes", error.to_string()))?,
+        senders: list(&["addresses"])?,
+        owners: list(&["owners"])?,
+        kinds,
+        chains: list(&["chains"])?,
+        channels: list(&["channels"])?,
+        labels: labels.map(|(name, values)| (name.to_owned(), values)).collect(),
+        start,
+        end,
+        nothing: end_block > 0,
+    })
+}
+
+/// Restricts by status. Processed messages are here, those of other statuses have no lists of their own yet.
+fn restrict_to_statuses(filter: &mut Filter, parameters: &Parameters) -> ApiResult<()> {
+    let given = parameters.list(&["msgStatuses", "msg_statuses"])?;
+    let statuses = given.iter().map(|word| word.parse()).collect::<Result<Vec<MessageStatus>, _>>();
+    let statuses = statuses.map_err(|error| ApiError::field("msgStatuses", error.to_string()))?;
+    if statuses.is_empty() {
+        return Ok(());
+    }
+    let ended = |status: &MessageStatus| matches!(status, MessageStatus::Forgotten | MessageStatus::Removed);
+    if statuses.len() > 1 && statuses.iter().any(ended) {
+        let sentence = "msgStatuses: `forgotten` and `removed` cannot be combined with other statuses";
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, sentence));
+    }
+    let here = |status: &MessageStatus| matches!(status, MessageStatus::Processed);
+    filter.nothing |= !statuses.iter().any(here);
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct Page {
+    messages: Vec<Element>,
+    pagination_per_page: u64,
+    pagination_page: u64,
+    pagination_total: u64,
+    pagination_item: &'static str,
+}
+
+#[derive(Serialize)]
+struct CursorPage {
+    messages: Vec<Element>,
+    pagination_per_page: u64,
+    next_cursor: Option<String>,
+}
+
+pub(super) async fn list(state: State, parameters: Parameters) -> ApiResult<Response> {
+    let number = parameters.number(&["page"], 1)?;
+    listing_page(state, parameters, number).await
+}
+
+pub(super) async fn page(state: State, Path(page): Path<String>, parameters: Parameters) -> ApiResult<Response> {
+    let number = page.strip_suffix(".json").and_then(|number| number.parse().ok());
+    let wrong = || ApiError::not_found("pages are at /api/v0/messages/page/NUMBER.json");
+    listing_page(state, parameters, number.ok_or_else(wrong)?).await
+}
+
+async fn listing_page(state: State, parameters: Parameters, number: u64) -> ApiResult<Response> {
+    let mut filter = filter(&parameters)?;
+    restrict_to_statuses(&mut filter, &parameters)?;
+    let sort_by = parameters.word(&["sortBy", "sort_by"], &["time", "tx-time"])?;
+    let descending = parameters.word(&["sortOrder", "sort_order"], &["-1", "1"])? == "-1";
+    let length = parameters.number(&["pagination"], DEFAULT_PAGE)?;
+    let format = match parameters.word(&["contentFormat", "content_format"], &["full", "headers", "none"])? {
+        "headers" => ContentFormat::Headers,
+        "none" => ContentFormat::None,
+        _ if parameters.flag(&["excludeContent", "exclude_content"]) => ContentFormat::None,
+        _ => ContentFormat::Full,
+    };
+    if number == 0 {
+        return Err(ApiError::field("page", "pages are counted from 1"));
+    }
+    let Some(cursor) = parameters.get(&["cursor"]) else {
+        let work = move |snapshot: &Snapshot| by_number(snapshot, &filter, number, length, descending, format);
+        return state.read(work).await;
+    };
+    if sort_by != "time" {
+        return Err(ApiError::field("sortBy", "with a cursor, only `time` is possible"));
+    }
+    if length == 0 {
+        return Err(ApiError::field("pagination", "a page with a cursor has at least one entry"));
+    }
+    let (limit, after) = (length.min(MAX_CURSOR_PAGE), moment::read_cursor(cursor)?);
+    let window = Window { descending, skip: 0, limit, after };
+    state.read(move |snapshot| by_cursor(snapshot, &filter, &window, format)).await
+}
+
+fn by_number(
+    snapshot: &Snapshot,
+    filter: &Filter,
+    number: u64,
+    length: u64,
+    descending: bool,
+    format: ContentFormat,
+) -> ApiResult<Response> {
+    let total = listing::count(snapshot, filter)?;
+    if length == 0 && total > MAX_PAGE {
+        let sentence = format!(
+            "{total} messages match, more than {MAX_PAGE}: ask for pages, or with `cursor=` and follow next_cursor"
+        );
+        return Err(ApiError::field("pagination", sentence));
+    }
+    let limit = if length == 0 { MAX_PAGE } else { length.min(MAX_PAGE) };
+    let window = Window { descending, skip: (number - 1).saturating_mul(limit), limit, after: None };
+    let listing = listing::list(snapshot, filter, &window)?;
+    let (messages, cut) = elements(&listing, format);
+    if cut {
+        let sentence = format!(
+            "this page has more than {MAX_ANSWER_BYTES} bytes: ask for a smaller one, or with `contentFormat=headers`"
+        );
+        return Err(ApiError::too_large(sentence));
+    }
+    Ok(Json(Page {
+        messages,
+        pagination_per_page: length,
+        pagination_page: number,
+        pagination_total: total,
+        pagination_item: "messages",
+    })
+    .into_response())
+}
+
+fn by_cursor(snapshot: &Snapshot, filter: &Filter, window: &Window, format: ContentFormat) -> ApiResult<Response> {
+    let listing = listing::list(snapshot, filter, window)?;
+    let (messages, cut) = elements(&listing, format);
+    // A page that would be too large ends early; the next one goes on there.
+    let last = listing.messages.get(messages.len().saturating_sub(1)).filter(|_| cut || listing.more);
+    let next_cursor = last.map(|(hash, record)| moment::write_cursor(record.envelope.time, hash));
+    Ok(Json(CursorPage { messages, pagination_per_page: window.limit, next_cursor }).into_response())
+}
+
+/// Messages as clients read them, as many as fit into an answer; true when there were more.
+fn elements(listing: &Listing, format: ContentFormat) -> (Vec<Element>, bool) {
+    let (mut elements, mut bytes) = (Vec::new(), 0);
+    for (_, record) in &listing.messages {
+        // Inline content is shown twice: as text, and as what it means.
+        bytes += 2 * record.content().len();
+        if bytes > MAX_ANSWER_BYTES && !elements.is_empty() {
+            return (elements, true);
+        }
+        elements.extend(Element::listed(record, format));
+    }
+    (elements, false)
+}

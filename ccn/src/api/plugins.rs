@@ -1,0 +1,30 @@
+//! Paths that no route has: a plugin's own, or nobody's.
+
+use super::{ApiError, ApiResult, State, parameters::Parameters};
+use axum::http::{HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
+use axum::{
+    body::Body,
+    extract::Request,
+    response::{IntoResponse, Response},
+};
+
+pub(super) async fn answer(state: State, parameters: Parameters, request: Request) -> ApiResult<Response> {
+    let path = request.uri().path();
+    let nobodys = || ApiError::not_found(format!("no such path: {path}; /api/v0/plugins lists what plugins answer"));
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Err(nobodys());
+    }
+    let service = &state.service;
+    let Some(answer) = service.plugins.query(&service.store, path, parameters.0).await else {
+        return Err(nobodys());
+    };
+    let answer = answer.map_err(ApiError::internal)?;
+    let status = StatusCode::from_u16(answer.status).map_err(ApiError::internal)?;
+    let content_type = HeaderValue::from_str(&answer.content_type).map_err(ApiError::internal)?;
+    Ok((status, [(CONTENT_TYPE, content_type)], Body::from(answer.body)).into_response())
+}
+
+pub(super) async fn wrong_method(request: Request) -> ApiError {
+    let sentence = format!("{} is not possible here", request.method());
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, sentence)
+}

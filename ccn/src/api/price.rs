@@ -1,0 +1,154 @@
+//! Prices: of a message that is here, and of one that is only thought of (ccn spec 5.7).
+
+use super::{ApiError, ApiResult, State, moment, now_ms, parameters::Parameters};
+use crate::{
+    pipeline::PriceRequest,
+    store::{
+        Reader as _, Snapshot,
+        record::{CostLineRecord, CostRecord, PaymentRecord, Record as _},
+        schema::{Table, hash_key},
+    },
+};
+use axum::http::StatusCode;
+use axum::{
+    Json,
+    body::Bytes,
+    extract::Path,
+    response::{IntoResponse, Response},
+};
+use ccn_message::{
+    Amount, FormatError, ItemHash, MessageStatus,
+    json::{Object, Value},
+};
+use serde_json::json;
+
+pub(super) async fn of_message(state: State, Path(hash): Path<String>, parameters: Parameters) -> ApiResult<Response> {
+    let hash = ItemHash::parse(&hash)?;
+    let with_sizes = parameters.flag(&["include_size"]);
+    let work = move |snapshot: &Snapshot| {
+        let status = snapshot.status(&hash)?.map(|record| record.status());
+        match status {
+            None => return Err(ApiError::not_found("Message not found with the given hash")),
+            Some(MessageStatus::Rejected) => return Err(ApiError::not_found("This message was rejected")),
+            Some(MessageStatus::Pending) => {
+                return Err(ApiError::not_found(
+                    "This message still waits for something; ask again when it is processed",
+                ));
+            }
+            Some(MessageStatus::Forgotten | MessageStatus::Removed) => {
+                return Err(ApiError::new(StatusCode::GONE, "This message is gone"));
+            }
+            Some(MessageStatus::Processed | MessageStatus::Removing) => {}
+        }
+        let row = snapshot.get(Table::Costs, &hash_key(&hash))?;
+        let no_price = || ApiError::new(StatusCode::BAD_REQUEST, "Messages of this type have no price");
+        let costs = CostRecord::read(&row.ok_or_else(no_price)?).map_err(crate::store::StoreError::from)?;
+        Ok(answer(&costs.address, costs.payment, &costs.lines, with_sizes))
+    };
+    state.read(work).await
+}
+
+/// What a message would cost. Nothing is verified: who asks has not signed yet.
+pub(super) async fn estimate(state: State, parameters: Parameters, body: Bytes) -> ApiResult<Response> {
+    let text = std::str::from_utf8(&body).map_err(|_| ApiError::field("", "the body is not UTF-8"))?;
+    let request = read(text).map_err(|error| ApiError::format(&error))?;
+    let with_sizes = parameters.flag(&["include_size"]);
+    match state.service.pipeline.price(request).await? {
+        Some(costs) => Ok(answer(&costs.address, costs.payment, &costs.lines, with_sizes)),
+        None => Err(ApiError::new(StatusCode::BAD_REQUEST, "Messages of this type have no price")),
+    }
+}
+
+fn read(text: &str) -> Result<PriceRequest, FormatError> {
+    let mut body = Object::parse(text)?;
+    let mut message = body.required("message", Value::object)?;
+    let within = |error: FormatError| error.within("message");
+    let optional = |message: &mut Object<'_>, name: &str| message.optional(name, Value::string).map_err(within);
+    let kind = message.required("type", Value::string).map_err(within)?;
+    let content = match optional(&mut message, "item_content")? {
+        Some(content) => content,
+        None => message.required("content", |value| value.object().map(|_| value.text().to_owned())).map_err(within)?,
+    };
+    let time = message.optional("time", read_time).map_err(within)?;
+    Ok(PriceRequest {
+        kind,
+        sender: optional(&mut message, "sender")?.unwrap_or_default(),
+        chain: optional(&mut message, "chain")?.unwrap_or_else(|| "ETH".to_owned()),
+        channel: optional(&mut message, "channel")?,
+        time: time.unwrap_or_else(|| now_ms() as f64 / 1e3),
+        content,
+    })
+}
+
+/// Seconds since 1970, or a moment as text, as the Python client sends one.
+fn read_time(value: Value<'_>) -> Result<f64, FormatError> {
+    if !value.is_string() {
+        return value.float();
+    }
+    let text = value.string()?;
+    // Without an offset, it is universal time.
+    let moment = moment::read_iso(&text).or_else(|| moment::read_iso(&format!("{text}Z")));
+    moment.map_or_else(|| value.float(), Ok)
+}
+
+fn answer(address: &str, payment: PaymentRecord, lines: &[CostLineRecord], with_sizes: bool) -> Response {
+    let total: Amount = lines.iter().map(|line| line.amount(payment)).sum();
+    let detail = |line: &CostLineRecord| {
+        json!({
+            "type": line.kind,
+            "name": line.name,
+            "cost_hold": line.hold().to_fixed(),
+            "cost_stream": line.stream().to_fixed(),
+            "cost_credit": line.credit().to_fixed(),
+            "size_mib": line.size_mib.as_ref().filter(|_| with_sizes),
+        })
+    };
+    Json(json!({
+        "required_tokens": total.to_f64(),
+        "payment_type": payment.name(),
+        "cost": total.to_fixed(),
+        "detail": lines.iter().map(detail).collect::<Vec<_>>(),
+        "charged_address": address,
+    }))
+    .into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn estimates_are_read_as_clients_write_them() {
+        let content = r#"{\"address\":\"0xA\"}"#;
+        let check = |more: &str, expect: Result<f64, &str>| {
+            let text = format!(r#"{{"message":{{"type":"STORE","item_content":"{content}"{more}}},"other":1}}"#);
+            match (read(&text), expect) {
+                (Ok(request), Ok(time)) => {
+                    assert_eq!((request.time, request.content.as_str()), (time, r#"{"address":"0xA"}"#), "{more}");
+                }
+                (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{more}: {error}"),
+                (found, _) => panic!("{more}: {found:?}"),
+            }
+        };
+        check(r#","time":1788220801.5"#, Ok(1_788_220_801.5));
+        check(r#","time":"2026-09-01T00:00:01.500000+00:00""#, Ok(1_788_220_801.5));
+        check(r#","time":"2026-09-01T00:00:01.500000Z""#, Ok(1_788_220_801.5));
+        check(r#","time":"2026-09-01T00:00:01.5""#, Ok(1_788_220_801.5));
+        check(r#","time":"yesterday""#, Err("message.time"));
+        check(r#","time":1,"channel":null,"signature":null,"item_hash":"x""#, Ok(1.0));
+        let object = r#"{"message":{"type":"STORE","content":{"address":"0xB"},"item_content":null}}"#;
+        assert_eq!(read(object).expect("a request").content, r#"{"address":"0xB"}"#);
+        for wrong in ["[]", "{}", r#"{"message":{}}"#, r#"{"message":{"type":"STORE"}}"#] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bodies_do_no_harm(text in ".{0,200}") {
+            let _ = read(&text);
+            let _ = read(&format!(r#"{{"message":{text}}}"#));
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! What runs where, as the network's scheduler tells it (network spec 4.1). Every answer is computed from the workloads and the linked compute nodes.
+
+use super::{ApiError, ApiResult, State, moment, now_ms, parameters::Parameters};
+use crate::{
+    config::Crn,
+    schedule::{Node, Placement, assign},
+    store::{
+        Reader as _, Snapshot,
+        record::{Record as _, WorkloadRecord},
+        schema::{Table, hash_key, split_hash},
+    },
+};
+use axum::{
+    Json,
+    extract::Path,
+    response::{IntoResponse, Response},
+};
+use ccn_message::ItemHash;
+use serde_json::{Map, Value, json};
+
+/// Workloads read at a time.
+const PAGE: usize = 1000;
+/// Most workloads of one answer that lists all of them.
+const MAX_LISTED: usize = 100_000;
+/// Rows of a page unless the client says otherwise, and the most.
+const DEFAULT_ROWS: u64 = 50;
+const MAX_ROWS: u64 = 200;
+/// How long a plan is worth relying on, seconds.
+const PERIOD_SECONDS: f64 = 60.0;
+
+/// The linked compute nodes.
+fn linked(crns: &[Crn]) -> Vec<Node> {
+    crns.iter().map(|crn| Node { hash: crn.hash.clone(), weight: 1 }).collect()
+}
+
+fn period() -> Value {
+    json!({"start_timestamp": moment::iso(now_ms()), "duration_seconds": PERIOD_SECONDS})
+}
+
+fn node_info(crn: &Crn) -> Value {
+    json!({"node_id": crn.hash, "url": crn.url, "ipv6": null, "supports_ipv6": false})
+}
+
+/// All workloads, in the order of their hashes.
+fn workloads(snapshot: &Snapshot) -> ApiResult<Vec<(ItemHash, WorkloadRecord)>> {
+    let (mut start, mut workloads) = (Vec::new(), Vec::new());
+    loop {
+        let rows = snapshot.range(Table::Workloads, &start, &[u8::MAX; 8], PAGE, false)?;
+        let Some((last, _)) = rows.last() else { return Ok(workloads) };
+        start.clone_from(last);
+        start.push(0);
+        for (key, row) in rows {
+            let Some((hash, _)) = split_hash(&key) else { continue };
+            workloads.push((hash, WorkloadRecord::read(&row).map_err(crate::store::StoreError::from)?));
+        }
+        if workloads.len() > MAX_LISTED {
+            let sentence = format!("more than {MAX_LISTED} workloads; ask for one of them: /api/v0/allocation/<hash>");
+            return Err(ApiError::too_large(sentence));
+        }
+    }
+}
+
+pub(super) async fn plan(state: State) -> ApiResult<Response> {
+    let crns = state.service.config.crns.clone();
+    let work = move |snapshot: &Snapshot| {
+        let nodes = linked(&crns);
+        let lists = ["persistent_vms", "instances", "on_demand_vms", "jobs"];
+        let empty = || Value::Object(lists.iter().map(|list| ((*list).to_owned(), json!([]))).collect());
+        let mut plan: Map<String, Value> = nodes.iter().map(|node| (node.hash.clone(), empty())).collect();
+        for (hash, workload) in workloads(snapshot)? {
+            let Some(node) = assign(&hash.to_string(), workload.node.as_deref(), &nodes).node() else { continue };
+            let list = match workload.kind.as_str() {
+                "persistent_program" => "persistent_vms",
+                "instance" => "instances",
+                _ => "on_demand_vms",
+            };
+            if let Some(Value::Array(list)) = plan.get_mut(&node.hash).and_then(|lists| lists.get_mut(list)) {
+                list.push(hash.to_string().into());
+            }
+        }
+        Ok(Json(json!({"period": period(), "plan": plan})).into_response())
+    };
+    state.read(work).await
+}
+
+pub(super) async fn nodes(state: State) -> Response {
+    let nodes: Vec<Value> = state.service.config.crns.iter().map(node_info).collect();
+    Json(json!({"nodes": nodes})).into_response()
+}
+
+fn workload(snapshot: &Snapshot, hash: &ItemHash) -> ApiResult<WorkloadRecord> {
+    let row = snapshot.get(Table::Workloads, &hash_key(hash))?;
+    let unknown = || ApiError::not_found(format!("no processed message {hash} asks for something to run"));
+    Ok(WorkloadRecord::read(&row.ok_or_else(unknown)?).map_err(crate::store::StoreError::from)?)
+}
+
+pub(super) async fn allocation(state: State, Path(vm): Path<String>) -> ApiResult<Response> {
+    let hash = ItemHash::parse(&vm)?;
+    let crns = state.service.config.crns.clone();
+    let work = move |snapshot: &Snapshot| {
+        let workload = workload(snapshot, &hash)?;
+        let nodes = linked(&crns);
+        let node = match assign(&vm, workload.node.as_deref(), &nodes) {
+            Placement::On(node) => crns.iter().find(|crn| crn.hash == node.hash),
+            Placement::PinnedElsewhere | Placement::Nowhere => None,
+        };
+        let Some(node) = node else {
+            return Err(ApiError::not_found(unplaced(&workload)));
+        };
+        Ok(Json(json!({
+            "vm_hash": vm,
+            "vm_type": workload.kind,
+            "vm_ipv6": null,
+            "period": period(),
+            "node": node_info(node),
+        }))
+        .into_response())
+    };
+    state.read(work).await
+}
+
+fn unplaced(workload: &WorkloadRecord) -> String {
+    match &workload.node {
+        Some(node) => format!("its owner chose the compute node {node}, which is not linked to this core node"),
+        None => "no compute node is linked to this core node".to_owned(),
+    }
+}
+
+/// A workload as the newer interface shows it.
+fn row(hash: &str, workload: &WorkloadRecord, nodes: &[Node]) -> Value {
+    let placed = assign(hash, workload.node.as_deref(), nodes).node();
+    let status = if placed.is_some() { "scheduled" } else { "unschedulable" };
+    json!({
+        "vm_hash": hash,
+        "vm_type": workload.kind,
+        "allocated_node": placed.map(|node| node.hash.as_str()),
+        "allocated_at": placed.map(|_| moment::iso(workload.accepted)),
+        "observed_nodes": [],
+        "last_observed_at": null,
+        "status": status,
+        "scheduling_status": status,
+        "requirements_vcpus": workload.vcpus,
+        "requirements_memory_mb": workload.memory_mib,
+        "requirements_disk_mb": workload.disk_mib,
+        "payment_type": workload.payment.name(),
+        "payment_status": null,
+        "requires_confidential": false,
+        "gpu_requirements": [],
+        "migration_target": null,
+        "migration_started_at": null,
+        "owner": workload.owner,
+    })
+}
+
+/// Which page of rows is asked for.
+fn read_page(parameters: &Parameters) -> ApiResult<(u64, u64)> {
+    let (page, size) = (parameters.number(&["page"], 1)?, parameters.number(&["page_size"], DEFAULT_ROWS)?);
+    if page == 0 {
+        return Err(ApiError::field("page", "pages are counted from 1"));
+    }
+    if !(1..=MAX_ROWS).contains(&size) {
+        return Err(ApiError::field("page_size", format!("1 to {MAX_ROWS} was expected")));
+    }
+    Ok((page, size))
+}
+
+fn paged(rows: Vec<Value>, page: u64, size: u64) -> Response {
+    let total = rows.len() as u64;
+    let skip = usize::try_from((page - 1).saturating_mul(size)).unwrap_or(usize::MAX);
+    let items: Vec<Value> = rows.into_iter().skip(skip).take(size as usize).collect();
+    let pagination =
+        json!({"page": page, "page_size": size, "total_items": total, "total_pages": total.div_ceil(size)});
+    Json(json!({"items": items, "pagination": pagination})).into_response()
+}
+
+pub(super) async fn vms(state: State, parameters: Parameters) -> ApiResult<Response> {
+    let (page, size) = read_page(&parameters)?;
+    let owners = parameters.list(&["owner", "owners", "sender"])?;
+    let statuses = [parameters.list(&["status"])?, parameters.list(&["scheduling_status"])?];
+    let prefix = parameters.get(&["vm_hash"]).unwrap_or_default().to_owned();
+    let on = parameters.get(&["node"]).map(str::to_owned);
+    let crns = state.service.config.crns.clone();
+    let work = move |snapshot: &Snapshot| {
+        let nodes = linked(&crns);
+        let mut rows = Vec::new();
+        for (hash, workload) in workloads(snapshot)? {
+            let hash = hash.to_string();
+            if !hash.starts_with(&prefix) || !(owners.is_empty() || owners.contains(&workload.owner)) {
+                continue;
+            }
+            let row = row(&hash, &workload, &nodes);
+            let is_one_of =
+                |list: &Vec<String>| list.is_empty() || list.iter().any(|word| row["status"] == word.as_str());
+            let is_on = on.as_ref().is_none_or(|on| row["allocated_node"] == on.as_str());
+            if is_on && statuses.iter().all(is_one_of) {
+                rows.push(row);
+            }
+        }
+        Ok(paged(rows, page, size))
+    };
+    state.read(work).await
+}
+
+pub(super) async fn vm(state: State, Path(vm): Path<String>) -> ApiResult<Response> {
+    let hash = ItemHash::parse(&vm)?;
+    let crns = state.service.config.crns.clone();
+    let work =
+        move |snapshot: &Snapshot| Ok(Json(row(&vm, &workload(snapshot, &hash)?, &linked(&crns))).into_response());
+    state.read(work).await
+}
+
+pub(super) async fn node_rows(state: State, parameters: Parameters) -> ApiResult<Response> {
+    let (page, size) = read_page(&parameters)?;
+    let only = parameters.list(&["hash"])?;
+    let crns = state.service.config.crns.iter().filter(|crn| only.is_empty() || only.contains(&crn.hash));
+    let row = |crn: &Crn| json!({"node_hash": crn.hash, "name": crn.name, "url": crn.url, "owner": crn.owner});
+    Ok(paged(crns.map(row).collect(), page, size))
+}
