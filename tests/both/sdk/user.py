@@ -9,6 +9,7 @@
     user.py --ccn URL --key HEX balance
     user.py --ccn URL --key HEX messages [--type TYPE]
     user.py websocket URL TEXT...
+    user.py listen URL COUNT
     user.py session
 
 A session saves starting Python for each command: it reads commands as JSON lists of words, one a line, and
@@ -55,12 +56,22 @@ async def echo(arguments) -> dict:
     return {"answers": answers, "close_code": socket.close_code}
 
 
+async def listen(arguments) -> dict:
+    """Collects messages as they are published."""
+    from websockets.asyncio.client import connect
+
+    async with connect(arguments.url, open_timeout=60, max_size=8 << 20) as socket:
+        return {"messages": [json.loads(await socket.recv()) for _ in range(arguments.count)]}
+
+
 async def run(arguments) -> dict:
     if arguments.command == "new-account":
         key = secrets.token_bytes(32)
         return {"private_key": key.hex(), "address": ETHAccount(key).get_address()}
     if arguments.command == "websocket":
         return await echo(arguments)
+    if arguments.command == "listen":
+        return await listen(arguments)
     account = ETHAccount(bytes.fromhex(arguments.key.removeprefix("0x")))
     async with AuthenticatedAlephHttpClient(account, api_server=arguments.ccn) as client:
         if arguments.command == "upload":
@@ -150,6 +161,9 @@ def parser() -> argparse.ArgumentParser:
     websocket = commands.add_parser("websocket")
     websocket.add_argument("url")
     websocket.add_argument("texts", nargs="+")
+    listen = commands.add_parser("listen")
+    listen.add_argument("url")
+    listen.add_argument("count", type=int)
     commands.add_parser("session")
     return parser
 

@@ -1,5 +1,6 @@
 //! Starts nodes, microVM hosts and clients for the end-to-end tests and the demo.
 
+pub mod bench_boot;
 pub mod devnet;
 pub mod http;
 pub mod installation;

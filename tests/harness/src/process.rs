@@ -8,7 +8,7 @@ use std::{
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc,
+    sync::{Mutex, PoisonError, mpsc},
     time::{Duration, Instant},
 };
 
@@ -18,7 +18,8 @@ use std::{
 pub struct Process {
     child: Child,
     log: PathBuf,
-    lines: mpsc::Receiver<String>,
+    /// Behind a lock only so that a process can be shared.
+    lines: Mutex<mpsc::Receiver<String>>,
 }
 
 impl Process {
@@ -49,7 +50,7 @@ impl Process {
                 }
             }
         });
-        Ok(Self { child, log: log.to_owned(), lines })
+        Ok(Self { child, log: log.to_owned(), lines: Mutex::new(lines) })
     }
 
     /// Reads lines until one satisfies `is_it`; returns all lines up to and with it.
@@ -59,9 +60,10 @@ impl Process {
     pub fn wait_for_line(&mut self, limit: Duration, is_it: impl Fn(&str) -> bool) -> Result<Vec<String>> {
         let deadline = Instant::now() + limit;
         let mut read = Vec::new();
+        let lines = self.lines.get_mut().unwrap_or_else(PoisonError::into_inner);
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            match self.lines.recv_timeout(left) {
+            match lines.recv_timeout(left) {
                 Ok(line) => {
                     let found = is_it(&line);
                     read.push(line);

@@ -1,0 +1,32 @@
+//! The core channel node alone.
+
+mod bad_input;
+mod durable;
+mod fixtures;
+mod letter;
+mod sdk;
+
+use crate::trial;
+use libtest_mimic::Trial;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("ccn::durable::kill_9_under_load_loses_no_acknowledged_message", durable::kill_under_load),
+        trial("ccn::durable::a_restart_changes_nothing", durable::restart),
+        trial("ccn::fixtures::signed_fixtures_get_their_verdicts", fixtures::signed),
+        trial("ccn::fixtures::recorded_messages_get_their_verdicts", fixtures::messages),
+        trial("ccn::sdk::a_post_is_published_listed_and_read", sdk::post),
+        trial("ccn::sdk::aggregates_merge", sdk::aggregate),
+        trial("ccn::sdk::a_file_goes_up_and_comes_back", sdk::file),
+        trial("ccn::sdk::credits_come_by_signed_posts_of_the_treasury_alone", sdk::credits),
+        trial("ccn::sdk::messages_are_heard_as_they_come", sdk::websocket),
+        trial("ccn::bad_input::bodies_that_are_no_message", bad_input::no_message),
+        trial("ccn::bad_input::a_wrong_hash", bad_input::wrong_hash),
+        trial("ccn::bad_input::a_wrong_signature_does_not_harm_the_good_copy", bad_input::wrong_signature),
+        trial("ccn::bad_input::an_unknown_type", bad_input::unknown_type),
+        trial("ccn::bad_input::too_long", bad_input::too_long),
+        trial("ccn::bad_input::an_unknown_reference_waits_and_is_told", bad_input::unknown_reference),
+        trial("ccn::bad_input::uploads_that_do_not_fit_their_message", bad_input::uploads),
+        trial("ccn::bad_input::questions_about_nothing", bad_input::questions),
+    ]
+}

@@ -1,0 +1,49 @@
+//! Programs in microVMs: what they are given, what they answer, and what happens when something dies.
+
+mod about;
+mod archives;
+mod failures;
+mod kill;
+mod lifecycle;
+mod requests;
+mod streaming;
+
+use crate::trial;
+use libtest_mimic::Trial;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("crn::requests::path_and_query", requests::path_and_query),
+        trial("crn::requests::json_and_form_bodies", requests::json_and_form_bodies),
+        trial("crn::requests::the_whole_scope_arrives", requests::the_whole_scope_arrives),
+        trial("crn::requests::methods", requests::methods),
+        trial("crn::requests::headers_of_answers_are_kept", requests::headers_of_answers_are_kept),
+        trial("crn::requests::hooks_run_before_the_first_request", requests::hooks),
+        trial("crn::requests::the_environment_of_the_message", requests::environment),
+        trial("crn::requests::clock_and_randomness", requests::clock_and_randomness),
+        trial("crn::requests::by_host_name", requests::by_host_name),
+        trial("crn::requests::a_static_binary", requests::static_binary),
+        trial("crn::streaming::five_megabytes_up", streaming::upload),
+        trial("crn::streaming::five_megabytes_down", streaming::download),
+        trial("crn::streaming::server_sent_events_come_one_by_one", streaming::events),
+        trial("crn::streaming::websocket_echo", streaming::websocket),
+        trial("crn::failures::an_exception_is_a_500_with_its_traceback", failures::exception),
+        trial("crn::failures::a_crash_is_a_502_and_the_next_call_works", failures::crash),
+        trial("crn::failures::a_program_that_does_not_import", failures::broken_import),
+        trial("crn::failures::a_startup_hook_that_fails", failures::broken_startup),
+        trial("crn::failures::a_program_that_never_answers", failures::silent),
+        trial("crn::failures::a_binary_that_ends_or_answers_garbage", failures::bad_binaries),
+        trial("crn::archives::paths_that_leave_the_folder", archives::escaping),
+        trial("crn::archives::a_bomb", archives::bomb),
+        trial("crn::archives::garbage_of_each_kind", archives::garbage),
+        trial("crn::archives::an_entry_point_that_is_not_there", archives::no_entry_point),
+        trial("crn::lifecycle::a_hundred_calls_at_once_are_one_boot", lifecycle::one_boot),
+        trial("crn::lifecycle::programs_boot_beside_each_other", lifecycle::beside_each_other),
+        trial("crn::lifecycle::idle_programs_shut_down_and_come_back", lifecycle::idle),
+        trial("crn::lifecycle::a_clean_stop_lets_calls_end", lifecycle::clean_stop),
+        trial("crn::lifecycle::a_damaged_cache_heals", lifecycle::damaged_cache),
+        trial("crn::kill::a_monitor_takes_only_its_own_calls_with_it", kill::monitor),
+        trial("crn::kill::the_node_leaves_nothing_behind", kill::node),
+        trial("crn::about::what_the_node_says_of_itself", about::about),
+    ]
+}

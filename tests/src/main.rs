@@ -1,0 +1,50 @@
+//! End-to-end tests: real nodes, real microVMs, the official SDK. `cargo xtask test` builds what they need and starts them.
+//!
+//! Tests share what is expensive ([`stage`]): one emulated host, one pair of nodes, one upload of each runtime. What a test
+//! kills, stops or damages is its own.
+//!
+//! | folder | what it is about |
+//! |---|---|
+//! | `both` | publish with the SDK, then call |
+//! | `ccn` | the core channel node alone |
+//! | `crn` | programs in microVMs, and what happens when something dies |
+#![expect(clippy::print_stdout, reason = "a test program reports on standard output")]
+
+mod answer;
+mod stage;
+
+#[path = "../both/mod.rs"]
+mod both;
+#[path = "../ccn/mod.rs"]
+mod ccn;
+#[path = "../crn/mod.rs"]
+mod crn;
+
+use anyhow::Result;
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// Tests at a time: two processors are there, and an emulated host takes them both.
+const THREADS: usize = 3;
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = arguments.test_threads.or(Some(THREADS));
+    let listing = arguments.list;
+    if !listing && let Err(error) = stage::Stage::check() {
+        eprintln!("end-to-end tests: {error:#}");
+        std::process::exit(2);
+    }
+    let mut trials = crn::trials();
+    trials.extend(both::trials());
+    trials.extend(ccn::trials());
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    if !listing {
+        println!("{}", stage::Stage::end());
+    }
+    conclusion.exit();
+}
+
+/// A test by name.
+fn trial(name: &str, test: fn() -> Result<()>) -> Trial {
+    Trial::test(name, move || test().map_err(|error| Failed::from(format!("{error:?}"))))
+}
