@@ -2,9 +2,11 @@
 
 pub mod api;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod dev;
 pub mod events;
+pub mod fetch;
 pub mod files;
 pub mod host;
 pub mod ledger;
@@ -12,4 +14,5 @@ pub mod network;
 pub mod node;
 pub mod pipeline;
 pub mod schedule;
+mod server;
 pub mod store;

@@ -1,7 +1,23 @@
 //! The node: its parts in the order that a message meets them, and their end in reverse.
 
-use crate::{config::Config, files::Files, host::Plugins, pipeline::Pipeline, store::Store};
-use std::sync::Arc;
+use crate::{
+    api,
+    config::Config,
+    dev::{self, DevError, Keys},
+    fetch::Fetcher,
+    files::Files,
+    host::{LoadError, Plugins, Source},
+    pipeline::Pipeline,
+    server::Server,
+    store::{Store, StoreError},
+};
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// What the HTTP interface works with.
 #[derive(Debug)]
@@ -16,4 +32,210 @@ pub struct Service {
     pub plugins: Arc<Plugins>,
     /// Files.
     pub files: Files,
+}
+
+/// A node that serves.
+#[derive(Debug)]
+pub struct Node {
+    service: Arc<Service>,
+    server: Server,
+    keys: Option<Keys>,
+    /// Held as long as the node is there: one process per folder.
+    _lock: File,
+}
+
+/// Why a node does not start. The operator's to mend.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// Another process works in the same folder.
+    #[error("another ccn is running in {0}: stop it, or choose another --data-dir")]
+    Locked(PathBuf),
+    /// The folder cannot be used.
+    #[error("the data folder {path} cannot be used: {reason}")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system says.
+        reason: io::Error,
+    },
+    /// The folder holds what another network's messages made.
+    #[error(
+        "the data folder {path} belongs to the network `{found}`, and this node is of `{wanted}`: choose another --data-dir{hint}"
+    )]
+    OtherNetwork {
+        /// The folder.
+        path: PathBuf,
+        /// Whose it is.
+        found: String,
+        /// The network of the settings.
+        wanted: String,
+        /// What else may have been meant.
+        hint: &'static str,
+    },
+    /// The store does not open.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// There are no plugins.
+    #[error(transparent)]
+    Plugins(#[from] LoadError),
+    /// TLS cannot be set up.
+    #[error("cannot make an HTTP client: {0}")]
+    Client(#[from] reqwest::Error),
+    /// The system has no thread left.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+    /// The development network is not set up.
+    #[error(transparent)]
+    Dev(#[from] DevError),
+    /// The address is taken, or not ours.
+    #[error("cannot listen on {address}: {reason}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        reason: io::Error,
+    },
+}
+
+impl Service {
+    /// Opens everything but the HTTP interface.
+    ///
+    /// # Errors
+    /// See [`NodeError`].
+    pub async fn open(config: Config) -> Result<Self, NodeError> {
+        let data = config.data_dir.clone();
+        let folder = |path: &Path| {
+            let path = path.to_owned();
+            move |reason| NodeError::Folder { path, reason }
+        };
+        let store = Store::open(&data.join("store.redb"))?;
+        let files = Files::open_folder(&data.join("files")).map_err(folder(&data.join("files")))?;
+        let source = Source {
+            folder: config.plugin_folder(),
+            cache: data.join("compiled-plugins"),
+            grants: config.plugin_grants.clone(),
+            settings: config.network.settings(),
+            queries: config.limits.queries,
+        };
+        let plugins = tokio::task::spawn_blocking(move || Plugins::load(source)).await;
+        let plugins = Arc::new(plugins.map_err(|error| LoadError::Engine(error.to_string()))??);
+        let limits = &config.limits;
+        let fetcher = Fetcher::new(files.clone(), config.peers.clone(), limits.fetch_mib << 20, limits.fetches)?;
+        let pipeline = Pipeline::start(&config, store.clone(), files.clone(), plugins.clone(), fetcher);
+        let pipeline = pipeline.map_err(NodeError::Thread)?;
+        Ok(Self { config, pipeline, store, plugins, files })
+    }
+}
+
+impl Node {
+    /// Starts everything.
+    ///
+    /// # Errors
+    /// See [`NodeError`].
+    pub async fn start(mut config: Config) -> Result<Self, NodeError> {
+        let data = config.data_dir.clone();
+        fs::create_dir_all(&data).map_err(|reason| NodeError::Folder { path: data.clone(), reason })?;
+        let lock = lock(&data)?;
+        claim(&data, if config.dev { dev::NETWORK } else { &config.network.name })?;
+        let keys = if config.dev { Some(Keys::open(&data)?) } else { None };
+        if let Some(keys) = &keys {
+            config.network = keys.network();
+        }
+        let service = Arc::new(Service::open(config).await?);
+        if let Some(keys) = &keys {
+            keys.fund(&service.store, &service.pipeline, &service.config.network).await?;
+        }
+        let (address, most) = (service.config.listen, service.config.limits.max_connections);
+        let server = Server::listen(address, api::router(service.clone()), most)
+            .await
+            .map_err(|reason| NodeError::Listen { address, reason })?;
+        Ok(Self { service, server, keys, _lock: lock })
+    }
+
+    /// What is said at the start: the keys of a development network, and last, that the node is ready.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if let Some(keys) = &self.keys {
+            lines
+                .push("development network: these keys are printed for everybody, never use them elsewhere".to_owned());
+            lines.extend(keys.lines());
+        }
+        let config = &self.service.config;
+        lines.push(format!(
+            "ccn ready on http://{} (network {}, {} plugins, {} compute nodes)",
+            self.server.address(),
+            config.network.name,
+            self.service.plugins.list().len(),
+            config.crns.len(),
+        ));
+        lines
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// What it serves.
+    #[must_use]
+    pub fn service(&self) -> &Arc<Service> {
+        &self.service
+    }
+
+    /// Stops answering, then deciding.
+    pub async fn stop(self) {
+        self.server.stop().await;
+        self.service.pipeline.stop().await;
+    }
+}
+
+/// Takes the folder for this process. The kernel gives it back however the process ends.
+fn lock(data: &Path) -> Result<File, NodeError> {
+    let failed = |reason| NodeError::Folder { path: data.to_owned(), reason };
+    let file = File::options().create(true).truncate(false).write(true).open(data.join("lock")).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(NodeError::Locked(data.to_owned())),
+        Err(TryLockError::Error(reason)) => Err(failed(reason)),
+    }
+}
+
+/// Takes the folder for a network, for ever.
+fn claim(data: &Path, wanted: &str) -> Result<(), NodeError> {
+    let path = data.join("network");
+    let failed = |reason| NodeError::Folder { path: data.to_owned(), reason };
+    match fs::read_to_string(&path) {
+        Ok(found) if found.trim() == wanted => Ok(()),
+        Ok(found) => {
+            let found = found.trim().to_owned();
+            let hint = if found == dev::NETWORK { ", or use --dev" } else { "" };
+            Err(NodeError::OtherNetwork { path: data.to_owned(), found, wanted: wanted.to_owned(), hint })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::write(&path, format!("{wanted}\n")).map_err(failed)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_belongs_to_one_process_and_one_network() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let held = lock(folder.path()).expect("a lock");
+        assert!(matches!(lock(folder.path()), Err(NodeError::Locked(_))));
+        drop(held);
+        lock(folder.path()).expect("a lock");
+        claim(folder.path(), dev::NETWORK).expect("a new folder");
+        claim(folder.path(), dev::NETWORK).expect("the same network");
+        let refusal = claim(folder.path(), "mainnet").expect_err("another network").to_string();
+        assert!(refusal.ends_with(
+            "belongs to the network `dev`, and this node is of `mainnet`: choose another --data-dir, or use --dev"
+        ));
+    }
 }

@@ -1,31 +1,37 @@
-//! Plugins: loads them and runs them inside bounds.
+//! Plugins: what message types mean, run inside bounds.
+//!
+//! [`Plugins`] loads the embedded ones and those of the operator's folder through the same door. A [`Plugin`] runs a fresh instance per call; what it
+//! sees is a [`Reader`] and nothing else, what it answers is checked against its manifest and named bounds before anybody else looks at it. Nothing
+//! here knows any message type by name.
 
-use crate::store::Store;
-use serde::Serialize;
-use std::sync::Arc;
+mod cache;
+mod manifest;
+mod outcome;
+mod plugin;
+mod profile;
+mod registry;
+mod route;
+mod view;
 
-/// All plugins that are active.
-#[derive(Debug)]
-pub struct Plugins {}
-
-/// One plugin.
-#[derive(Debug)]
-pub struct Plugin {}
-
-/// What can be said of a plugin.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct PluginInfo {
-    /// Its name.
-    pub name: String,
-    /// Its version.
-    pub version: String,
-    /// Of its file, hex.
-    pub sha256: String,
-    /// Message types.
-    pub types: Vec<String>,
-    /// Route patterns.
-    pub routes: Vec<String>,
+#[expect(missing_docs, reason = "generated from the contract")]
+pub mod bindings {
+    //! The contract, generated from `plugins/wit/handler.wit`, where every type and function is described.
+    wasmtime::component::bindgen!({
+        path: "../plugins/wit",
+        world: "message-handler",
+        imports: { default: trappable },
+        additional_derives: [PartialEq],
+    });
 }
+
+pub use bindings::aleph::plugin::types as contract;
+pub use manifest::{Limits, Manifest, ManifestError};
+pub use outcome::{Effects, Need, Outcome, Plan, Price, Rejection, Subject, TokenBalances, Workload};
+pub use plugin::{Plugin, PluginInfo, Statistics};
+pub use registry::{LoadError, Plugins, Source};
+pub(crate) use view::state_key;
+
+use crate::store::StoreError;
 
 /// A plugin's own answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,30 +46,43 @@ pub struct Response {
 
 /// Why a plugin gave no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum HostError {}
-
-impl Plugins {
-    /// The plugin of a message type.
-    #[must_use]
-    pub fn for_kind(&self, kind: &str) -> Option<Arc<Plugin>> {
-        let _ = kind;
-        None
-    }
-
-    /// All plugins.
-    #[must_use]
-    pub fn list(&self) -> Vec<PluginInfo> {
-        Vec::new()
-    }
-
-    /// Answers a plugin's route; none when no plugin has it. `path` is the path as in the URL, percent-encoded; parameters are decoded.
-    pub async fn query(
-        &self,
-        store: &Store,
-        path: &str,
-        parameters: Vec<(String, String)>,
-    ) -> Option<Result<Response, HostError>> {
-        let _ = (store, path, parameters);
-        None
-    }
+pub enum HostError {
+    /// It ended in a trap. The plugin's mistake, and the same on every node.
+    #[error("the plugin {plugin} failed: {reason}")]
+    Trapped {
+        /// The plugin.
+        plugin: String,
+        /// What happened.
+        reason: String,
+    },
+    /// It used up its fuel. The plugin's mistake, and the same on every node.
+    #[error("the plugin {plugin} used up its fuel of {fuel}")]
+    OutOfFuel {
+        /// The plugin.
+        plugin: String,
+        /// What it had.
+        fuel: u64,
+    },
+    /// It went over a bound of the contract or of its manifest. The plugin's mistake, and the same on every node.
+    #[error("the plugin {plugin} went too far: {reason}")]
+    Overrun {
+        /// The plugin.
+        plugin: String,
+        /// Which bound.
+        reason: String,
+    },
+    /// It took too long, or the machine has no room for it. This node's problem.
+    #[error("the plugin {plugin} could not be run: {reason}")]
+    Node {
+        /// The plugin.
+        plugin: String,
+        /// What happened.
+        reason: String,
+    },
+    /// The store failed while the plugin read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,13 @@
 //! The ledger: tokens, credits and what is spent of them. Functions of what the store holds.
+//!
+//! Credits are kept twice: every movement in the order in which it counts, (time, hash) of its message, and what is left of every grant, which
+//! follows from the movements alone. Whatever the order in which messages arrive, the same movements leave the same lots.
 
 mod balance;
+mod credits;
+mod lots;
 
-pub use balance::{Balance, Lot, balance};
+pub(crate) use balance::spending_key;
+pub use balance::{Balance, Lot, balance, spending};
+pub use credits::{Moment, NotCovered};
+pub(crate) use credits::{move_credits, receivers};

@@ -1,20 +1,61 @@
 //! From bytes to a verdict.
+//!
+//! What can be said of a message alone (form, signature, schema) is found out on many threads; what depends on other messages is decided by one, in
+//! order ([`owner`]). A message that lacks something waits for that very thing and is decided again when it arrives; no timer decides, timers only
+//! say what shows meanwhile.
+
+mod decide;
+mod desk;
+mod funds;
+mod owner;
+mod permission;
+mod stage;
 
 use crate::{
+    config::Config,
     events::Events,
+    fetch::Fetcher,
+    files::Files,
+    host::{HostError, Plugins},
     store::{
-        StoreError,
+        Reader as _, Store, StoreError,
         record::{CostLineRecord, PaymentRecord, RejectionRecord},
     },
 };
-use ccn_message::{FormatError, ItemHash, MessageStatus};
+use ccn_message::{Envelope, FormatError, ItemHash, MessageStatus, envelope::ContentHeader};
+use owner::{Input, Owner};
+use stage::{NotAMessage, Prepared};
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+};
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+};
 
 pub use crate::store::record::FileKind;
+pub use stage::MAX_CONTENT_BYTES;
 
 /// The way in. Cloning shares it.
 #[derive(Debug, Clone)]
 pub struct Pipeline {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    store: Store,
+    files: Files,
+    plugins: Arc<Plugins>,
     events: Events,
+    /// Places on the way in.
+    places: Arc<Semaphore>,
+    /// Threads that verify and validate.
+    workers: Arc<Semaphore>,
+    owner: mpsc::Sender<Input>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What became of a message, as of a moment that is on the disk.
@@ -56,6 +97,9 @@ pub enum EngineError {
     /// The file that was announced is not in the folder.
     #[error("file {0} is not in the folder of files")]
     NoSuchFile(ItemHash),
+    /// A plugin could not be run on this machine.
+    #[error("{0}")]
+    Plugin(String),
     /// The node stops.
     #[error("the node stops")]
     Stopped,
@@ -123,13 +167,84 @@ pub enum PriceError {
 }
 
 impl Pipeline {
+    /// Starts the one who decides.
+    ///
+    /// # Errors
+    /// The system has no thread left.
+    pub fn start(
+        config: &Config,
+        store: Store,
+        files: Files,
+        plugins: Arc<Plugins>,
+        fetcher: Fetcher,
+    ) -> io::Result<Self> {
+        /// Stack of the thread: a plugin's, and room.
+        const STACK_BYTES: usize = 8 << 20;
+        let events = Events::new();
+        // One place more than messages: files and the end are never refused for want of one.
+        let (owner, inputs) = mpsc::channel(config.pipeline.queue + 1);
+        let work = Owner {
+            store: store.clone(),
+            files: files.clone(),
+            plugins: plugins.clone(),
+            fetcher: fetcher.clone(),
+            events: events.clone(),
+            settings: config.pipeline.clone(),
+            inputs,
+        };
+        let runtime = Handle::current();
+        let thread = std::thread::Builder::new()
+            .name("owner".into())
+            .stack_size(STACK_BYTES)
+            .spawn(move || work.run(&runtime))?;
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let pipeline = Self {
+            shared: Arc::new(Shared {
+                store,
+                files,
+                plugins,
+                events,
+                places: Arc::new(Semaphore::new(config.pipeline.queue)),
+                workers: Arc::new(Semaphore::new(workers)),
+                owner,
+                thread: Mutex::new(Some(thread)),
+            }),
+        };
+        fetcher.announce_to(pipeline.clone());
+        Ok(pipeline)
+    }
+
+    /// Finishes what has begun. What comes later is refused.
+    pub async fn stop(&self) {
+        self.shared.places.close();
+        let _ = self.shared.owner.send(Input::Stop).await;
+        let thread = self.shared.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let ended = tokio::task::spawn_blocking(move || thread.join()).await;
+            if !matches!(ended, Ok(Ok(()))) {
+                tracing::error!("the thread that decides ended in a panic");
+            }
+        }
+    }
+
     /// Takes a message in. Answers once the verdict, or the fact that it waits, is durable.
     ///
     /// # Errors
     /// See [`SubmitError`].
     pub async fn submit(&self, envelope_json: String) -> Result<Receipt, SubmitError> {
-        let _ = envelope_json;
-        Err(EngineError::Stopped.into())
+        let _place = self.place().map_err(|refusal| match refusal {
+            NoPlace::Full => SubmitError::Overloaded,
+            NoPlace::Stopped => EngineError::Stopped.into(),
+        })?;
+        let shared = self.shared.clone();
+        let received = self.on_worker(move || shared.receive(&envelope_json)).await??;
+        let prepared = match received {
+            Received::Known(receipt) => return Ok(receipt),
+            Received::New(prepared) => prepared,
+        };
+        let (reply, receipt) = oneshot::channel();
+        self.send(Input::Message { prepared: *prepared, reply }).await?;
+        receipt.await.map_err(|_| EngineError::Stopped)?
     }
 
     /// A file lies in the folder: records it, keeps it for a while even if nothing refers to it, and wakes what waits for it.
@@ -137,8 +252,10 @@ impl Pipeline {
     /// # Errors
     /// See [`EngineError`].
     pub async fn add_file(&self, hash: ItemHash, size: u64, kind: FileKind) -> Result<(), EngineError> {
-        let _ = (hash, size, kind);
-        Err(EngineError::Stopped)
+        tracing::debug!("{hash} with {size} bytes is here");
+        let (reply, recorded) = oneshot::channel();
+        self.send(Input::File { hash, kind, reply }).await?;
+        recorded.await.map_err(|_| EngineError::Stopped)?
     }
 
     /// What a message would cost; nothing is verified. None when messages of its type have no price.
@@ -146,13 +263,112 @@ impl Pipeline {
     /// # Errors
     /// See [`PriceError`].
     pub async fn price(&self, message: PriceRequest) -> Result<Option<Costs>, PriceError> {
-        let _ = message;
-        Err(EngineError::Stopped.into())
+        let _place = self.place().map_err(|refusal| match refusal {
+            NoPlace::Full => PriceError::Overloaded,
+            NoPlace::Stopped => EngineError::Stopped.into(),
+        })?;
+        let shared = self.shared.clone();
+        self.on_worker(move || shared.price(message)).await?
     }
 
     /// What happens.
     #[must_use]
     pub fn events(&self) -> &Events {
-        &self.events
+        &self.shared.events
+    }
+
+    fn place(&self) -> Result<OwnedSemaphorePermit, NoPlace> {
+        self.shared.places.clone().try_acquire_owned().map_err(|error| match error {
+            tokio::sync::TryAcquireError::NoPermits => NoPlace::Full,
+            tokio::sync::TryAcquireError::Closed => NoPlace::Stopped,
+        })
+    }
+
+    async fn on_worker<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, EngineError> {
+        let worker = self.shared.workers.clone().acquire_owned().await.map_err(|_| EngineError::Stopped)?;
+        let task = tokio::task::spawn_blocking(move || {
+            let _worker = worker;
+            work()
+        });
+        task.await.map_err(|error| EngineError::Plugin(error.to_string()))
+    }
+
+    async fn send(&self, input: Input) -> Result<(), EngineError> {
+        self.shared.owner.send(input).await.map_err(|_| EngineError::Stopped)
     }
 }
+
+/// Why there is no place on the way in.
+enum NoPlace {
+    Full,
+    Stopped,
+}
+
+/// What a text turned out to be.
+enum Received {
+    /// A message that is decided already.
+    Known(Receipt),
+    /// A message for the one who decides.
+    New(Box<Prepared>),
+}
+
+impl Shared {
+    fn receive(&self, text: &str) -> Result<Received, SubmitError> {
+        let format = |refused: NotAMessage| SubmitError::Format { item_hash: refused.item_hash, error: refused.error };
+        let envelope = stage::parse(text).map_err(format)?;
+        if let Some(receipt) = self.known(&envelope)? {
+            return Ok(Received::Known(receipt));
+        }
+        let received = stage::receive(envelope, &self.files, &self.plugins);
+        let received = received.map_err(|error| EngineError::Store(error.to_string()))?;
+        Ok(Received::New(Box::new(received.map_err(format)?)))
+    }
+
+    /// The receipt for a copy of a message that stands: nothing about it has to be checked again.
+    fn known(&self, envelope: &Envelope) -> Result<Option<Receipt>, EngineError> {
+        let Some(stored) = self.store.snapshot()?.message(&envelope.item_hash)? else { return Ok(None) };
+        let is_same = decide::is_same_copy(envelope, &stored);
+        Ok(Some(Receipt {
+            item_hash: envelope.item_hash.clone(),
+            status: if is_same { MessageStatus::Processed } else { MessageStatus::Rejected },
+            rejection: (!is_same).then(|| decide::other_copy(envelope)),
+        }))
+    }
+
+    fn price(&self, message: PriceRequest) -> Result<Option<Costs>, PriceError> {
+        let header = ContentHeader::parse(&message.content).map_err(PriceError::Format)?;
+        let Some(plugin) = self.plugins.for_kind(&message.kind) else {
+            let error = FormatError::new("type", "no plugin of this node knows this message type");
+            return Err(PriceError::Format(error));
+        };
+        let shown = crate::host::contract::Message {
+            item_hash: ItemHash::sha256_of(message.content.as_bytes()).to_string(),
+            kind: message.kind,
+            sender: message.sender,
+            chain: message.chain,
+            channel: message.channel,
+            address: header.address.clone(),
+            time: header.time,
+            envelope_time: message.time,
+            content: message.content.into_bytes(),
+        };
+        let snapshot = Arc::new(self.store.snapshot().map_err(EngineError::from)?);
+        let price = match plugin.price(&shown, snapshot) {
+            Ok(Ok(price)) => price,
+            Ok(Err(rejection)) => {
+                return Err(PriceError::Rejected { code: rejection.code, errors: rejection.errors });
+            }
+            Err(HostError::Store(error)) => return Err(EngineError::from(error).into()),
+            Err(error) => return Err(PriceError::Plugin(error.to_string())),
+        };
+        Ok(price.map(|price| Costs {
+            address: header.address,
+            payment: price.payment,
+            lines: price.lines,
+            enforced: price.enforced,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -41,6 +41,7 @@ records! {
     MessageRecord = "message",
     StatusRecord = "status",
     PendingRecord = "pending message",
+    NeedRecord = "need",
     FileRecord = "file",
     PinRecord = "pin",
     Vec<AuthorizationRecord> = "authorizations",
@@ -89,6 +90,24 @@ impl From<&Envelope> for EnvelopeRecord {
 }
 
 impl EnvelopeRecord {
+    /// The chain's name.
+    #[must_use]
+    pub fn chain(&self) -> &str {
+        &self.chain
+    }
+
+    /// Where the content is: `inline`, `storage` or `ipfs`.
+    #[must_use]
+    pub fn item_type(&self) -> &str {
+        &self.item_type
+    }
+
+    /// The hash, as text.
+    #[must_use]
+    pub fn item_hash(&self) -> &str {
+        &self.item_hash
+    }
+
     /// The envelope.
     ///
     /// # Errors
@@ -188,12 +207,27 @@ pub struct PendingRecord {
     pub envelope: EnvelopeRecord,
     /// Milliseconds since 1970.
     pub reception_time: u64,
-    /// Keys in `needs`, without the pending key.
-    pub needs: Vec<Vec<u8>>,
+    /// All that it lacks.
+    pub needs: Vec<NeedRecord>,
     /// The verdict that shows after the horizon.
     pub otherwise: (i32, Vec<String>),
     /// Milliseconds since 1970; its key in `horizon`. None once it has passed.
     pub horizon: Option<u64>,
+}
+
+/// Something that a message lacks, whose arrival makes it be decided again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NeedRecord {
+    /// A message, processed.
+    Message(String),
+    /// A file.
+    File(String),
+    /// A key of a namespace.
+    State(String, Vec<u8>),
+    /// Other delegations by that address.
+    Delegation(String),
+    /// More credits of that address.
+    Credits(String),
 }
 
 /// What a file is.
@@ -420,8 +454,6 @@ pub enum Movement {
         amount: u64,
         /// Milliseconds since 1970.
         expiration: Option<u64>,
-        /// True when the sender need not have them.
-        minted: bool,
     },
 }
 

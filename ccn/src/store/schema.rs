@@ -13,7 +13,8 @@
 //! | `counts` | index id, text | number, u64 |
 //! | `status` | hash key | [`crate::store::record::StatusRecord`] |
 //! | `pending` | hash key, 8 bytes of the candidate | [`crate::store::record::PendingRecord`] |
-//! | `needs` | need, pending key | nothing |
+//! | `needs` | sha256 of the need, pending key | nothing |
+//! | `wakes` | sha256 of a need that has arrived | nothing |
 //! | `horizon` | milliseconds, pending key | nothing |
 //! | `state` | namespace, key | the plugin's value |
 //! | `files` | hash key | [`crate::store::record::FileRecord`] |
@@ -26,6 +27,7 @@
 //! | `workloads` | hash key | [`crate::store::record::WorkloadRecord`] |
 //! | `balances` | address, chain, dapp | [`crate::store::record::BalanceRecord`] |
 //! | `credits` | time, hash key | [`crate::store::record::CreditRecord`] |
+//! | `movers` | address, time, hash key | nothing |
 //! | `lots` | address, time, hash key, number | [`crate::store::record::LotRecord`] |
 //! | `quarantine` | hash key | [`crate::store::record::QuarantineRecord`] |
 //!
@@ -75,6 +77,8 @@ tables! {
     Pending = "pending",
     /// What they wait for.
     Needs = "needs",
+    /// What has arrived and is waited for: the next messages to decide.
+    Wakes = "wakes",
     /// When waiting is shown as a rejection.
     Horizon = "horizon",
     /// State of plugins.
@@ -99,6 +103,8 @@ tables! {
     Balances = "balances",
     /// Movements of credits, in the order in which they count.
     Credits = "credits",
+    /// Movements of credits by address.
+    Movers = "movers",
     /// Credits that are left, derived from the movements.
     Lots = "lots",
     /// Messages whose plugin failed.
@@ -216,10 +222,18 @@ pub fn time_of_key(key: [u8; 8]) -> f64 {
 /// Characters of a hash that an index key carries: enough that messages of one second are in the order of their hashes.
 pub const INDEX_HASH_CHARS: usize = 16;
 
+/// Longest text that an index holds as it is, bytes; of a longer one its beginning and its sha256.
+pub const MAX_INDEX_TEXT_BYTES: usize = 256;
+
 /// The part of an index key that all entries of one property share.
 #[must_use]
 pub fn index_prefix(id: IndexId, text: &str) -> Vec<u8> {
-    Key::new().bytes(&[id as u8]).text(text).done()
+    let key = Key::new().bytes(&[id as u8]);
+    if text.len() <= MAX_INDEX_TEXT_BYTES {
+        return key.text(text).done();
+    }
+    let beginning = &text[..text.floor_char_boundary(MAX_INDEX_TEXT_BYTES)];
+    key.text(beginning).bytes(ItemHash::sha256_of(text.as_bytes()).to_string().as_bytes()).done()
 }
 
 /// What follows the prefix: time, hash, sequence number.

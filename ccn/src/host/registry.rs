@@ -1,0 +1,245 @@
+//! All plugins of a node: which type is whose, which path is whose.
+
+use super::{
+    HostError, Manifest, Plugin, PluginInfo, Response,
+    cache::Cache,
+    plugin::{Granted, PrepareError},
+    profile,
+};
+use crate::store::Store;
+use ccn_message::ItemHash;
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use tokio::sync::Semaphore;
+use wasmtime::Engine;
+
+/// Largest file of a plugin, bytes.
+const MAX_FILE_BYTES: u64 = 64 << 20;
+/// Most plugins.
+const MAX_PLUGINS: usize = 256;
+/// What a plugin asks for in its manifest to move credits and tokens.
+const LEDGER: &str = "ledger";
+
+/// All plugins that are active.
+pub struct Plugins {
+    plugins: Vec<Arc<Plugin>>,
+    by_kind: BTreeMap<String, Arc<Plugin>>,
+    queries: Arc<Semaphore>,
+}
+
+impl std::fmt::Debug for Plugins {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_list().entries(&self.plugins).finish()
+    }
+}
+
+/// Where plugins come from and what they get.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Folder of the operator's own.
+    pub folder: PathBuf,
+    /// Folder of compiled ones.
+    pub cache: PathBuf,
+    /// What the operator's own may do, by the sha256 of their file.
+    pub grants: BTreeMap<String, Vec<String>>,
+    /// What they read as settings.
+    pub settings: BTreeMap<String, String>,
+    /// Questions at once; more wait.
+    pub queries: usize,
+}
+
+/// Why a node has no plugins. The operator's to mend.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The engine does not start.
+    #[error("plugins cannot be run on this machine: {0}")]
+    Engine(String),
+    /// A folder cannot be used.
+    #[error("{path}: {reason}")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system says.
+        reason: io::Error,
+    },
+    /// One of the node's own does not load.
+    #[error("the standard plugin {name} does not load: {reason}")]
+    Embedded {
+        /// Its name.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Why a file is not loaded.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    #[error("it does not compile: {0}")]
+    Compile(String),
+    #[error("the {what} `{name}` is that of the plugin {owner}")]
+    Taken { what: &'static str, name: String, owner: String },
+    #[error("{MAX_PLUGINS} plugins are loaded already")]
+    TooMany,
+    #[error("it cannot be read: {0}")]
+    Read(#[from] io::Error),
+    #[error("it has {0} bytes, more than {MAX_FILE_BYTES}")]
+    TooLarge(u64),
+}
+
+struct Loader {
+    engine: Engine,
+    cache: Cache,
+    settings: Arc<BTreeMap<String, String>>,
+    grants: BTreeMap<String, Vec<String>>,
+    plugins: Plugins,
+}
+
+impl Loader {
+    fn add(&mut self, bytes: &[u8], embedded: bool) -> Result<Arc<Plugin>, Refusal> {
+        if self.plugins.plugins.len() >= MAX_PLUGINS {
+            return Err(Refusal::TooMany);
+        }
+        let manifest = Manifest::of(bytes).map_err(PrepareError::from)?;
+        self.check_is_free(&manifest)?;
+        let sha256 = ItemHash::sha256_of(bytes).to_string();
+        let component = self.cache.component(&sha256, bytes).map_err(|error| Refusal::Compile(format!("{error:#}")))?;
+        let granted = self.granted(&manifest, &sha256, embedded);
+        let settings = self.settings.clone();
+        let plugin = Arc::new(Plugin::prepare(&self.engine, &component, manifest, sha256, granted, settings)?);
+        for kind in &plugin.manifest().types {
+            self.plugins.by_kind.insert(kind.clone(), plugin.clone());
+        }
+        self.plugins.plugins.push(plugin.clone());
+        Ok(plugin)
+    }
+
+    /// What is another plugin's stays so.
+    fn check_is_free(&self, manifest: &Manifest) -> Result<(), Refusal> {
+        let taken = |what, name: &str, owner: &Plugin| Refusal::Taken {
+            what,
+            name: name.to_owned(),
+            owner: owner.manifest().name.clone(),
+        };
+        for plugin in &self.plugins.plugins {
+            let other = plugin.manifest();
+            if other.name == manifest.name {
+                return Err(taken("name", &manifest.name, plugin));
+            }
+            if other.namespace() == manifest.namespace() {
+                return Err(taken("namespace", manifest.namespace(), plugin));
+            }
+            if let Some(kind) = manifest.types.iter().find(|kind| other.types.contains(kind)) {
+                return Err(taken("message type", kind, plugin));
+            }
+            if let Some(route) = manifest.routes.iter().find(|route| other.routes.contains(route)) {
+                return Err(taken("route", route, plugin));
+            }
+        }
+        Ok(())
+    }
+
+    /// What it asks for, as far as it may have it: the node's own are trusted, others get what the operator grants to that very file.
+    fn granted(&self, manifest: &Manifest, sha256: &str, embedded: bool) -> Granted {
+        let grants = self.grants.get(sha256);
+        let has = |grant: &str| embedded || grants.is_some_and(|grants| grants.iter().any(|each| each == grant));
+        let mut readable = manifest.reads().to_vec();
+        readable.retain(|namespace| has(&format!("read:{namespace}")));
+        let may_move = manifest.grants.iter().any(|grant| grant == LEDGER) && has(LEDGER);
+        Granted { readable, may_move, embedded }
+    }
+
+    fn add_file(&mut self, path: &Path) -> Result<Arc<Plugin>, Refusal> {
+        let size = fs::metadata(path)?.len();
+        if size > MAX_FILE_BYTES {
+            return Err(Refusal::TooLarge(size));
+        }
+        self.add(&fs::read(path)?, false)
+    }
+}
+
+impl Plugins {
+    /// Loads the node's own plugins and those of the folder. A file of the folder that does not load is left out, and the log says why.
+    ///
+    /// # Errors
+    /// See [`LoadError`].
+    pub fn load(source: Source) -> Result<Self, LoadError> {
+        let folder_error = |path: &Path| {
+            let path = path.to_owned();
+            move |reason| LoadError::Folder { path, reason }
+        };
+        let engine = profile::engine().map_err(|error| LoadError::Engine(format!("{error:#}")))?;
+        let cache = Cache::open(&engine, &source.cache).map_err(folder_error(&source.cache))?;
+        let queries = Arc::new(Semaphore::new(source.queries));
+        let plugins = Self { plugins: Vec::new(), by_kind: BTreeMap::new(), queries };
+        let mut loader = Loader { engine, cache, settings: Arc::new(source.settings), grants: source.grants, plugins };
+        for plugin in plugin_bundle::BUNDLE {
+            loader
+                .add(plugin.bytes, true)
+                .map_err(|refusal| LoadError::Embedded { name: plugin.name.to_owned(), reason: refusal.to_string() })?;
+        }
+        fs::create_dir_all(&source.folder).map_err(folder_error(&source.folder))?;
+        let entries = fs::read_dir(&source.folder).map_err(folder_error(&source.folder))?;
+        let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "wasm"));
+        // Which of two files gets what both want must not depend on the file system.
+        paths.sort();
+        for path in paths {
+            match loader.add_file(&path) {
+                Ok(plugin) => tracing::info!("plugin {} from {}", plugin.manifest().name, path.display()),
+                Err(refusal) => tracing::error!("{} is not loaded: {refusal}", path.display()),
+            }
+        }
+        Ok(loader.plugins)
+    }
+
+    /// The plugin of a message type.
+    #[must_use]
+    pub fn for_kind(&self, kind: &str) -> Option<Arc<Plugin>> {
+        self.by_kind.get(kind).cloned()
+    }
+
+    /// All plugins.
+    #[must_use]
+    pub fn list(&self) -> Vec<PluginInfo> {
+        self.plugins.iter().map(|plugin| plugin.info()).collect()
+    }
+
+    /// The plugin that answers a path, with the pattern and what its parts matched.
+    fn route(&self, path: &str) -> Option<(Arc<Plugin>, String, Vec<(String, String)>)> {
+        let routes = self.plugins.iter().flat_map(|plugin| plugin.routes().iter().map(move |route| (plugin, route)));
+        let matching = routes.filter_map(|(plugin, route)| Some((plugin, route, route.matches(path)?)));
+        let (plugin, route, parts) = matching.max_by_key(|(_, route, _)| route.letters())?;
+        Some((plugin.clone(), route.pattern().to_owned(), parts))
+    }
+
+    /// Answers a plugin's route; none when no plugin has it. The path is that of the URL, percent-encoded; parameters are decoded. Runs on a
+    /// thread of its own, with what the store holds now.
+    pub async fn query(
+        &self,
+        store: &Store,
+        path: &str,
+        parameters: Vec<(String, String)>,
+    ) -> Option<Result<Response, HostError>> {
+        let (plugin, route, parts) = self.route(path)?;
+        let name = plugin.manifest().name.clone();
+        let node = |reason: String| HostError::Node { plugin: name.clone(), reason };
+        let permit = match self.queries.clone().acquire_owned().await {
+            Ok(permit) => permit,
+            Err(error) => return Some(Err(node(error.to_string()))),
+        };
+        let store = store.clone();
+        let answer = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let snapshot = Arc::new(store.snapshot()?);
+            plugin.query(&route, parts, parameters, snapshot)
+        });
+        Some(answer.await.unwrap_or_else(|error| Err(node(error.to_string()))))
+    }
+}

@@ -1,0 +1,245 @@
+//! What a plugin sees: a reader, settings, a log; each read counted.
+
+use super::{
+    bindings::aleph::plugin::{log, types, view},
+    contract, profile,
+};
+use crate::store::{
+    Reader, StoreError,
+    record::{FileKind, MessageRecord},
+    schema::{Key, Table},
+};
+use ccn_message::ItemHash;
+use std::{collections::BTreeMap, sync::Arc};
+use wasmtime::ResourceLimiter;
+
+/// Longest key, bytes.
+pub(super) const MAX_KEY_BYTES: usize = 512;
+/// Longest value, bytes.
+pub(super) const MAX_VALUE_BYTES: usize = 1 << 20;
+/// Most rows of a scan.
+pub(super) const MAX_SCAN_ROWS: usize = 1000;
+/// Most questions that a call may ask.
+pub(super) const MAX_READS: u64 = 100_000;
+/// Most bytes that a call may be answered.
+pub(super) const MAX_READ_BYTES: u64 = 256 << 20;
+/// Longest text in the log, bytes; the rest is cut.
+const MAX_LOG_BYTES: usize = 4 << 10;
+/// Most text in the log of one call, bytes; the rest is dropped.
+const MAX_LOGGED_BYTES: usize = 64 << 10;
+
+/// Why a question of a plugin ends its call.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ViewFault {
+    /// It went over a bound.
+    #[error("{0}")]
+    Overrun(String),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+fn overrun(reason: impl Into<String>) -> wasmtime::Error {
+    ViewFault::Overrun(reason.into()).into()
+}
+
+/// What the instances of a plugin have in common.
+#[derive(Debug)]
+pub(super) struct Access {
+    pub(super) plugin: String,
+    pub(super) namespace: String,
+    /// Namespaces of others that it may read.
+    pub(super) readable: Vec<String>,
+    pub(super) settings: Arc<BTreeMap<String, String>>,
+    pub(super) memory_bytes: usize,
+}
+
+/// The state of one call.
+pub(super) struct Host {
+    access: Arc<Access>,
+    /// None while only the message may be looked at.
+    reader: Option<Arc<dyn Reader + Send + Sync>>,
+    reads: u64,
+    read_bytes: u64,
+    logged: usize,
+}
+
+impl Host {
+    pub(super) fn new(access: Arc<Access>, reader: Option<Arc<dyn Reader + Send + Sync>>) -> Self {
+        Self { access, reader, reads: 0, read_bytes: 0, logged: 0 }
+    }
+
+    /// Counts a question; the reader to ask.
+    fn ask(&mut self) -> wasmtime::Result<Arc<dyn Reader + Send + Sync>> {
+        self.reads += 1;
+        if self.reads > MAX_READS {
+            return Err(overrun(format!("it asked more than {MAX_READS} questions")));
+        }
+        self.reader.clone().ok_or_else(|| overrun("it looked at more than the message in `validate`"))
+    }
+
+    fn count(&mut self, bytes: usize) -> wasmtime::Result<()> {
+        self.read_bytes += bytes as u64;
+        if self.read_bytes > MAX_READ_BYTES {
+            return Err(overrun(format!("it read more than {MAX_READ_BYTES} bytes")));
+        }
+        Ok(())
+    }
+
+    fn may_read(&self, namespace: &str) -> wasmtime::Result<()> {
+        let may = namespace == self.access.namespace || self.access.readable.iter().any(|each| each == namespace);
+        if may { Ok(()) } else { Err(overrun(format!("it may not read the namespace `{namespace}`"))) }
+    }
+
+    fn read(&mut self, namespace: &str, key: &[u8]) -> wasmtime::Result<Option<Vec<u8>>> {
+        let reader = self.ask()?;
+        check_key(key)?;
+        let value = reader.get(Table::State, &state_key(namespace, key)).map_err(ViewFault::Store)?;
+        self.count(value.as_ref().map_or(0, Vec::len))?;
+        Ok(value)
+    }
+
+    fn page(
+        &mut self,
+        namespace: &str,
+        range: (&[u8], &[u8]),
+        limit: u32,
+        reverse: bool,
+    ) -> wasmtime::Result<types::Page> {
+        let reader = self.ask()?;
+        check_key(range.0)?;
+        check_key(range.1)?;
+        let limit = MAX_SCAN_ROWS.min(limit as usize);
+        let prefix = state_key(namespace, &[]).len();
+        let (start, end) = (state_key(namespace, range.0), state_key(namespace, range.1));
+        let mut rows = reader.range(Table::State, &start, &end, limit + 1, reverse).map_err(ViewFault::Store)?;
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        self.count(rows.iter().map(|(key, value)| key.len() + value.len()).sum())?;
+        let items = rows.into_iter().map(|(key, value)| (key[prefix..].to_vec(), value)).collect();
+        Ok(types::Page { items, more })
+    }
+}
+
+fn check_key(key: &[u8]) -> wasmtime::Result<()> {
+    // The end of a range may be one byte longer than a key.
+    if key.len() > MAX_KEY_BYTES + 1 {
+        return Err(overrun(format!("a key has {} bytes, more than {MAX_KEY_BYTES}", key.len())));
+    }
+    Ok(())
+}
+
+/// A key of the table of states.
+pub(crate) fn state_key(namespace: &str, key: &[u8]) -> Vec<u8> {
+    Key::new().text(namespace).bytes(key).done()
+}
+
+/// A message as the contract has it.
+pub(super) fn contract_message(hash: &ItemHash, record: &MessageRecord) -> contract::Message {
+    let envelope = &record.envelope;
+    contract::Message {
+        item_hash: hash.to_string(),
+        kind: envelope.kind.clone(),
+        sender: envelope.sender.clone(),
+        chain: envelope.chain().to_owned(),
+        channel: envelope.channel.clone(),
+        address: record.owner.clone(),
+        time: record.content_time,
+        envelope_time: envelope.time,
+        content: record.content().as_bytes().to_vec(),
+    }
+}
+
+impl view::Host for Host {
+    fn get(&mut self, key: Vec<u8>) -> wasmtime::Result<Option<Vec<u8>>> {
+        let access = self.access.clone();
+        self.read(&access.namespace, &key)
+    }
+
+    fn scan(&mut self, start: Vec<u8>, end: Vec<u8>, limit: u32, reverse: bool) -> wasmtime::Result<types::Page> {
+        let access = self.access.clone();
+        self.page(&access.namespace, (&start, &end), limit, reverse)
+    }
+
+    fn get_in(&mut self, namespace: String, key: Vec<u8>) -> wasmtime::Result<Option<Vec<u8>>> {
+        self.may_read(&namespace)?;
+        self.read(&namespace, &key)
+    }
+
+    fn scan_in(
+        &mut self,
+        namespace: String,
+        start: Vec<u8>,
+        end: Vec<u8>,
+        limit: u32,
+        reverse: bool,
+    ) -> wasmtime::Result<types::Page> {
+        self.may_read(&namespace)?;
+        self.page(&namespace, (&start, &end), limit, reverse)
+    }
+
+    fn message(&mut self, hash: String) -> wasmtime::Result<Option<types::StoredMessage>> {
+        let reader = self.ask()?;
+        let Ok(hash) = ItemHash::parse(&hash) else { return Ok(None) };
+        let Some(record) = reader.message(&hash).map_err(ViewFault::Store)? else { return Ok(None) };
+        self.count(record.content().len())?;
+        let label = |(name, value): &(String, String)| types::Label { name: name.clone(), value: value.clone() };
+        Ok(Some(types::StoredMessage {
+            message: contract_message(&hash, &record),
+            signature: record.envelope.signature.clone(),
+            item_type: record.envelope.item_type().to_owned(),
+            size: record.size,
+            labels: record.labels.iter().map(label).collect(),
+            // No chain is read yet.
+            confirmations: "[]".to_owned(),
+        }))
+    }
+
+    fn file(&mut self, hash: String) -> wasmtime::Result<Option<types::FileInfo>> {
+        let reader = self.ask()?;
+        let Ok(hash) = ItemHash::parse(&hash) else { return Ok(None) };
+        let file = reader.file(&hash).map_err(ViewFault::Store)?;
+        let kind = |kind| match kind {
+            FileKind::File => types::FileKind::File,
+            FileKind::Directory => types::FileKind::Directory,
+        };
+        Ok(file.map(|file| types::FileInfo { size: file.size, kind: kind(file.kind) }))
+    }
+
+    fn setting(&mut self, name: String) -> wasmtime::Result<Option<String>> {
+        self.ask()?;
+        Ok(self.access.settings.get(&name).cloned())
+    }
+}
+
+impl log::Host for Host {
+    fn write(&mut self, level: log::Level, mut text: String) -> wasmtime::Result<()> {
+        if text.len() > MAX_LOG_BYTES {
+            text.truncate(text.floor_char_boundary(MAX_LOG_BYTES));
+        }
+        self.logged += text.len();
+        if self.logged > MAX_LOGGED_BYTES {
+            return Ok(());
+        }
+        let plugin = self.access.plugin.as_str();
+        match level {
+            log::Level::Debug => tracing::debug!(plugin, "{text:?}"),
+            log::Level::Info => tracing::info!(plugin, "{text:?}"),
+            log::Level::Warn => tracing::warn!(plugin, "{text:?}"),
+            log::Level::Error => tracing::error!(plugin, "{text:?}"),
+        }
+        Ok(())
+    }
+}
+
+impl types::Host for Host {}
+
+impl ResourceLimiter for Host {
+    fn memory_growing(&mut self, _current: usize, desired: usize, _most: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(desired <= self.access.memory_bytes)
+    }
+
+    fn table_growing(&mut self, _current: usize, desired: usize, _most: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(desired <= profile::MAX_TABLE_ELEMENTS)
+    }
+}

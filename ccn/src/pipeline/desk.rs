@@ -1,0 +1,290 @@
+//! The desk of the one who decides: what the store holds, what the batch has decided, and what the current message changes.
+//!
+//! Functions here keep the tables in step with each other. They know records, no rules.
+
+use crate::{
+    host::{self, Need, Workload},
+    store::{
+        Batch, Reader, StoreError,
+        record::{
+            CostRecord, FileKind, FileRecord, MessageRecord, NeedRecord, PendingRecord, PinRecord, QuarantineRecord,
+            Record as _, RejectionRecord, StatusRecord, WorkloadRecord,
+        },
+        schema::{IndexId, Key, Table, hash_key, index_prefix, index_suffix, split_hash},
+    },
+};
+use ccn_message::{Envelope, ItemHash, MessageStatus};
+use sha2::{Digest as _, Sha256};
+use std::sync::Arc;
+
+/// Bytes by which copies of one hash are told apart.
+pub(super) const CANDIDATE_BYTES: usize = 8;
+/// Bytes of a need in a key.
+pub(super) const NEED_BYTES: usize = 32;
+/// Name of the count of waiting messages in `meta`.
+pub(super) const WAITING: &[u8] = b"waiting";
+/// Name of the next sequence number in `meta`.
+const SEQUENCE: &[u8] = b"sequence";
+
+/// The batch at hand.
+#[derive(Debug)]
+pub(super) struct Desk {
+    batch: Arc<Batch>,
+    /// Needs that arrived with what was kept, and for which somebody waits.
+    woken: Vec<Vec<u8>>,
+    /// The same of the current message.
+    woken_now: Vec<Vec<u8>>,
+}
+
+/// The key of a waiting copy of a message.
+pub(super) fn pending_key(envelope: &Envelope) -> Vec<u8> {
+    let mut hasher = Sha256::new();
+    for part in [&envelope.sender, envelope.chain.name(), &envelope.kind, envelope.signature.as_deref().unwrap_or("")] {
+        hasher.update(part.as_bytes());
+        hasher.update([0]);
+    }
+    Key::new().hash(&envelope.item_hash).bytes(&hasher.finalize()[..CANDIDATE_BYTES]).done()
+}
+
+/// A need as it stands in keys.
+pub(super) fn need_key(need: &NeedRecord) -> Vec<u8> {
+    Sha256::digest(need.to_bytes()).to_vec()
+}
+
+/// A need of a plugin as it is kept.
+pub(super) fn need_record(need: &Need) -> NeedRecord {
+    match need {
+        Need::Message(hash) => NeedRecord::Message(hash.to_string()),
+        Need::File(hash) => NeedRecord::File(hash.to_string()),
+        Need::State(namespace, key) => NeedRecord::State(namespace.clone(), key.clone()),
+    }
+}
+
+impl Desk {
+    pub(super) fn new(batch: Batch) -> Self {
+        Self { batch: Arc::new(batch), woken: Vec::new(), woken_now: Vec::new() }
+    }
+
+    /// For whoever reads while a message is decided.
+    pub(super) fn reader(&self) -> Arc<Batch> {
+        self.batch.clone()
+    }
+
+    pub(super) fn read(&self) -> &Batch {
+        &self.batch
+    }
+
+    pub(super) fn edit(&mut self) -> &mut Batch {
+        Arc::get_mut(&mut self.batch)
+            .expect("an instance of a plugin does not outlive its call, nor does what it reads")
+    }
+
+    /// Keeps what the current message changed.
+    pub(super) fn keep(&mut self) {
+        self.edit().keep();
+        self.woken.append(&mut self.woken_now);
+    }
+
+    /// Drops what the current message changed.
+    pub(super) fn drop_current(&mut self) {
+        self.edit().drop_current();
+        self.woken_now.clear();
+    }
+
+    /// The needs that arrived since this was last asked.
+    pub(super) fn take_woken(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.woken)
+    }
+
+    /// Sets the status of a hash, keeping the moment at which it was first seen.
+    pub(super) fn set_status(
+        &mut self,
+        hash: &ItemHash,
+        status: MessageStatus,
+        reception_time: u64,
+        rejection: Option<RejectionRecord>,
+    ) -> Result<(), StoreError> {
+        let earlier = self.read().status(hash)?.map_or(reception_time, |record| record.reception_time);
+        let record = StatusRecord::new(status, earlier.min(reception_time), rejection);
+        self.edit().put(Table::Status, hash_key(hash), record.to_bytes());
+        Ok(())
+    }
+
+    /// Stores a processed message with its indexes.
+    pub(super) fn insert(&mut self, envelope: &Envelope, record: &MessageRecord) -> Result<(), StoreError> {
+        let hash = &envelope.item_hash;
+        let batch = self.edit();
+        // Numbers begin at 1: zero is what a missing counter reads as.
+        let sequence = batch.add(Table::Meta, SEQUENCE.to_vec(), 1)?;
+        batch.put(Table::Messages, sequence.to_be_bytes().to_vec(), record.to_bytes());
+        batch.put(Table::Sequence, hash_key(hash), sequence.to_be_bytes().to_vec());
+        let mut entries = vec![
+            (IndexId::All, String::new()),
+            (IndexId::Sender, envelope.sender.clone()),
+            (IndexId::Owner, record.owner.clone()),
+            (IndexId::Kind, envelope.kind.clone()),
+            (IndexId::Chain, envelope.chain.name().to_owned()),
+        ];
+        entries.extend(envelope.channel.iter().map(|channel| (IndexId::Channel, channel.clone())));
+        entries.extend(record.labels.iter().map(|(name, value)| (IndexId::Label, format!("{name}={value}"))));
+        let suffix = index_suffix(envelope.time, hash, sequence);
+        for (id, text) in entries {
+            let prefix = index_prefix(id, &text);
+            batch.add(Table::Counts, prefix.clone(), 1)?;
+            batch.put(Table::Index, [prefix.as_slice(), &suffix].concat(), Vec::new());
+        }
+        Ok(())
+    }
+
+    /// Records a file, or renews its grace. True when it was not here before.
+    pub(super) fn add_file(
+        &mut self,
+        hash: &ItemHash,
+        size: u64,
+        kind: FileKind,
+        grace_until: u64,
+    ) -> Result<bool, StoreError> {
+        let known = self.read().file(hash)?;
+        let mut record = known.unwrap_or(FileRecord { size, kind, grace: None, pins: 0 });
+        let batch = self.edit();
+        if record.pins == 0 {
+            if let Some(grace) = record.grace {
+                batch.delete(Table::Grace, Key::new().number(grace).hash(hash).done());
+            }
+            record.grace = Some(grace_until);
+            batch.put(Table::Grace, Key::new().number(grace_until).hash(hash).done(), Vec::new());
+        }
+        batch.put(Table::Files, hash_key(hash), record.to_bytes());
+        if known.is_none() {
+            self.arrived(&NeedRecord::File(hash.to_string()))?;
+        }
+        Ok(known.is_none())
+    }
+
+    /// Keeps a file for a message. False when it is not here.
+    pub(super) fn pin(&mut self, file: &ItemHash, message: &ItemHash, pin: &PinRecord) -> Result<bool, StoreError> {
+        let Some(mut record) = self.read().file(file)? else { return Ok(false) };
+        let key = Key::new().hash(file).hash(message).done();
+        let batch = self.edit();
+        if batch.get(Table::Pins, &key)?.is_none() {
+            record.pins += 1;
+            let owned = Key::new().text(&pin.owner).hash(file).done();
+            batch.add(Table::Owned, owned, 1)?;
+        }
+        if let Some(grace) = record.grace.take() {
+            batch.delete(Table::Grace, Key::new().number(grace).hash(file).done());
+        }
+        batch.put(Table::Pins, key, pin.to_bytes());
+        batch.put(Table::Files, hash_key(file), record.to_bytes());
+        Ok(true)
+    }
+
+    /// Charges a message to its address.
+    pub(super) fn charge(&mut self, hash: &ItemHash, cost: &CostRecord) -> Result<(), StoreError> {
+        let spent = crate::ledger::spending(self.read(), &cost.address, cost.payment)? + cost.total();
+        let batch = self.edit();
+        let key = crate::ledger::spending_key(&cost.address, cost.payment);
+        batch.put(Table::Spending, key, spent.units().to_be_bytes().to_vec());
+        batch.put(Table::Costs, hash_key(hash), cost.to_bytes());
+        Ok(())
+    }
+
+    /// Asks for something to be run.
+    pub(super) fn request(&mut self, hash: &ItemHash, workload: Workload, owner: &str, now: u64) {
+        let record = WorkloadRecord {
+            kind: workload.kind.to_owned(),
+            vcpus: workload.vcpus,
+            memory_mib: workload.memory_mib,
+            disk_mib: workload.disk_mib,
+            payment: workload.payment,
+            node: workload.node,
+            owner: owner.to_owned(),
+            accepted: now,
+        };
+        self.edit().put(Table::Workloads, hash_key(hash), record.to_bytes());
+    }
+
+    /// Writes the state of a plugin.
+    pub(super) fn write_state(
+        &mut self,
+        namespace: &str,
+        writes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    ) -> Result<(), StoreError> {
+        for (key, value) in writes {
+            let place = host::state_key(namespace, &key);
+            match value {
+                Some(value) => {
+                    self.edit().put(Table::State, place, value);
+                    self.arrived(&NeedRecord::State(namespace.to_owned(), key))?;
+                }
+                None => self.edit().delete(Table::State, place),
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a message aside whose plugin failed.
+    pub(super) fn quarantine(&mut self, envelope: &Envelope, plugin: &str, reason: &str, reception_time: u64) {
+        let record = QuarantineRecord {
+            plugin: plugin.to_owned(),
+            reason: reason.to_owned(),
+            envelope: envelope.into(),
+            reception_time,
+        };
+        self.edit().put(Table::Quarantine, hash_key(&envelope.item_hash), record.to_bytes());
+    }
+
+    /// Something is here now: whoever waits for it is decided again, in this batch or a later one.
+    pub(super) fn arrived(&mut self, need: &NeedRecord) -> Result<(), StoreError> {
+        let key = need_key(need);
+        let waiting = self.read().range(Table::Needs, &key, &crate::store::schema::end_of(&key), 1, false)?;
+        if !waiting.is_empty() {
+            self.edit().put(Table::Wakes, key.clone(), Vec::new());
+            self.woken_now.push(key);
+        }
+        Ok(())
+    }
+
+    /// Lets a message wait.
+    pub(super) fn put_pending(&mut self, key: &[u8], record: &PendingRecord) -> Result<(), StoreError> {
+        let batch = self.edit();
+        for need in &record.needs {
+            batch.put(Table::Needs, [need_key(need).as_slice(), key].concat(), Vec::new());
+        }
+        if let Some(horizon) = record.horizon {
+            batch.put(Table::Horizon, Key::new().number(horizon).bytes(key).done(), Vec::new());
+        }
+        if batch.get(Table::Pending, key)?.is_none() {
+            batch.add(Table::Meta, WAITING.to_vec(), 1)?;
+        }
+        batch.put(Table::Pending, key.to_vec(), record.to_bytes());
+        Ok(())
+    }
+
+    /// Takes a message out of the waiting ones.
+    pub(super) fn take_pending(&mut self, key: &[u8]) -> Result<Option<PendingRecord>, StoreError> {
+        let Some(row) = self.read().get(Table::Pending, key)? else { return Ok(None) };
+        let record = PendingRecord::read(&row)?;
+        let batch = self.edit();
+        for need in &record.needs {
+            batch.delete(Table::Needs, [need_key(need).as_slice(), key].concat());
+        }
+        if let Some(horizon) = record.horizon {
+            batch.delete(Table::Horizon, Key::new().number(horizon).bytes(key).done());
+        }
+        batch.delete(Table::Pending, key.to_vec());
+        batch.add(Table::Meta, WAITING.to_vec(), -1)?;
+        Ok(Some(record))
+    }
+
+    /// The waiting copies of a hash.
+    pub(super) fn pending_of(&self, hash: &ItemHash) -> Result<Vec<Vec<u8>>, StoreError> {
+        let rows = self.read().prefixed(Table::Pending, &hash_key(hash))?;
+        Ok(rows.into_iter().map(|(key, _)| key).collect())
+    }
+}
+
+/// The hash in the key of a waiting copy.
+pub(super) fn hash_of_pending(key: &[u8]) -> Option<ItemHash> {
+    Some(split_hash(key)?.0)
+}

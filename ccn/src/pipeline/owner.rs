@@ -1,0 +1,443 @@
+//! The one who decides: a thread that owns the writing side of the store.
+//!
+//! It takes what has arrived, decides one message after the other, commits them together, and only then answers and tells. A crash at any moment
+//! loses what was not answered, and nothing else: what has arrived and is waited for is a row of its own until those who waited are decided.
+
+use super::{
+    EngineError, Receipt, SubmitError,
+    decide::{self, Rules, Turn, Undecided, Verdict},
+    desk::{Desk, NEED_BYTES, hash_of_pending, pending_key},
+    stage::{self, Prepared},
+};
+use crate::{
+    clock::now_ms,
+    events::{Event, Events},
+    fetch::Fetcher,
+    files::Files,
+    host::{HostError, Plugins, Rejection},
+    store::{
+        Batch, Reader as _, Store, StoreError,
+        record::{FileKind, FileRecord, NeedRecord, PendingRecord, Record as _},
+        schema::{Table, end_of, hash_key},
+    },
+};
+use ccn_message::{ErrorCode, ItemHash, MessageStatus};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::{mpsc, oneshot};
+
+/// Most messages of one commit.
+const MAX_BATCH: usize = 500;
+/// Longest time before a commit; the message at hand is finished.
+const MAX_BATCH_TIME: Duration = Duration::from_millis(50);
+/// Rows of a table that are looked at in one go.
+const PAGE: usize = 200;
+/// How long to sleep when there is nothing to do; timers in the store may be due by then.
+const MAX_SLEEP: Duration = Duration::from_secs(60);
+/// How long to wait before a store that failed is tried again.
+const STORE_BACK_OFF: Duration = Duration::from_millis(500);
+
+/// Something for the owner to do.
+#[derive(Debug)]
+pub(super) enum Input {
+    /// Decide this message.
+    Message { prepared: Prepared, reply: oneshot::Sender<Result<Receipt, SubmitError>> },
+    /// Record this file.
+    File { hash: ItemHash, kind: FileKind, reply: oneshot::Sender<Result<(), EngineError>> },
+    /// Finish what has begun and end.
+    Stop,
+}
+
+/// What the owner works with.
+pub(super) struct Owner {
+    pub(super) store: Store,
+    pub(super) files: Files,
+    pub(super) plugins: Arc<Plugins>,
+    pub(super) fetcher: Fetcher,
+    pub(super) events: Events,
+    pub(super) settings: crate::config::Pipeline,
+    pub(super) inputs: mpsc::Receiver<Input>,
+}
+
+/// What is done after a commit.
+#[derive(Default)]
+struct After {
+    receipts: Vec<(oneshot::Sender<Result<Receipt, SubmitError>>, Result<Receipt, SubmitError>)>,
+    recorded: Vec<(oneshot::Sender<Result<(), EngineError>>, Result<(), EngineError>)>,
+    events: Vec<Event>,
+    wanted: Vec<ItemHash>,
+    dropped_files: Vec<ItemHash>,
+}
+
+impl Owner {
+    /// Works until it is told to stop.
+    pub(super) fn run(mut self, runtime: &tokio::runtime::Handle) {
+        let mut queue: VecDeque<Input> = VecDeque::new();
+        let mut wakes: VecDeque<Vec<u8>> = VecDeque::new();
+        match self.at_start() {
+            Ok(found) => wakes.extend(found),
+            Err(error) => tracing::error!("what was waited for at the last stop is not known: {error}"),
+        }
+        let mut stopping = false;
+        loop {
+            if queue.is_empty() && wakes.is_empty() {
+                if stopping {
+                    return;
+                }
+                let sleep = self.until_timer().min(MAX_SLEEP);
+                let next = runtime.block_on(async { tokio::time::timeout(sleep, self.inputs.recv()).await });
+                match next {
+                    Ok(None) => return,
+                    Ok(Some(input)) => queue.push_back(input),
+                    Err(_) => {}
+                }
+            }
+            stopping |= self.work(&mut queue, &mut wakes);
+        }
+    }
+
+    /// Milliseconds until the next timer of the store.
+    fn until_timer(&self) -> Duration {
+        let next = || {
+            let snapshot = self.store.snapshot()?;
+            let mut next = u64::MAX;
+            for table in [Table::Horizon, Table::Grace] {
+                let first = snapshot.range(table, &[], &end_of(&[]), 1, false)?;
+                let at = first.first().and_then(|(key, _)| timer_of(key));
+                next = next.min(at.unwrap_or(u64::MAX));
+            }
+            Ok::<_, StoreError>(next)
+        };
+        match next() {
+            Ok(at) => Duration::from_millis(at.saturating_sub(now_ms())),
+            Err(error) => {
+                tracing::error!("timers cannot be read: {error}");
+                STORE_BACK_OFF
+            }
+        }
+    }
+
+    /// What had arrived when the node stopped; files that are still missing are looked for again.
+    fn at_start(&self) -> Result<Vec<Vec<u8>>, StoreError> {
+        let snapshot = self.store.snapshot()?;
+        let mut start = Vec::new();
+        loop {
+            let rows = snapshot.range(Table::Pending, &start, &end_of(&[]), PAGE, false)?;
+            let Some((last, _)) = rows.last() else { break };
+            start = [last.as_slice(), &[0]].concat();
+            for (_, row) in &rows {
+                for need in PendingRecord::read(row)?.needs {
+                    if let NeedRecord::File(file) = need
+                        && let Ok(file) = ItemHash::parse(&file)
+                    {
+                        self.fetcher.want(&file);
+                    }
+                }
+            }
+        }
+        Ok(snapshot.prefixed(Table::Wakes, &[])?.into_iter().map(|(key, _)| key).collect())
+    }
+
+    /// Decides a batch and commits it. True when it is time to stop.
+    fn work(&mut self, queue: &mut VecDeque<Input>, wakes: &mut VecDeque<Vec<u8>>) -> bool {
+        let snapshot = match self.store.snapshot() {
+            Ok(snapshot) => snapshot,
+            Err(error) => {
+                fail_all(queue, &error);
+                std::thread::sleep(STORE_BACK_OFF);
+                return false;
+            }
+        };
+        let mut desk = Desk::new(Batch::new(snapshot));
+        let mut after = After::default();
+        let mut stop = false;
+        let rules = Rules {
+            now: now_ms(),
+            horizon: self.settings.horizon_seconds * 1000,
+            max_waiting: self.settings.max_waiting,
+        };
+        let started = Instant::now();
+        let mut decided = 0;
+        self.timers(&mut desk, rules.now, &mut after);
+        let mut woken = Vec::new();
+        while decided < MAX_BATCH && started.elapsed() < MAX_BATCH_TIME {
+            if let Some(input) = queue.pop_front().or_else(|| self.inputs.try_recv().ok()) {
+                decided += 1;
+                match input {
+                    Input::Stop => stop = true,
+                    Input::Message { prepared, reply } => {
+                        let receipt = self.message(&mut desk, &rules, prepared, &mut after);
+                        after.receipts.push((reply, receipt));
+                    }
+                    Input::File { hash, kind, reply } => {
+                        let result = self.file(&mut desk, rules.now, &hash, kind);
+                        after.recorded.push((reply, result));
+                    }
+                }
+            } else if wakes.is_empty() {
+                break;
+            }
+            if let Some(need) = wakes.pop_front() {
+                decided += self.wake(&mut desk, &rules, &need, &mut after, wakes);
+            }
+            let arrived = desk.take_woken();
+            woken.extend(arrived.iter().cloned());
+            wakes.extend(arrived);
+        }
+        self.finish(&desk, after, wakes, &woken);
+        stop
+    }
+
+    /// Commits, then answers and tells.
+    fn finish(&self, desk: &Desk, after: After, wakes: &mut VecDeque<Vec<u8>>, woken: &[Vec<u8>]) {
+        let changes = desk.read().changes();
+        if !changes.is_empty()
+            && let Err(error) = self.store.commit(changes)
+        {
+            tracing::error!("nothing is stored: {error}");
+            for (reply, _) in after.receipts {
+                let _ = reply.send(Err(EngineError::Store(error.to_string()).into()));
+            }
+            for (reply, _) in after.recorded {
+                let _ = reply.send(Err(EngineError::Store(error.to_string())));
+            }
+            // What arrived in this batch did not. What had arrived before is still a row of its own.
+            wakes.retain(|need| !woken.contains(need));
+            if let Ok(rows) = self.store.snapshot().and_then(|snapshot| snapshot.prefixed(Table::Wakes, &[])) {
+                wakes.extend(rows.into_iter().map(|(key, _)| key));
+            }
+            std::thread::sleep(STORE_BACK_OFF);
+            return;
+        }
+        for file in &after.dropped_files {
+            if let Err(error) = self.files.remove(file) {
+                tracing::warn!("{file} stays in the folder of files: {error}");
+            }
+        }
+        // Events go first: who waits for one by name has subscribed before, who has the receipt may look at the websocket.
+        for event in after.events {
+            self.events.tell(event);
+        }
+        for (reply, receipt) in after.receipts {
+            let _ = reply.send(receipt);
+        }
+        for (reply, result) in after.recorded {
+            let _ = reply.send(result);
+        }
+        for file in &after.wanted {
+            self.fetcher.want(file);
+        }
+    }
+
+    fn message(
+        &self,
+        desk: &mut Desk,
+        rules: &Rules,
+        prepared: Prepared,
+        after: &mut After,
+    ) -> Result<Receipt, SubmitError> {
+        // The content may have come meanwhile.
+        let prepared = match prepared {
+            Prepared::Lacking(signed) => stage::prepare(signed, &self.files, &self.plugins)
+                .map_err(|error| EngineError::Store(error.to_string()))?,
+            other => other,
+        };
+        let envelope = prepared.envelope().clone();
+        let hash = envelope.item_hash.clone();
+        let waiting = desk.read().get(Table::Pending, &pending_key(&envelope)).map_err(EngineError::from)?;
+        let waiting = waiting.and_then(|row| PendingRecord::read(&row).ok());
+        // The same copy again does not prolong its waiting; one that was given up starts afresh.
+        let horizon = waiting.and_then(|record| record.horizon).unwrap_or(rules.now + rules.horizon);
+        let turn = Turn { reception_time: rules.now, horizon: Some(horizon) };
+        let verdict = self.turn(desk, rules, turn, prepared, after, true)?;
+        let rejection = match &verdict {
+            Verdict::Crowded => return Err(SubmitError::Overloaded),
+            Verdict::Rejected(rejection) => Some(rejection.clone()),
+            Verdict::Processed(_) | Verdict::Pending { .. } => None,
+        };
+        Ok(Receipt { item_hash: hash, status: verdict.status(), rejection })
+    }
+
+    /// Decides, and keeps or drops what that changed.
+    fn turn(
+        &self,
+        desk: &mut Desk,
+        rules: &Rules,
+        turn: Turn,
+        prepared: Prepared,
+        after: &mut After,
+        is_new: bool,
+    ) -> Result<Verdict, EngineError> {
+        let envelope = prepared.envelope().clone();
+        let verdict = match decide::decide(desk, rules, turn, prepared) {
+            Ok(verdict) => verdict,
+            Err(Undecided::Store(error)) => {
+                desk.drop_current();
+                return Err(error.into());
+            }
+            // The node's own trouble is no verdict: whoever sent it may send it again.
+            Err(Undecided::Plugin { error: error @ (HostError::Node { .. } | HostError::Store(_)), .. }) if is_new => {
+                desk.drop_current();
+                return Err(EngineError::Plugin(error.to_string()));
+            }
+            Err(Undecided::Plugin { plugin, error }) => {
+                tracing::error!("message {} is put aside: {error}", envelope.item_hash);
+                let rejection = Rejection::sentence(ErrorCode::Internal.number(), &error.to_string());
+                let put_aside = decide::refuse(desk, &envelope, turn, rejection);
+                let put_aside = put_aside.map_err(|error| EngineError::Store(error.to_string()))?;
+                desk.quarantine(&envelope, &plugin, &error.to_string(), turn.reception_time);
+                put_aside
+            }
+        };
+        desk.keep();
+        if let Verdict::Pending { files } = &verdict {
+            after.wanted.extend(files.iter().cloned());
+        }
+        after.events.extend(verdict.event(&envelope.item_hash));
+        Ok(verdict)
+    }
+
+    fn file(&self, desk: &mut Desk, now: u64, hash: &ItemHash, kind: FileKind) -> Result<(), EngineError> {
+        // It may have been removed between its arrival and its turn.
+        let size = self.files.size(hash).map_err(|error| EngineError::Store(error.to_string()))?;
+        let size = size.ok_or_else(|| EngineError::NoSuchFile(hash.clone()))?;
+        match desk.add_file(hash, size, kind, now + self.settings.grace_seconds * 1000) {
+            Ok(_) => {
+                desk.keep();
+                Ok(())
+            }
+            Err(error) => {
+                desk.drop_current();
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Decides those who waited for a need that has arrived. Returns how many.
+    fn wake(
+        &self,
+        desk: &mut Desk,
+        rules: &Rules,
+        need: &[u8],
+        after: &mut After,
+        wakes: &mut VecDeque<Vec<u8>>,
+    ) -> usize {
+        let rows = match desk.read().range(Table::Needs, need, &end_of(need), PAGE, false) {
+            Ok(rows) => rows,
+            Err(error) => {
+                tracing::error!("those who wait cannot be read: {error}");
+                return 0;
+            }
+        };
+        let more = rows.len() == PAGE;
+        let count = rows.len();
+        for (row, _) in rows {
+            let key = row[NEED_BYTES..].to_vec();
+            if let Err(error) = self.wake_one(desk, rules, need, &key, after) {
+                tracing::error!("a message that waited is not decided: {error}");
+                desk.drop_current();
+                // It would be met again and again; its own row stays for whoever repairs the store.
+                desk.edit().delete(Table::Needs, row);
+                desk.keep();
+            }
+        }
+        if more {
+            wakes.push_back(need.to_vec());
+        } else {
+            desk.edit().delete(Table::Wakes, need.to_vec());
+            desk.keep();
+        }
+        count
+    }
+
+    fn wake_one(
+        &self,
+        desk: &mut Desk,
+        rules: &Rules,
+        need: &[u8],
+        key: &[u8],
+        after: &mut After,
+    ) -> Result<(), EngineError> {
+        let Some(row) = desk.read().get(Table::Pending, key)? else {
+            desk.edit().delete(Table::Needs, [need, key].concat());
+            desk.keep();
+            return Ok(());
+        };
+        let mut record = PendingRecord::read(&row).map_err(StoreError::from)?;
+        record.needs.retain(|each| super::desk::need_key(each) != need);
+        if !record.needs.is_empty() {
+            desk.edit().delete(Table::Needs, [need, key].concat());
+            desk.edit().put(Table::Pending, key.to_vec(), record.to_bytes());
+            desk.keep();
+            return Ok(());
+        }
+        let Some((signed, turn)) = decide::resume(desk, key)? else { return Ok(()) };
+        let prepared = stage::prepare(signed, &self.files, &self.plugins)
+            .map_err(|error| EngineError::Store(error.to_string()))?;
+        self.turn(desk, rules, turn, prepared, after, false)?;
+        Ok(())
+    }
+
+    /// What is due: messages that have waited long enough, files that nobody keeps.
+    fn timers(&self, desk: &mut Desk, now: u64, after: &mut After) {
+        let until = (now + 1).to_be_bytes();
+        let due = |desk: &Desk, table| desk.read().range(table, &[], &until, PAGE, false);
+        let horizon = due(desk, Table::Horizon).and_then(|rows| {
+            for (row, _) in rows {
+                let key = row[8..].to_vec();
+                if let Some(hash) = decide::give_up(desk, &key, row)? {
+                    after.events.push(Event::Verdict { item_hash: hash, status: MessageStatus::Rejected });
+                }
+                desk.keep();
+            }
+            Ok(())
+        });
+        let grace = due(desk, Table::Grace).and_then(|rows| {
+            for (row, _) in rows {
+                let hash = hash_of_pending(&row[8..]);
+                desk.edit().delete(Table::Grace, row.clone());
+                if let Some(hash) = hash
+                    && let Some(file) = desk.read().file(&hash)?
+                    && is_due(&file, &row)
+                {
+                    desk.edit().delete(Table::Files, hash_key(&hash));
+                    after.dropped_files.push(hash);
+                }
+                desk.keep();
+            }
+            Ok::<_, StoreError>(())
+        });
+        if let Err(error) = horizon.and(grace) {
+            tracing::error!("what is due cannot be done: {error}");
+            desk.drop_current();
+        }
+    }
+}
+
+/// True when it is this row that ends the grace of a file, and nobody keeps it.
+fn is_due(file: &FileRecord, row: &[u8]) -> bool {
+    file.pins == 0 && file.grace.is_some() && file.grace == timer_of(row)
+}
+
+/// The moment at the front of a key, milliseconds since 1970.
+fn timer_of(key: &[u8]) -> Option<u64> {
+    key.get(..8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes)
+}
+
+fn fail_all(queue: &mut VecDeque<Input>, error: &StoreError) {
+    tracing::error!("the store cannot be read: {error}");
+    for input in queue.drain(..) {
+        match input {
+            Input::Message { reply, .. } => {
+                let _ = reply.send(Err(EngineError::Store(error.to_string()).into()));
+            }
+            Input::File { reply, .. } => {
+                let _ = reply.send(Err(EngineError::Store(error.to_string())));
+            }
+            Input::Stop => {}
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! The stages of a message. Each check takes one stage and gives the next, so that nothing is checked twice or left out.
+//!
+//! ```text
+//! text ─ parse ─> Envelope ─ verify ─> SignedMessage ─ fetch ─> FetchedMessage ─ validate ─> ValidMessage ─ decide ─> committed
+//! ```
+
+use crate::{
+    files::Files,
+    host::{HostError, Plan, Plugin, Plugins, Rejection, contract},
+};
+use ccn_message::{Envelope, ErrorCode, FormatError, ItemHash, ItemType, envelope::ContentHeader, json, signature};
+use std::{io, sync::Arc};
+
+/// Largest content that is not inline, bytes.
+pub const MAX_CONTENT_BYTES: u64 = 16 << 20;
+
+/// A message whose signature stands.
+#[derive(Debug, Clone)]
+pub(super) struct SignedMessage {
+    envelope: Envelope,
+}
+
+/// A signed message with its content.
+#[derive(Debug)]
+pub(super) struct FetchedMessage {
+    envelope: Envelope,
+    content: String,
+    /// Length as received: characters when inline, bytes otherwise.
+    size: u64,
+    header: ContentHeader,
+}
+
+/// A message whose content is of its type's form.
+#[derive(Debug)]
+pub(super) struct ValidMessage {
+    pub(super) envelope: Envelope,
+    /// The content when it is not inline.
+    pub(super) fetched_content: Option<String>,
+    pub(super) size: u64,
+    pub(super) plugin: Arc<Plugin>,
+    pub(super) plan: Plan,
+    /// What the plugin is shown.
+    pub(super) shown: contract::Message,
+}
+
+/// How far a message came before its turn.
+#[derive(Debug)]
+pub(super) enum Prepared {
+    /// All the way.
+    Valid(Box<ValidMessage>),
+    /// Its content is not here.
+    Lacking(SignedMessage),
+    /// It is refused, whatever else is known.
+    Refused { envelope: Box<Envelope>, rejection: Rejection },
+    /// Its plugin failed on it.
+    Failed { signed: SignedMessage, plugin: String, error: HostError },
+}
+
+impl Prepared {
+    pub(super) fn envelope(&self) -> &Envelope {
+        match self {
+            Self::Valid(message) => &message.envelope,
+            Self::Lacking(signed) | Self::Failed { signed, .. } => signed.envelope(),
+            Self::Refused { envelope, .. } => envelope,
+        }
+    }
+}
+
+/// Why a text is no message of this node.
+pub(super) struct NotAMessage {
+    pub(super) item_hash: Option<ItemHash>,
+    pub(super) error: FormatError,
+}
+
+impl SignedMessage {
+    /// Checks a signature.
+    pub(super) fn verify(envelope: Envelope) -> Result<Self, (Envelope, signature::SignatureError)> {
+        match signature::verify(&envelope) {
+            Ok(()) => Ok(Self { envelope }),
+            Err(error) => Err((envelope, error)),
+        }
+    }
+
+    /// A message that waited: its signature was checked when it came.
+    pub(super) fn known(envelope: Envelope) -> Self {
+        Self { envelope }
+    }
+
+    pub(super) fn envelope(&self) -> &Envelope {
+        &self.envelope
+    }
+
+    /// Adds the content.
+    fn fetch(self, files: &Files) -> Result<Fetch, io::Error> {
+        let envelope = self.envelope;
+        if let Some(content) = envelope.item_content.clone() {
+            let size = content.chars().count() as u64;
+            return Ok(Self::read(envelope, content, size));
+        }
+        let bytes = match files.read(&envelope.item_hash, MAX_CONTENT_BYTES) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok(Fetch::Lacking(Self { envelope })),
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+                let error = FormatError::new("content", format!("has more than {MAX_CONTENT_BYTES} bytes"));
+                return Ok(Fetch::Malformed(envelope, error));
+            }
+            Err(error) => return Err(error),
+        };
+        let size = bytes.len() as u64;
+        let completed = String::from_utf8(bytes)
+            .map_err(|_| FormatError::new("content", "is not UTF-8"))
+            .and_then(|content| ContentHeader::complete(&content, &envelope));
+        Ok(match completed {
+            Ok(content) => Self::read(envelope, content, size),
+            Err(error) => Fetch::Malformed(envelope, error),
+        })
+    }
+
+    fn read(envelope: Envelope, content: String, size: u64) -> Fetch {
+        match json::check(&content).and_then(|()| ContentHeader::parse(&content)) {
+            Ok(header) => Fetch::Fetched(Box::new(FetchedMessage { envelope, content, size, header })),
+            Err(error) => Fetch::Malformed(envelope, error),
+        }
+    }
+}
+
+/// What came of looking for content.
+enum Fetch {
+    Fetched(Box<FetchedMessage>),
+    Lacking(SignedMessage),
+    Malformed(Envelope, FormatError),
+}
+
+impl FetchedMessage {
+    fn validate(self, plugins: &Plugins) -> Prepared {
+        let Self { envelope, content, size, header } = self;
+        let Some(plugin) = plugins.for_kind(&envelope.kind) else {
+            let error = unknown_type(&envelope.kind);
+            return refused(envelope, malformed(&error));
+        };
+        let shown = shown(&envelope, &content, &header);
+        match plugin.validate(&shown) {
+            Ok(Ok(plan)) => Prepared::Valid(Box::new(ValidMessage {
+                fetched_content: envelope.item_content.is_none().then_some(content),
+                envelope,
+                size,
+                plugin,
+                plan,
+                shown,
+            })),
+            Ok(Err(rejection)) => refused(envelope, rejection),
+            Err(error) => {
+                let plugin = plugin.manifest().name.clone();
+                Prepared::Failed { signed: SignedMessage { envelope }, plugin, error }
+            }
+        }
+    }
+}
+
+fn refused(envelope: Envelope, rejection: Rejection) -> Prepared {
+    Prepared::Refused { envelope: Box::new(envelope), rejection }
+}
+
+fn unknown_type(kind: &str) -> FormatError {
+    let kind: String = kind.chars().take(64).collect();
+    FormatError::new("type", format!("no plugin of this node knows the message type `{kind}`"))
+}
+
+/// The rejection for a content that is none.
+fn malformed(error: &FormatError) -> Rejection {
+    Rejection::sentence(ErrorCode::InvalidFormat.number(), &error.to_string())
+}
+
+/// What a plugin is shown of a message.
+pub(super) fn shown(envelope: &Envelope, content: &str, header: &ContentHeader) -> contract::Message {
+    contract::Message {
+        item_hash: envelope.item_hash.to_string(),
+        kind: envelope.kind.clone(),
+        sender: envelope.sender.clone(),
+        chain: envelope.chain.name().to_owned(),
+        channel: envelope.channel.clone(),
+        address: header.address.clone(),
+        time: header.time,
+        envelope_time: envelope.time,
+        content: content.as_bytes().to_vec(),
+    }
+}
+
+/// Takes a signed message as far as it comes without knowing other messages.
+pub(super) fn prepare(signed: SignedMessage, files: &Files, plugins: &Plugins) -> io::Result<Prepared> {
+    Ok(match signed.fetch(files)? {
+        Fetch::Fetched(fetched) => fetched.validate(plugins),
+        Fetch::Lacking(signed) => Prepared::Lacking(signed),
+        Fetch::Malformed(envelope, error) => refused(envelope, malformed(&error)),
+    })
+}
+
+/// Reads an envelope and everything about it that needs no signature.
+pub(super) fn parse(text: &str) -> Result<Envelope, NotAMessage> {
+    Envelope::parse(text).map_err(|error| NotAMessage { item_hash: claimed_hash(text), error })
+}
+
+/// The hash that a text claims to have, though it is no message.
+fn claimed_hash(text: &str) -> Option<ItemHash> {
+    let mut object = json::Object::parse(text).ok()?;
+    object.take("item_hash")?.item_hash().ok()
+}
+
+/// Takes a message from outside as far as it comes. Form goes before signature: what is no message leaves nothing behind, whoever signed it.
+pub(super) fn receive(
+    envelope: Envelope,
+    files: &Files,
+    plugins: &Plugins,
+) -> io::Result<Result<Prepared, NotAMessage>> {
+    let item_hash = envelope.item_hash.clone();
+    let not_a_message = |error| Ok(Err(NotAMessage { item_hash: Some(item_hash.clone()), error }));
+    if plugins.for_kind(&envelope.kind).is_none() {
+        return not_a_message(unknown_type(&envelope.kind));
+    }
+    let is_inline = envelope.item_type == ItemType::Inline;
+    let verified = SignedMessage::verify(envelope.clone());
+    if let Err((_, error @ signature::SignatureError::Unverifiable(_))) = &verified {
+        return not_a_message(FormatError::new("chain", error.to_string()));
+    }
+    // What the content is of does not depend on the signature; nothing is decided by it before the signature is.
+    let prepared = match verified.is_ok() || is_inline {
+        true => prepare(SignedMessage { envelope }, files, plugins)?,
+        false => Prepared::Lacking(SignedMessage { envelope }),
+    };
+    if is_inline
+        && let Prepared::Refused { rejection, .. } = &prepared
+        && rejection.code == ErrorCode::InvalidFormat.number()
+    {
+        let sentences: Vec<String> = rejection.errors.iter().map(|error| sentence(error)).collect();
+        return not_a_message(FormatError::new("item_content", sentences.join("; ")));
+    }
+    Ok(Ok(match verified {
+        Ok(_) => prepared,
+        Err((envelope, error)) => refused(envelope, Rejection::sentence(error.code().number(), &error.to_string())),
+    }))
+}
+
+/// A JSON value as a sentence: strings without their quotes.
+fn sentence(error: &str) -> String {
+    serde_json::from_str(error).unwrap_or_else(|_| error.to_owned())
+}
