@@ -1,4 +1,4 @@
-//! The flat kernel image: a kernel as the guest sees it in memory, so that it is mapped, not copied.
+//! The flat kernel image: a kernel as the guest sees it in memory, so that loading it is one read.
 //!
 //! | offset | size | field |
 //! |---:|---:|---|

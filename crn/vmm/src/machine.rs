@@ -104,8 +104,8 @@ impl Machine {
 
         let memory_bytes = u64::from(config.memory_mib) << 20;
         let ram = Arc::new(memory::allocate(memory_bytes)?);
-        let kernel: kernel::Header = memory::map_kernel(&ram, &mut files.kernel)?;
-        let initramfs = memory::map_initramfs(&ram, &files.initramfs, &kernel)?;
+        let kernel: kernel::Header = memory::load_kernel(&ram, &mut files.kernel)?;
+        let initramfs = memory::load_initramfs(&ram, &mut files.initramfs, &kernel)?;
         let devices = config.disks.len() + usize::from(config.vsock.is_some());
         let command_line = boot::command_line(config, devices);
         let start = boot::write(&ram, memory_bytes, &kernel, initramfs, &command_line, config.entry)?;

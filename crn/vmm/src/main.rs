@@ -40,6 +40,7 @@ Options of run:
   --console                  print the kernel's log
   --cmdline TEXT             added to the kernel's command line
   --exit-on-progress BYTE    end at this byte of progress (a character)
+  --pass-progress            write the bytes of progress to standard output
   --quiet                    print no progress, doorbells and statistics
   --measure-memory           measure the process's memory at doorbells
   -h, --help                 this text
@@ -153,6 +154,7 @@ struct Run {
     disks: Vec<(PathBuf, bool)>,
     vsock_folder: Option<PathBuf>,
     exit_on_progress: Option<u8>,
+    pass_progress: bool,
     verbose: bool,
 }
 
@@ -161,7 +163,7 @@ fn parse_run(arguments: &mut lexopt::Parser) -> Result<Run, lexopt::Error> {
     let mut config = Config::new(128, 1);
     let (mut kernel, mut initramfs, mut vsock_folder) = (None, None, None);
     let (mut disks, mut accept_ports) = (Vec::new(), Vec::new());
-    let (mut exit_on_progress, mut verbose) = (None, true);
+    let (mut exit_on_progress, mut pass_progress, mut verbose) = (None, false, true);
     while let Some(argument) = arguments.next()? {
         match argument {
             Long("kernel") => kernel = Some(PathBuf::from(arguments.value()?)),
@@ -178,6 +180,7 @@ fn parse_run(arguments: &mut lexopt::Parser) -> Result<Run, lexopt::Error> {
             Long("exit-on-progress") => {
                 exit_on_progress = arguments.value()?.string()?.bytes().next();
             }
+            Long("pass-progress") => pass_progress = true,
             Long("quiet") => verbose = false,
             Long("measure-memory") => config.measure_memory = true,
             other => return Err(other.unexpected()),
@@ -194,6 +197,7 @@ fn parse_run(arguments: &mut lexopt::Parser) -> Result<Run, lexopt::Error> {
         disks,
         vsock_folder,
         exit_on_progress,
+        pass_progress,
         verbose,
     })
 }
@@ -221,6 +225,7 @@ fn open_and_run(run: &Run, stopwatch: Stopwatch) -> Result<Cause, String> {
     jail::limit_process()?;
     let mut terminal = vmm::machine::Terminal::default();
     terminal.exit_on_progress = run.exit_on_progress;
+    terminal.pass_progress = run.pass_progress;
     terminal.verbose = run.verbose;
     if let Some(folder) = &run.vsock_folder {
         terminal.listen(folder).map_err(|error| format!("cannot listen in {}: {error}", folder.display()))?;

@@ -6,6 +6,7 @@
 //! | [`protocol`] | the words: orders in, frames out, both bounded |
 //! | [`agent`] | carries orders out: runs, starts and kills programs, moves files |
 //! | [`init`] | mounts, modules, network; starts the agent, reaps, powers off |
+//! | [`measure`] | takes the time of two machine monitors by turns |
 //!
 //! What always holds: the machine ends when the one who started it does. The agent keeps it up only as
 //! long as somebody holds the [`protocol::Order::Hold`] connection, so nothing that happens outside,
@@ -13,4 +14,5 @@
 
 pub mod agent;
 pub mod init;
+pub mod measure;
 pub mod protocol;

@@ -1,20 +1,23 @@
 //! Init of the emulated KVM host.
 #![expect(clippy::print_stdout, reason = "the console is how the world outside sees that the host is up")]
 
-use kvm_host::{agent, init};
+use kvm_host::{agent, init, measure};
 use std::{net::TcpListener, process::ExitCode};
 
 fn main() -> ExitCode {
-    if std::env::args().nth(1).as_deref() == Some(init::AGENT) {
-        return match serve() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("kvm-host: {error}");
-                ExitCode::FAILURE
-            }
-        };
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let outcome = match arguments.split_first() {
+        Some((word, _)) if word == init::AGENT => serve(),
+        Some((word, rest)) if word == measure::MEASURE => measure::measure(rest, |run| println!("{}", run.to_line())),
+        _ => return init::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("kvm-host: {error}");
+            ExitCode::FAILURE
+        }
     }
-    init::run()
 }
 
 /// The agent of a whole machine.

@@ -20,7 +20,7 @@ use rustix::event::{
 };
 use std::{
     fs::File,
-    io,
+    io::{self, Write as _},
     os::{
         fd::{BorrowedFd, OwnedFd},
         unix::net::UnixStream,
@@ -331,6 +331,11 @@ impl Machine {
             Effect::None | Effect::Reset => None,
             Effect::Progress(byte) => {
                 stamp(&mut self.stamps.progress, self.stopwatch);
+                if terminal.is_some_and(|terminal| terminal.pass_progress) {
+                    // Who measures reads it; nobody else is told.
+                    let mut out = io::stdout().lock();
+                    let _ = out.write_all(&[byte]).and_then(|()| out.flush());
+                }
                 let last = terminal.and_then(|terminal| terminal.exit_on_progress) == Some(byte);
                 if last {
                     self.measure(memory_files, resident);

@@ -47,6 +47,8 @@ pub struct Terminal {
     folder: Option<PathBuf>,
     /// End at this byte of progress.
     pub exit_on_progress: Option<u8>,
+    /// Write each byte of progress to standard output, at once.
+    pub pass_progress: bool,
     /// Print progress and doorbells.
     pub verbose: bool,
 }

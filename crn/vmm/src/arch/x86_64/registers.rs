@@ -33,6 +33,8 @@ const CODE: (u16, u16) = (1, 0xa09b);
 const CODE_32: (u16, u16) = (1, 0xc09b);
 const DATA: (u16, u16) = (2, 0xc093);
 const TSS: (u16, u16) = (3, 0x808b);
+/// The same, its limit in bytes.
+const TSS_BYTES: (u16, u16) = (3, 0x008b);
 
 /// General registers of the boot processor.
 #[must_use]
@@ -62,11 +64,11 @@ pub fn special(ram: &Ram, start: Start, mut sregs: kvm_sregs) -> Result<kvm_sreg
         Entry::Linux64 => CODE,
         Entry::Pvh => CODE_32,
     };
-    let tss_limit = match start.entry {
-        Entry::Linux64 => 0xf_ffff,
-        Entry::Pvh => 0x67,
+    let (tss, tss_limit) = match start.entry {
+        Entry::Linux64 => (TSS, 0xf_ffff),
+        Entry::Pvh => (TSS_BYTES, 0x67),
     };
-    let table = [0, descriptor(code.1, 0xf_ffff), descriptor(DATA.1, 0xf_ffff), descriptor(TSS.1, tss_limit)];
+    let table = [0, descriptor(code.1, 0xf_ffff), descriptor(DATA.1, 0xf_ffff), descriptor(tss.1, tss_limit)];
     for (index, entry) in table.iter().enumerate() {
         let address = GuestAddress(layout::GDT_GPA + index as u64 * 8);
         ram.write_obj(*entry, address).map_err(|error| error.to_string())?;
@@ -82,7 +84,7 @@ pub fn special(ram: &Ram, start: Start, mut sregs: kvm_sregs) -> Result<kvm_sreg
     sregs.cs = code_segment;
     (sregs.ds, sregs.es, sregs.fs) = (data_segment, data_segment, data_segment);
     (sregs.gs, sregs.ss) = (data_segment, data_segment);
-    sregs.tr = segment(TSS, tss_limit);
+    sregs.tr = segment(tss, tss_limit);
     match start.entry {
         Entry::Pvh => {
             sregs.cr0 = CR0_PE | CR0_ET;
