@@ -21,6 +21,7 @@ mod ccn;
 mod crn;
 
 use anyhow::Result;
+use harness::interrupt::Interrupt;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 /// Tests at a time: two processors are there, and an emulated host takes them both.
@@ -34,6 +35,8 @@ fn main() {
         eprintln!("end-to-end tests: {error:#}");
         std::process::exit(2);
     }
+    // Ctrl-C ends the nodes too. Without it they would only be harder to end.
+    let _interrupt = Interrupt::watch();
     let mut trials = crn::trials();
     trials.extend(both::trials());
     trials.extend(ccn::trials());

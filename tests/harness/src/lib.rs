@@ -4,6 +4,7 @@ pub mod bench_boot;
 pub mod devnet;
 pub mod http;
 pub mod installation;
+pub mod interrupt;
 pub mod kvm_host;
 pub mod process;
 pub mod sdk;

@@ -3,13 +3,14 @@
 
 mod story;
 
-use crate::{build, command::repository, images, interrupt::Interrupt, progress::Progress, setup};
+use crate::{build, command::repository, images, progress::Progress, setup};
 use ::images::Cache;
 use anyhow::{Context as _, Result, ensure};
 use data_encoding::BASE32_NOPAD;
 use harness::{
     devnet::{ComputeNode, ComputeSite, CoreNode, PATIENT, Program, User, wait_for_allocation, wait_for_verdict, zip},
     http::{Answer, Client},
+    interrupt::Interrupt,
     kvm_host::{Kind, KvmHost, Options},
     sdk::{Sdk, Session},
 };

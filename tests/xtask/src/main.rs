@@ -6,15 +6,16 @@
 // Printing is what a command line does.
 #![expect(clippy::print_stdout, reason = "this is a command line: its output is its product")]
 
+mod bench;
 mod build;
 mod check;
 mod command;
 mod demo;
 mod doctor;
 mod images;
-mod interrupt;
 mod progress;
 mod setup;
+mod test;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -34,8 +35,13 @@ struct Arguments {
 enum Task {
     /// The whole product in two minutes: a signed message becomes a web application in a microVM.
     Demo(demo::Arguments),
+    /// All tests: of every crate, then of whole nodes with microVMs and the official SDK.
+    Test(test::Arguments),
     /// Formatting, lints, dependency policy and tidiness: fast, no images, no VM.
     Check,
+    /// Measures something: a table whose last line has the ratios.
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Guest kernel, initramfs, runtimes, the KVM host, and the compute node beside them.
     Images(images::Arguments),
     /// Whether this machine can run microVMs, and what to do if not.
@@ -46,7 +52,9 @@ fn main() -> ExitCode {
     let Arguments { yes, task } = Arguments::parse();
     let result = match task {
         Task::Demo(arguments) => demo::run(&arguments, yes).map(|()| true),
+        Task::Test(arguments) => test::run(&arguments, yes),
         Task::Check => check::run(yes).map(|()| true),
+        Task::Bench(bench) => bench::run(&bench, yes).map(|()| true),
         Task::Images(arguments) => images::run(&arguments, yes).map(|()| true),
         Task::Doctor => doctor::run(),
     };

@@ -64,6 +64,14 @@ impl Progress {
         }
     }
 
+    /// Prints a line above the step.
+    pub(crate) fn print(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(line),
+            None => eprintln!("{line}"),
+        }
+    }
+
     /// How long the step has taken so far.
     fn elapsed(&self) -> Duration {
         self.started.elapsed()

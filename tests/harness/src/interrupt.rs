@@ -1,10 +1,10 @@
 //! Ctrl-C: what was started ends with us.
 //!
-//! During a step everything is killed at once, since nobody wants to wait for a boot. While the demo only runs, it is told and
-//! stops its nodes in order; a second Ctrl-C still kills.
+//! Ordinarily everything is killed at once, since nobody wants to wait for a boot. Who waits for the signal is told instead and can
+//! stop its nodes in order; a second Ctrl-C still kills.
 
+use crate::process::kill_children;
 use anyhow::{Context as _, Result};
-use harness::process::kill_children;
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
     iterator::Signals,
@@ -22,14 +22,19 @@ use std::{
 /// What a shell says of a program that ended by Ctrl-C.
 const INTERRUPTED: i32 = 130;
 
-/// Takes the signals over.
-pub(crate) struct Interrupt {
+/// The signals, taken over.
+#[derive(Debug)]
+pub struct Interrupt {
     awaited: Arc<AtomicBool>,
     came: mpsc::Receiver<()>,
 }
 
 impl Interrupt {
-    pub(crate) fn watch() -> Result<Self> {
+    /// Takes them over. From here on, dropping the value included, a signal ends this process and its children.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn watch() -> Result<Self> {
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot watch for signals")?;
         let awaited = Arc::new(AtomicBool::new(false));
         let (sender, came) = mpsc::channel();
@@ -45,8 +50,8 @@ impl Interrupt {
         Ok(Self { awaited, came })
     }
 
-    /// Waits for one.
-    pub(crate) fn wait(&self) {
+    /// Waits for one, which then ends nothing.
+    pub fn wait(&self) {
         self.awaited.store(true, Ordering::SeqCst);
         // The sender lives as long as the process.
         let _ = self.came.recv();

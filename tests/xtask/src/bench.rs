@@ -1,0 +1,121 @@
+//! `cargo xtask bench NAME`: figures as ratios measured in one run on one machine, and counts that hold anywhere.
+
+use crate::{build, images, progress::Progress, setup};
+use ::images::Cache;
+use anyhow::{Context as _, Result};
+use harness::bench_boot::{self, Comparison, Figures, Report};
+use std::{collections::BTreeSet, fs, path::PathBuf};
+use vmm::probe::probe;
+
+/// The runtime that has QEMU in it.
+const QEMU_RUNTIME: &str = "qemu";
+/// Width of the column of names.
+const NAME_WIDTH: usize = 34;
+
+/// What to measure.
+#[derive(clap::Subcommand)]
+pub(crate) enum Bench {
+    /// From the start of a machine monitor to the first byte from guest user space, against QEMU's microvm machine.
+    Boot(BootArguments),
+}
+
+#[derive(clap::Args)]
+pub(crate) struct BootArguments {
+    /// Runs of each, by turns
+    #[arg(long, default_value_t = bench_boot::MIN_RUNS, value_name = "N")]
+    runs: u32,
+    /// Write the whole report to a file as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+pub(crate) fn run(bench: &Bench, yes: bool) -> Result<()> {
+    match bench {
+        Bench::Boot(arguments) => boot(arguments, yes),
+    }
+}
+
+fn boot(arguments: &BootArguments, yes: bool) -> Result<()> {
+    if !probe().is_usable() {
+        setup::packages(&[&[setup::EMULATOR]], yes)?;
+    }
+    images::make(&[QEMU_RUNTIME], yes)?;
+    let installation = build::installation();
+    let progress = Progress::start("bench boot");
+    progress.status(&format!("{} runs of each", arguments.runs));
+    let report = bench_boot::compare(&Comparison {
+        vmm: installation.program("vmm"),
+        kvm_host: installation.program("kvm-host"),
+        kernel_flat: installation.kernel(),
+        kernel_elf: Cache::open()?.kernel(&progress)?.elf,
+        initramfs: installation.initramfs(),
+        qemu_image: installation.runtime(QEMU_RUNTIME),
+        runs: arguments.runs,
+    })?;
+    progress.done("measured");
+    if let Some(path) = &arguments.json {
+        let text = serde_json::to_string_pretty(&report)?;
+        fs::write(path, format!("{text}\n")).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    print(&report);
+    Ok(())
+}
+
+fn print(report: &Report) {
+    println!(
+        "boot: from spawn of the monitor to the first byte from guest user space; {} runs of each by turns, {} host, {}\n",
+        report.runs, report.host, report.qemu_version
+    );
+    println!("{:<NAME_WIDTH$} {:>14} {:>14} {:>8}", "", "vmm", "qemu microvm", "ratio");
+    for (name, ours, qemu) in rows(report) {
+        println!("{name:<NAME_WIDTH$} {ours:>14} {qemu:>14} {:>8}", ratio(ours, qemu));
+    }
+    println!(
+        "\nratios, vmm to qemu: time to init {:.3} (median), memory of the monitor {}, VM exits {}",
+        report.median_ratio,
+        ratio(report.ours.overhead_kib, report.qemu.overhead_kib),
+        ratio(exits(&report.ours), exits(&report.qemu)),
+    );
+}
+
+fn rows(report: &Report) -> Vec<(String, u64, u64)> {
+    let (ours, qemu) = (&report.ours, &report.qemu);
+    let mut rows = vec![
+        ("time to init, median, µs".to_owned(), ours.median_us, qemu.median_us),
+        ("memory of the monitor, KiB".to_owned(), ours.overhead_kib, qemu.overhead_kib),
+        ("its resident pages".to_owned(), ours.overhead_pages, qemu.overhead_pages),
+        ("bytes read from files".to_owned(), ours.read_bytes, qemu.read_bytes),
+    ];
+    let counters: BTreeSet<&String> = ours.kvm_counters.keys().chain(qemu.kvm_counters.keys()).collect();
+    for counter in counters {
+        let count = |figures: &Figures| figures.kvm_counters.get(counter).copied().unwrap_or_default();
+        let (ours, qemu) = (count(ours), count(qemu));
+        if ours + qemu > 0 {
+            rows.push((format!("kvm: {counter}"), ours, qemu));
+        }
+    }
+    rows
+}
+
+/// How often a guest left to its host.
+fn exits(figures: &Figures) -> u64 {
+    figures.kvm_counters.get("exits").copied().unwrap_or_default()
+}
+
+fn ratio(ours: u64, qemu: u64) -> String {
+    if qemu == 0 {
+        return "-".to_owned();
+    }
+    format!("{:.3}", ours as f64 / qemu as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ratios_are_of_the_other_and_nothing_by_nothing_is_none() {
+        assert_eq!(ratio(1, 4), "0.250");
+        assert_eq!(ratio(1, 0), "-");
+    }
+}
