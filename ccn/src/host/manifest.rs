@@ -1,7 +1,7 @@
 //! The manifest: a custom section of the component, JSON (plugins spec 4.1).
 
 use serde::{Deserialize, Serialize};
-use wasmparser::{Parser, Payload};
+use wasmparser::{Encoding, Parser, Payload};
 
 /// The section.
 const SECTION: &str = "aleph:manifest";
@@ -109,18 +109,17 @@ impl Manifest {
     /// # Errors
     /// See [`ManifestError`].
     pub fn of(component: &[u8]) -> Result<Self, ManifestError> {
-        let (mut depth, mut found) = (0_u32, Vec::new());
+        let (mut is_outermost, mut found) = (true, Vec::new());
         for payload in Parser::new(0).parse_all(component) {
             match payload.map_err(|error| ManifestError::NoComponent(error.to_string()))? {
-                Payload::Version { encoding: wasmparser::Encoding::Module, .. } if depth == 0 => {
-                    return Err(ManifestError::NoComponent("it is a core module".into()));
+                Payload::Version { encoding, .. } => {
+                    if is_outermost && encoding == Encoding::Module {
+                        return Err(ManifestError::NoComponent("it is a core module".into()));
+                    }
+                    is_outermost = false;
                 }
-                Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
-                Payload::End(_) => depth = depth.saturating_sub(1),
-                // Sections of what is nested belong to others. Tools that link a module into a component lift its sections.
-                Payload::CustomSection(section) if section.name() == SECTION && depth == 0 => {
-                    found.push(section.data().to_vec());
-                }
+                // It may be in the module from which the component was made. Two of them are one too many, wherever they are.
+                Payload::CustomSection(section) if section.name() == SECTION => found.push(section.data().to_vec()),
                 _ => {}
             }
         }
