@@ -70,7 +70,7 @@ pub enum BuildError {
 #[derive(Debug)]
 pub struct Machine {
     ram: Arc<Ram>,
-    /// Kept for as long as the processors run.
+    #[expect(dead_code, reason = "kept for as long as the processors run")]
     vm: Vm,
     bus: Arc<Bus>,
     vcpus: Vec<VcpuFd>,

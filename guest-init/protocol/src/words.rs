@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// Host to guest, on the control stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::large_enum_variant, reason = "a guest receives two commands in its life, each used at once")]
 pub enum Command {
     /// What to run. Once per life of a guest.
     Configure(Configuration),

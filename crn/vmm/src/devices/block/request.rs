@@ -5,12 +5,12 @@ use virtio_bindings::virtio_blk::{VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTI
 /// The unit of addresses, bytes, whatever the block size of the file system above.
 pub const SECTOR_BYTES: u64 = 512;
 /// Length of the header that starts every request.
-pub const HEADER_BYTES: usize = 16;
+pub(super) const HEADER_BYTES: usize = 16;
 /// Most data in one request, bytes. Linux asks for 1.25 MiB at most; what is more is refused, so that one
 /// request cannot keep the device's thread for long.
-pub const MAX_DATA_BYTES: u64 = 16 << 20;
+pub(super) const MAX_DATA_BYTES: u64 = 16 << 20;
 /// Length of a device's name.
-pub const ID_BYTES: usize = 20;
+pub(super) const ID_BYTES: usize = 20;
 
 /// What the driver wants, held against the device's size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
