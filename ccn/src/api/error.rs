@@ -100,7 +100,7 @@ impl From<EngineError> for ApiError {
     fn from(error: EngineError) -> Self {
         match error {
             EngineError::Stopped => Self::overloaded("the node stops; try another one, or again in a moment"),
-            EngineError::Store(_) | EngineError::NoSuchFile(_) => Self::internal(error),
+            EngineError::Store(_) | EngineError::NoSuchFile(_) | EngineError::Plugin(_) => Self::internal(error),
         }
     }
 }
