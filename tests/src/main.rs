@@ -49,5 +49,5 @@ fn main() {
 
 /// A test by name.
 fn trial(name: &str, test: fn() -> Result<()>) -> Trial {
-    Trial::test(name, move || test().map_err(|error| Failed::from(format!("{error:?}"))))
+    Trial::test(name, move || test().map_err(|error| Failed::from(format!("{error:#}"))))
 }
