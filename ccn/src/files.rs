@@ -172,6 +172,14 @@ impl Files {
         }
     }
 
+    /// Puts bytes where a file would be whose bytes nobody has.
+    #[cfg(test)]
+    pub(crate) fn forge(&self, hash: &ItemHash, bytes: &[u8]) {
+        let path = self.path(hash);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        fs::write(path, bytes).expect("a file");
+    }
+
     /// Removes a file.
     ///
     /// # Errors

@@ -16,3 +16,5 @@ pub mod pipeline;
 pub mod schedule;
 mod server;
 pub mod store;
+#[cfg(test)]
+mod testing;

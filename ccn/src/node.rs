@@ -112,7 +112,7 @@ impl Service {
         let files = Files::open_folder(&data.join("files")).map_err(folder(&data.join("files")))?;
         let source = Source {
             folder: config.plugin_folder(),
-            cache: data.join("compiled-plugins"),
+            cache: compiled_plugins(&data),
             grants: config.plugin_grants.clone(),
             settings: config.network.settings(),
             queries: config.limits.queries,
@@ -189,6 +189,18 @@ impl Node {
         self.server.stop().await;
         self.service.pipeline.stop().await;
     }
+}
+
+/// Where compiled plugins are kept.
+#[cfg(not(test))]
+fn compiled_plugins(data: &Path) -> PathBuf {
+    data.join("compiled-plugins")
+}
+
+/// Tests start many nodes with the same plugins.
+#[cfg(test)]
+fn compiled_plugins(_data: &Path) -> PathBuf {
+    std::env::temp_dir().join("beth-tests-compiled-plugins")
 }
 
 /// Takes the folder for this process. The kernel gives it back however the process ends.

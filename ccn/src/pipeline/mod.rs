@@ -324,15 +324,12 @@ impl Shared {
         Ok(Received::New(Box::new(received.map_err(format)?)))
     }
 
-    /// The receipt for a copy of a message that stands: nothing about it has to be checked again.
+    /// The receipt for the very copy of a message that stands: nothing about it has to be checked again.
     fn known(&self, envelope: &Envelope) -> Result<Option<Receipt>, EngineError> {
-        let Some(stored) = self.store.snapshot()?.message(&envelope.item_hash)? else { return Ok(None) };
-        let is_same = decide::is_same_copy(envelope, &stored);
-        Ok(Some(Receipt {
-            item_hash: envelope.item_hash.clone(),
-            status: if is_same { MessageStatus::Processed } else { MessageStatus::Rejected },
-            rejection: (!is_same).then(|| decide::other_copy(envelope)),
-        }))
+        let stored = self.store.snapshot()?.message(&envelope.item_hash)?;
+        let known = stored.is_some_and(|stored| decide::is_same_copy(envelope, &stored));
+        let item_hash = envelope.item_hash.clone();
+        Ok(known.then_some(Receipt { item_hash, status: MessageStatus::Processed, rejection: None }))
     }
 
     fn price(&self, message: PriceRequest) -> Result<Option<Costs>, PriceError> {

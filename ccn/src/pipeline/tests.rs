@@ -1,1 +1,4 @@
+//! The pipeline as a whole: real store, real plugins.
 
+mod fixtures;
+mod rules;

@@ -1,0 +1,224 @@
+//! Every message of the shared fixtures that is in scope, in the order in which they are listed and in others.
+
+use crate::{
+    pipeline::{FileKind, SubmitError},
+    testing::{TestNode, fixture, fixture_json},
+};
+use ccn_message::{ItemHash, MessageStatus, chain::Family};
+use serde_json::Value;
+use std::{collections::BTreeMap, time::Duration};
+
+/// Message types that this version knows.
+const KINDS: [&str; 4] = ["POST", "AGGREGATE", "STORE", "PROGRAM"];
+
+/// A message with what is to become of it.
+#[derive(Clone)]
+struct Case {
+    name: String,
+    message: Value,
+    expect: (MessageStatus, Option<i32>),
+}
+
+/// Something that reaches a node.
+#[derive(Clone)]
+enum Arrival {
+    Message(Box<Case>),
+    File(Vec<u8>),
+    /// A file whose bytes nobody has any more: only that it is here matters.
+    Lost(ItemHash),
+}
+
+fn expected(value: &Value) -> (MessageStatus, Option<i32>) {
+    let status = value["status"].as_str().expect("a status").parse().expect("a status");
+    let code = value["error_code"].as_i64().map(|code| i32::try_from(code).expect("a code"));
+    (status, code)
+}
+
+/// Why a message is judged by a later version.
+fn out_of_scope(message: &Value) -> Option<&'static str> {
+    let kind = message["type"].as_str().expect("a type");
+    let chain: Option<ccn_message::Chain> = message["chain"].as_str().and_then(|name| name.parse().ok());
+    let known = ["FORGET", "INSTANCE", "V-PROGRAM"];
+    if known.contains(&kind) && !KINDS.contains(&kind) {
+        return Some("type");
+    }
+    match chain.map(ccn_message::Chain::family) {
+        None | Some(Family::Evm | Family::Ed25519 | Family::Unverifiable) => None,
+        Some(_) => Some("chain"),
+    }
+}
+
+/// `store-ipfs-v1-folder` names a folder, which only IPFS itself can deliver.
+const NEEDS_IPFS: [&str; 1] = ["store-ipfs-v1-folder"];
+
+fn signed() -> (Vec<Case>, BTreeMap<&'static str, Vec<String>>) {
+    let mut skipped: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
+    let mut cases = Vec::new();
+    for entry in fixture_json("signed/index.json").as_array().expect("a list") {
+        let name = entry["name"].as_str().expect("a name").to_owned();
+        let fixture = fixture_json(&format!("signed/{name}.json"));
+        let reason = if NEEDS_IPFS.contains(&name.as_str()) { Some("file") } else { out_of_scope(&fixture["message"]) };
+        match reason {
+            Some(reason) => skipped.entry(reason).or_default().push(name),
+            None => {
+                let message = fixture["message"].clone();
+                cases.push(Case { name, message, expect: expected(&fixture["expect"]) });
+            }
+        }
+    }
+    (cases, skipped)
+}
+
+fn real_and_generated() -> (Vec<Case>, BTreeMap<&'static str, Vec<String>>) {
+    let mut skipped: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
+    let mut cases = Vec::new();
+    let index = fixture_json("messages/index.json");
+    for case in index["cases"].as_array().expect("a list") {
+        let name = case["file"].as_str().expect("a file").to_owned();
+        let message = fixture_json(&format!("messages/{name}"));
+        match out_of_scope(&message) {
+            Some(reason) => skipped.entry(reason).or_default().push(name),
+            None => cases.push(Case { name, message, expect: expected(&case["expected"]) }),
+        }
+    }
+    (cases, skipped)
+}
+
+/// The files of the signed fixtures.
+fn files() -> Vec<Vec<u8>> {
+    let mut names: Vec<String> = Vec::new();
+    for entry in fixture_json("signed/index.json").as_array().expect("a list") {
+        let fixture = fixture_json(&format!("signed/{}.json", entry["name"].as_str().expect("a name")));
+        names.extend(
+            fixture["files"].as_array().into_iter().flatten().map(|name| name.as_str().expect("a name").to_owned()),
+        );
+    }
+    names.sort();
+    names.dedup();
+    names.retain(|name| !name.contains("folder"));
+    names.iter().map(|name| fixture(&format!("signed/{name}"))).collect()
+}
+
+/// A small generator: the order is the same for the same seed everywhere.
+fn shuffle<T>(items: &mut [T], mut seed: u64) {
+    for place in (1..items.len()).rev() {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        items.swap(place, (seed >> 33) as usize % (place + 1));
+    }
+}
+
+/// What a message ends with, once nothing waits within its horizon any more.
+async fn settle(node: &TestNode, hash: &ItemHash) -> Option<(MessageStatus, Option<i32>)> {
+    for _ in 0..600 {
+        match node.status(hash) {
+            Some((MessageStatus::Pending, _)) => tokio::time::sleep(Duration::from_millis(20)).await,
+            settled => return settled,
+        }
+    }
+    panic!("{hash} stays pending beyond its horizon");
+}
+
+/// Sends everything and returns what is not as expected.
+async fn run(arrivals: &[Arrival], funded: Option<&str>) -> Vec<String> {
+    let node = TestNode::with(|config| config.pipeline.horizon_seconds = 4).await;
+    if let Some(address) = funded {
+        node.fund(address, 20_000, 100_000_000).await;
+    }
+    let mut refused_at_once = BTreeMap::new();
+    for arrival in arrivals {
+        match arrival {
+            Arrival::File(bytes) => {
+                node.put_file(bytes).await;
+            }
+            Arrival::Lost(hash) => {
+                node.service.files.forge(hash, b"lost");
+                node.service.pipeline.add_file(hash.clone(), 4, FileKind::File).await.expect("a record");
+            }
+            Arrival::Message(case) => match node.submit(&case.message).await {
+                Ok(receipt) if receipt.status == MessageStatus::Rejected => {
+                    let code = receipt.rejection.map(|rejection| rejection.code);
+                    refused_at_once.insert(case.name.clone(), (MessageStatus::Rejected, code));
+                }
+                Ok(_) => {}
+                Err(SubmitError::Format { .. }) => {
+                    refused_at_once.insert(case.name.clone(), (MessageStatus::Rejected, Some(0)));
+                }
+                Err(error) => panic!("{}: {error}", case.name),
+            },
+        }
+    }
+    let mut copies: BTreeMap<String, usize> = BTreeMap::new();
+    for arrival in arrivals {
+        if let Arrival::Message(case) = arrival {
+            *copies.entry(case.message["item_hash"].to_string()).or_default() += 1;
+        }
+    }
+    let mut differences = Vec::new();
+    for arrival in arrivals {
+        let Arrival::Message(case) = arrival else { continue };
+        // Of several copies of a hash, and of what is no message, the answer is all that there is.
+        let is_copy = copies[&case.message["item_hash"].to_string()] > 1;
+        let refused = refused_at_once.get(&case.name).copied();
+        let hash = case.message["item_hash"].as_str().and_then(|hash| ItemHash::parse(hash).ok());
+        let mut found = refused;
+        if let Some(hash) = hash.filter(|_| !(is_copy && refused.is_some())) {
+            found = settle(&node, &hash).await.or(refused);
+        }
+        if found != Some(case.expect) {
+            differences.push(format!("{}: {found:?}, expected {:?}", case.name, case.expect));
+        }
+    }
+    node.service.pipeline.stop().await;
+    differences
+}
+
+/// The files that messages keep which are expected to find them.
+fn lost_files(cases: &[Case]) -> Vec<Arrival> {
+    let file = |case: &Case| {
+        let content: Value = serde_json::from_str(case.message["item_content"].as_str()?).ok()?;
+        let hash = ItemHash::parse(content["item_hash"].as_str()?).ok()?;
+        matches!(case.expect.1, None | Some(6)).then_some(Arrival::Lost(hash))
+    };
+    cases.iter().filter_map(file).collect()
+}
+
+fn arrivals(files: Vec<Vec<u8>>, cases: &[Case]) -> Vec<Arrival> {
+    let messages = cases.iter().map(|case| Arrival::Message(Box::new(case.clone())));
+    files.into_iter().map(Arrival::File).chain(messages).collect()
+}
+
+#[expect(clippy::print_stdout, reason = "what is left for later belongs in the test's report")]
+fn report(set: &str, cases: usize, skipped: &BTreeMap<&str, Vec<String>>) {
+    println!("{set}: {cases} in scope");
+    for (reason, names) in skipped {
+        println!("  out of scope by {reason}: {}: {}", names.len(), names.join(" "));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn signed_fixtures_in_any_order() {
+    let (cases, skipped) = signed();
+    report("signed", cases.len(), &skipped);
+    let alice = fixture_json("signed/keys.json")["alice"]["address"].as_str().expect("an address").to_owned();
+    let mut arrivals = arrivals(files(), &cases);
+    assert_eq!(run(&arrivals, Some(&alice)).await, [""; 0], "in order");
+    for seed in [1, 2, 3] {
+        shuffle(&mut arrivals, seed);
+        assert_eq!(run(&arrivals, Some(&alice)).await, [""; 0], "seed {seed}");
+    }
+    assert_eq!((cases.len(), skipped.values().map(Vec::len).sum::<usize>()), (76, 34));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn real_and_generated_fixtures_in_any_order() {
+    let (cases, skipped) = real_and_generated();
+    report("messages", cases.len(), &skipped);
+    let mut arrivals = arrivals(Vec::new(), &cases);
+    arrivals.splice(0..0, lost_files(&cases));
+    assert_eq!(run(&arrivals, None).await, [""; 0], "in order");
+    for seed in [1, 2, 3] {
+        shuffle(&mut arrivals, seed);
+        assert_eq!(run(&arrivals, None).await, [""; 0], "seed {seed}");
+    }
+    assert_eq!((cases.len(), skipped.values().map(Vec::len).sum::<usize>()), (84, 21));
+}
