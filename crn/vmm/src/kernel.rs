@@ -106,6 +106,7 @@ impl Header {
 
     /// Writes a header.
     #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "a page")]
     pub fn to_bytes(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         bytes[..8].copy_from_slice(&MAGIC);

@@ -79,7 +79,7 @@ impl Vm {
         let supported_cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(fail("ask for CPUID"))?;
         let fd = kvm.create_vm().map_err(fail("create a machine"))?;
         // No PIT: the guest's kernel is told enough to need none (vmm spec 1.5), so no kernel thread is made for it.
-        fd.set_tss_address(layout::KVM_TSS_GPA as usize).map_err(fail("place its task state segment"))?;
+        fd.set_tss_address(layout::KVM_TSS_GPA).map_err(fail("place its task state segment"))?;
         fd.create_irq_chip().map_err(fail("create interrupt controllers"))?;
         for (slot, region) in (0_u32..).zip(ram.iter()) {
             let memory = kvm_userspace_memory_region {

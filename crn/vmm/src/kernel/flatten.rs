@@ -75,10 +75,11 @@ pub fn flatten(elf: &[u8]) -> Result<Vec<u8>, FlattenError> {
 
     let mut image = flat.to_bytes().to_vec();
     // Bounded: check() has limited the image to MAX_END_GPA.
-    image.resize(HEADER_BYTES + image_bytes as usize, 0);
+    let inside = |bytes: u64| usize::try_from(bytes).map_err(|_| FlattenError::Empty);
+    image.resize(HEADER_BYTES + inside(image_bytes)?, 0);
     for segment in loaded() {
         let data = segment.data(little, elf).map_err(|()| FlattenError::Empty)?;
-        let offset = HEADER_BYTES + (segment.p_paddr(little) - load_gpa) as usize;
+        let offset = HEADER_BYTES + inside(segment.p_paddr(little) - load_gpa)?;
         image[offset..offset + data.len()].copy_from_slice(data);
     }
     Ok(image)

@@ -52,12 +52,12 @@ enum Wake {
 }
 
 impl Wake {
+    #[expect(clippy::cast_possible_truncation, reason = "positions and queues are below 256 by the layout")]
     fn to_data(self) -> EventData {
         let word = |kind: u64, low: u32| EventData::new_u64(kind << 32 | u64::from(low));
         match self {
             Self::Front => word(0, 0),
             Self::Vcpu => word(1, 0),
-            // Positions and queues are below 256 by the layout.
             Self::Queue { position, queue } => word(2, (position as u32) << 8 | queue as u32),
             Self::Stream { token } => word(3, token),
         }
@@ -65,7 +65,7 @@ impl Wake {
 
     fn from_data(data: EventData) -> Option<Self> {
         let word = data.u64();
-        let low = (word & u64::from(u32::MAX)) as u32;
+        let low = u32::try_from(word & u64::from(u32::MAX)).ok()?;
         Some(match word >> 32 {
             0 => Self::Front,
             1 => Self::Vcpu,
@@ -159,9 +159,11 @@ impl Listener for Reporter {
     fn effect(&self, effect: Effect) {
         let last = matches!(effect, Effect::Doorbell(word) if doorbell::heard(word).0 == doorbell::EXIT);
         self.report(Report::Effect(effect));
-        while last {
+        if last {
             // The guest has said its last word: its processor does not run on.
-            std::thread::park();
+            loop {
+                std::thread::park();
+            }
         }
     }
 
@@ -354,7 +356,7 @@ impl Machine {
                     self.measure(memory_files, resident);
                     front.notify(&Notice::Doorbell { word }, &[]);
                 }
-                (kind == doorbell::EXIT).then(|| Cause::Exit((value & 0xff) as u8))
+                (kind == doorbell::EXIT).then_some(Cause::Exit(value.to_le_bytes()[0]))
             }
         }
     }

@@ -337,7 +337,7 @@ impl Transport {
 
 fn half(features: u64, select: u32) -> u32 {
     match select {
-        0 => (features & u64::from(u32::MAX)) as u32,
+        0 => u32::try_from(features & u64::from(u32::MAX)).unwrap_or(0),
         1 => (features >> 32) as u32,
         _ => 0,
     }

@@ -69,7 +69,7 @@ pub const IOAPIC_GPA: u32 = 0xfec0_0000;
 /// Local APIC registers.
 pub const LAPIC_GPA: u32 = 0xfee0_0000;
 /// Three pages that KVM needs on Intel processors, outside of RAM.
-pub const KVM_TSS_GPA: u64 = 0xfffb_d000;
+pub const KVM_TSS_GPA: usize = 0xfffb_d000;
 
 const _: () = assert!(MAX_DEVICES == crate::config::MAX_DISKS + 1);
 const _: () = assert!(VIRTIO_MMIO_GPA >= LOW_RAM_END_GPA);

@@ -34,7 +34,7 @@ const CPU_FEATURES: u32 = 0x201;
 const FLOATING_POINTER_BYTES: usize = 16;
 const HEADER_BYTES: usize = 44;
 /// The table ends where the first MiB's reserved part may be used for it.
-const MAX_BYTES: usize = (layout::FIRST_MIB_END_GPA - layout::MP_TABLE_GPA) as usize;
+const MAX_BYTES: u64 = layout::FIRST_MIB_END_GPA - layout::MP_TABLE_GPA;
 
 /// Writes the floating pointer and the table.
 ///
@@ -50,6 +50,7 @@ fn io_apic_id(vcpus: u8) -> u8 {
     vcpus
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "the table and its address are below 1 MiB, a few KiB long")]
 fn build(vcpus: u8) -> Vec<u8> {
     let mut entries: Vec<u8> = Vec::new();
     let mut count: u16 = 0;
@@ -96,7 +97,7 @@ fn build(vcpus: u8) -> Vec<u8> {
     bytes.extend([1, 4, 0, 0, 0, 0, 0, 0]);
     bytes[10] = checksum(&bytes);
     bytes.extend(table);
-    debug_assert!(bytes.len() <= MAX_BYTES);
+    debug_assert!(bytes.len() as u64 <= MAX_BYTES);
     bytes
 }
 
@@ -119,7 +120,7 @@ mod tests {
             assert_eq!(usize::from(u16::from_le_bytes([table[4], table[5]])), table.len());
             let entries = usize::from(vcpus) + 2 + 24 + 2;
             assert_eq!(usize::from(u16::from_le_bytes([table[34], table[35]])), entries);
-            assert!(bytes.len() <= MAX_BYTES);
+            assert!(bytes.len() as u64 <= MAX_BYTES);
         }
     }
 }

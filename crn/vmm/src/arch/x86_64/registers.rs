@@ -28,6 +28,9 @@ const APIC_LVT_LINT1: usize = 0x360;
 const APIC_MODE_EXTINT: u32 = 0x7;
 const APIC_MODE_NMI: u32 = 0x4;
 
+/// Entries of the table, and the offset of its last byte.
+const GDT_ENTRIES: usize = 4;
+const GDT_LIMIT: u16 = 4 * 8 - 1;
 /// Descriptors in the order of the table: null, code, data, TSS.
 const CODE: (u16, u16) = (1, 0xa09b);
 const CODE_32: (u16, u16) = (1, 0xc09b);
@@ -68,7 +71,8 @@ pub fn special(ram: &Ram, start: Start, mut sregs: kvm_sregs) -> Result<kvm_sreg
         Entry::Linux64 => (TSS, 0xf_ffff),
         Entry::Pvh => (TSS_BYTES, 0x67),
     };
-    let table = [0, descriptor(code.1, 0xf_ffff), descriptor(DATA.1, 0xf_ffff), descriptor(tss.1, tss_limit)];
+    let table: [u64; GDT_ENTRIES] =
+        [0, descriptor(code.1, 0xf_ffff), descriptor(DATA.1, 0xf_ffff), descriptor(tss.1, tss_limit)];
     for (index, entry) in table.iter().enumerate() {
         let address = GuestAddress(layout::GDT_GPA + index as u64 * 8);
         ram.write_obj(*entry, address).map_err(|error| error.to_string())?;
@@ -78,7 +82,7 @@ pub fn special(ram: &Ram, start: Start, mut sregs: kvm_sregs) -> Result<kvm_sreg
     let code_segment = segment(code, 0xf_ffff);
     let data_segment = segment(DATA, 0xf_ffff);
     sregs.gdt.base = layout::GDT_GPA;
-    sregs.gdt.limit = (table.len() * 8 - 1) as u16;
+    sregs.gdt.limit = GDT_LIMIT;
     sregs.idt.base = layout::IDT_GPA;
     sregs.idt.limit = 7;
     sregs.cs = code_segment;
@@ -112,7 +116,7 @@ pub fn wire_local_apic(apic: &mut kvm_lapic_state) {
     for (offset, mode) in [(APIC_LVT_LINT0, APIC_MODE_EXTINT), (APIC_LVT_LINT1, APIC_MODE_NMI)] {
         // The delivery mode is bits 8 to 10 of the register, in its second byte.
         let byte = &mut apic.regs[offset + 1];
-        let bits = (i16::from(byte.to_ne_bytes()[0]) & !0x7) as u8 | mode.to_le_bytes()[0];
+        let bits = (byte.to_ne_bytes()[0] & !0x7) | mode.to_le_bytes()[0];
         *byte = bits as std::ffi::c_char;
     }
 }

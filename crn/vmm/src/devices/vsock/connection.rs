@@ -253,7 +253,7 @@ impl<S: HostStream> Connection<S> {
     }
 
     /// What the host's side does next. The caller sends it, then asks again.
-    pub fn next(&mut self) -> Next {
+    pub fn next_step(&mut self) -> Next {
         if std::mem::take(&mut self.due.request) {
             return Next::Packet(Operation::Request, 0);
         }

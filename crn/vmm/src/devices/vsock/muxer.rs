@@ -248,7 +248,7 @@ impl<S: HostStream> Muxer<S> {
             };
             entry.queued = false;
             let connection = &mut entry.connection;
-            let (operation, flags, length) = match connection.next() {
+            let (operation, flags, length) = match connection.next_step() {
                 Next::Nothing => continue,
                 Next::Over => {
                     self.remove(ports);

@@ -1,4 +1,5 @@
 //! The registers, driven as a driver drives them, and as none would.
+#![expect(clippy::cast_possible_truncation, reason = "numbers of tests are small, or meant to be cut")]
 
 use super::*;
 use crate::{memory, virtio::device::Work};

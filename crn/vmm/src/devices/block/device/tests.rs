@@ -1,4 +1,5 @@
 //! The device against a storage in memory, driven as a guest drives it: descriptors in, used ring out.
+#![expect(clippy::cast_possible_truncation, reason = "numbers of tests are small, or meant to be cut")]
 
 use super::*;
 use crate::memory;

@@ -1,4 +1,5 @@
 //! The muxer between a guest of packets and streams in memory.
+#![expect(clippy::cast_possible_truncation, reason = "numbers of tests are small, or meant to be cut")]
 
 use super::super::packet::{SHUTDOWN_RECEIVE, SHUTDOWN_SEND};
 use super::*;
