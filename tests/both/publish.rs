@@ -25,15 +25,16 @@ pub(crate) fn an_account_a_program_an_answer() -> Result<()> {
     let code = user.upload(&file)?;
 
     let runtime = network.runtime("python")?;
-    let hash = user.publish(&Program {
+    let (hash, answered) = user.publish(&Program {
         code: &code,
         runtime: &runtime,
-        entrypoint: "app",
+        entrypoint: "main:app",
         encoding: "plain",
         memory_mib: 256,
         seconds: 300,
         variables: json!({}),
     })?;
+    ensure!(answered == "pending" || answered == "processed", "it was answered {answered}");
     let waited = user.run(&["wait", &hash])?;
     ensure!(waited["status"] == "processed", "the SDK saw {waited}");
 
@@ -76,7 +77,7 @@ pub(crate) fn paid_or_refused() -> Result<()> {
     };
 
     let poor = stage::user(&network.core, 0)?;
-    let hash = poor.publish(&program).or_else(|error| {
+    let hash = poor.publish(&program).map(|(hash, _)| hash).or_else(|error| {
         // The SDK raises on a rejection that is known at once, and shows the record.
         let text = format!("{error:#}");
         let start = text.find("'item_hash': '").map(|at| at + "'item_hash': '".len());
@@ -93,7 +94,7 @@ pub(crate) fn paid_or_refused() -> Result<()> {
 
     // The same person with money: another message of the same content, and it runs.
     let rich = stage::user(&network.core, 1_000_000_000)?;
-    let hash = rich.publish(&program)?;
+    let (hash, _) = rich.publish(&program)?;
     let seen = wait_for_verdict(&ccn, &hash, VERDICT_WITHIN)?;
     ensure!(seen.last().is_some_and(|status| status == "processed"), "{seen:?}");
     let price = expect_json(200, ccn.get(&format!("/api/v0/price/{hash}"))?)?;

@@ -221,7 +221,7 @@ impl Network {
 
     /// Publishes a program and waits until it is processed.
     pub(crate) fn publish(&self, program: &Program<'_>) -> Result<String> {
-        let hash = self.user.publish(program)?;
+        let (hash, _) = self.user.publish(program)?;
         let client = self.core.client();
         let seen = wait_for_verdict(&client, &hash, VERDICT_WITHIN)?;
         if seen.last().is_some_and(|status| status != "processed") {
@@ -282,7 +282,7 @@ impl Network {
             self.publish(&Program {
                 code: &self.upload(&file)?,
                 runtime: &self.runtime("python")?,
-                entrypoint: "app",
+                entrypoint: "main:app",
                 encoding: "plain",
                 memory_mib: 256,
                 seconds: 300,

@@ -398,11 +398,11 @@ impl<'a> User<'a> {
         processed(&self.run(&["upload", path])?)
     }
 
-    /// Publishes a program, without waiting for it; returns its hash.
+    /// Publishes a program, without waiting for it; returns its hash and the status that the node answered.
     ///
     /// # Errors
     /// The node refuses it at once.
-    pub fn publish(&self, program: &Program<'_>) -> Result<String> {
+    pub fn publish(&self, program: &Program<'_>) -> Result<(String, String)> {
         let (memory, seconds, variables) =
             (program.memory_mib.to_string(), program.seconds.to_string(), program.variables.to_string());
         let answer = self.run(&[
@@ -422,7 +422,8 @@ impl<'a> User<'a> {
             "--variables",
             &variables,
         ])?;
-        item_hash(&answer)
+        let status = answer["status"].as_str().unwrap_or_default().to_owned();
+        Ok((item_hash(&answer)?, status))
     }
 }
 

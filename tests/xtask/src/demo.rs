@@ -87,7 +87,7 @@ fn play(story: &mut Story, arguments: &Arguments, yes: bool, interrupt: &Interru
         let host = KvmHost::start(&options)?;
         let text = match host.kind() {
             Kind::Local => "this machine: its KVM runs microVMs",
-            Kind::Emulated => "emulated by QEMU: this machine's KVM does not do (slow; see `cargo xtask doctor`)",
+            Kind::Emulated => "emulated by QEMU, which is slow; `cargo xtask doctor` says why",
         };
         Ok((host, text.to_owned()))
     })?;
@@ -164,8 +164,8 @@ fn with_nodes(
         let hash = user.upload(&archive)?;
         Ok((hash.clone(), format!("tests/programs/guestbook/main.py, {}", short(&hash))))
     })?;
-    let program = story.step("PROGRAM published", |_| {
-        let hash = user.publish(&Program {
+    let (program, answered) = story.step("PROGRAM published", |_| {
+        let (hash, answered) = user.publish(&Program {
             code: &code,
             runtime: &runtime,
             entrypoint: "main:app",
@@ -174,7 +174,7 @@ fn with_nodes(
             seconds: if emulated { 300 } else { 30 },
             variables: serde_json::json!({}),
         })?;
-        Ok((hash.clone(), hash))
+        Ok(((hash.clone(), answered), hash))
     })?;
     story.step("processed", |_| {
         let seen = wait_for_verdict(&ccn, &program, VERDICT_WITHIN)?;
@@ -182,8 +182,10 @@ fn with_nodes(
             let record = ccn.get(&format!("/api/v0/messages/{program}"))?.text();
             anyhow::bail!("the core node did not process the message: {record}");
         }
-        let seen = if seen.len() == 1 { "was at once".to_owned() } else { seen.join(" → ") };
-        Ok(((), format!("{seen}; paid for, and its files are there")))
+        let mut path = vec![answered.clone()];
+        path.extend(seen);
+        path.dedup();
+        Ok(((), format!("{}; paid for, and its files are there", path.join(" → "))))
     })?;
     story.step("scheduled", |_| {
         let node = wait_for_allocation(&ccn, &program, VERDICT_WITHIN)?;
@@ -214,7 +216,8 @@ fn with_nodes(
                 times.push(began.elapsed());
                 ensure!(answer.status == 200, "the application answered {}: {}", answer.status, answer.text());
             }
-            Ok((median(&mut times), format!("200, the median of {WARM_CALLS}")))
+            let median = median(&mut times);
+            Ok((median, format!("200, in {:.1} ms (the median of {WARM_CALLS})", median.as_secs_f64() * 1e3)))
         })
         .map(|median| story.set_warm(median))?;
     story.step("guestbook signed", |_| {
