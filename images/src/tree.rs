@@ -30,6 +30,9 @@ pub(crate) enum Node {
     Link { target: String },
 }
 
+/// A file of a tree: its path, its content.
+pub(crate) type Matched<'a> = (&'a str, &'a Arc<[u8]>);
+
 /// A file tree. Paths have no leading slash; the root is not an entry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Tree {
@@ -163,7 +166,7 @@ impl Tree {
     }
 
     /// The files that a pattern names, in order.
-    pub(crate) fn matching(&self, pattern: &str) -> Result<Vec<(&str, &Arc<[u8]>)>, globset::Error> {
+    pub(crate) fn matching(&self, pattern: &str) -> Result<Vec<Matched<'_>>, globset::Error> {
         let set = glob_set(&[pattern])?;
         let files = self.nodes.iter().filter_map(|(path, node)| match node {
             Node::File { content, .. } => Some((path.as_str(), content)),

@@ -110,7 +110,7 @@ struct Running {
 /// of connections and sends twice, a machine is one of those that fit the node and sends four times.
 enum Message {
     Call { waiter: WaiterId, item_hash: ItemHash, reply: oneshot::Sender<Result<Lease, CallError>> },
-    Looked { start: StartId, found: Result<Blueprint, StartError> },
+    Looked { start: StartId, found: Result<Arc<Blueprint>, StartError> },
     Fetched { start: StartId, files: Result<Vec<CachedFile>, StartError> },
     Up { machine: MachineId, running: Arc<Running> },
     Failed { machine: MachineId, error: StartError },
@@ -312,7 +312,7 @@ impl Owner {
             Action::Message(Message::Looked { start, found }) => {
                 let outcome = found.map_err(Arc::new).map(|blueprint| {
                     let traits = traits(&blueprint);
-                    self.starts.entry(start).or_default().blueprint = Some(Arc::new(blueprint));
+                    self.starts.entry(start).or_default().blueprint = Some(blueprint);
                     traits
                 });
                 Event::Resolved { start, outcome }

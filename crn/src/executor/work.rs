@@ -19,7 +19,7 @@ pub(super) fn report<T: Send + 'static>(
 }
 
 pub(super) fn look_up(workshop: Workshop, mailbox: UnboundedSender<Message>, start: StartId, item_hash: ItemHash) {
-    let work = async move { Ok(workshop.programs.blueprint(&item_hash).await?) };
+    let work = async move { Ok(Arc::new(workshop.programs.blueprint(&item_hash).await?)) };
     report(mailbox, work, move |found| Message::Looked { start, found: found.unwrap_or(Err(StartError::Defect)) });
 }
 

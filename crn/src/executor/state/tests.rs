@@ -399,7 +399,7 @@ impl World {
         fn pull<T>(from: &mut Vec<T>, pick: usize) -> Option<T> {
             if from.is_empty() { None } else { Some(from.swap_remove(pick % from.len())) }
         }
-        let fine = pick % 5 != 0;
+        let fine = !pick.is_multiple_of(5);
         Some(match kind {
             0..=2 => {
                 *next_waiter += 1;
@@ -415,7 +415,7 @@ impl World {
             4 => {
                 let traits = Traits {
                     need: Need { memory_mib: [100, 150, 401][pick % 3], vcpus: 1 },
-                    listens_late: pick % 2 == 0,
+                    listens_late: pick.is_multiple_of(2),
                 };
                 Event::Resolved {
                     start: pull(&mut self.resolving, pick)?,
@@ -439,7 +439,7 @@ impl World {
                 if fine && !self.told_to_stop.contains(&machine) {
                     Event::Ready { machine }
                 } else {
-                    Event::Failed { machine, failure: "no", suspect_files: pick % 2 == 0 }
+                    Event::Failed { machine, failure: "no", suspect_files: pick.is_multiple_of(2) }
                 }
             }
             10 | 11 => Event::Released { machine: pull(&mut self.leases, pick)?, crashed: !fine },
