@@ -33,7 +33,7 @@ const SEND_WAIT: Duration = Duration::from_secs(30);
 const MAX_CLIENT_FRAME_BYTES: usize = 16 << 10;
 
 pub(super) async fn messages(state: State, parameters: Parameters, upgrade: WebSocketUpgrade) -> ApiResult<Response> {
-    let filter = filter(&parameters)?;
+    let filter = filter(&state, &parameters)?;
     let history = parameters.number(&["history"], DEFAULT_HISTORY)?;
     if history > MAX_HISTORY {
         return Err(ApiError::field("history", format!("0 to {MAX_HISTORY} was expected")));

@@ -1,7 +1,7 @@
 //! Reading messages: one by its hash, or those that match (ccn spec 5.2).
 
 use super::{
-    ApiError, ApiResult, State,
+    Api, ApiError, ApiResult, State,
     element::{ContentFormat, Element, json_text, raw},
     error::details,
     moment,
@@ -148,7 +148,19 @@ pub(super) async fn content(state: State, Path(hash): Path<String>) -> ApiResult
 }
 
 /// What a listing or a websocket is restricted to.
-pub(super) fn filter(parameters: &Parameters) -> ApiResult<Filter> {
+///
+/// Types of the operator's own plugins are shown to those who ask for them: a client that does not know a type fails on the whole page.
+pub(super) fn filter(api: &Api, parameters: &Parameters) -> ApiResult<Filter> {
+    let mut filter = read_filter(parameters)?;
+    let plugins = api.service.plugins.list();
+    if filter.kinds.is_empty() && filter.hashes.is_empty() && plugins.iter().any(|plugin| !plugin.embedded) {
+        let usual = plugins.into_iter().filter(|plugin| plugin.embedded);
+        filter.kinds = usual.flat_map(|plugin| plugin.types).collect();
+    }
+    Ok(filter)
+}
+
+fn read_filter(parameters: &Parameters) -> ApiResult<Filter> {
     let list = |names: &[&str]| parameters.list(names);
     let mut kinds = list(&["msgTypes", "msg_types"])?;
     kinds.extend(list(&["msgType", "msg_type"])?);
@@ -231,7 +243,7 @@ pub(super) async fn page(state: State, Path(page): Path<String>, parameters: Par
 }
 
 async fn listing_page(state: State, parameters: Parameters, number: u64) -> ApiResult<Response> {
-    let mut filter = filter(&parameters)?;
+    let mut filter = filter(&state, &parameters)?;
     restrict_to_statuses(&mut filter, &parameters)?;
     let sort_by = parameters.word(&["sortBy", "sort_by"], &["time", "tx-time"])?;
     let descending = parameters.word(&["sortOrder", "sort_order"], &["-1", "1"])? == "-1";

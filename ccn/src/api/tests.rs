@@ -64,11 +64,41 @@ impl TestNode {
             config.limits.ipfs_upload_mib = 2;
             config.crns =
                 vec![Crn { hash: CRN.into(), name: "one".into(), url: "http://127.0.0.1:9".into(), owner: None }];
+            let plugins = config.plugin_folder();
+            std::fs::create_dir_all(&plugins).expect("a folder");
+            std::fs::write(plugins.join("note.wasm"), note_plugin()).expect("a plugin");
             config.listen = "127.0.0.1:0".parse().expect("an address");
             Node::start(config).await.expect("a node")
         });
         Self { url: format!("http://{}", node.address()), _node: node, _folder: folder, _runtime: runtime }
     }
+}
+
+/// A plugin of somebody else's: that of POST under another name, for messages of the type NOTE. Only its manifest differs, in words of equal length.
+fn note_plugin() -> Vec<u8> {
+    let post = plugin_bundle::BUNDLE.iter().find(|plugin| plugin.name == "post").expect("it is bundled");
+    let mut bytes = post.bytes.to_vec();
+    let changes = [
+        ("\"name\": \"post\"", "\"name\": \"note\""),
+        ("\"own\": \"post\"", "\"own\": \"note\""),
+        ("[\"POST\"]", "[\"NOTE\"]"),
+        ("[\"ledger\"]", "[        ]"),
+        ("/api/v0/posts", "/api/v0/notes"),
+        ("/api/v1/posts", "/api/v1/notes"),
+    ];
+    let manifest = bytes.windows(14).rposition(|window| window == b"aleph:manifest").expect("a manifest");
+    for (from, to) in changes {
+        assert_eq!(from.len(), to.len());
+        let mut found = 0;
+        for place in manifest..bytes.len() - from.len() {
+            if bytes[place..].starts_with(from.as_bytes()) {
+                bytes[place..place + to.len()].copy_from_slice(to.as_bytes());
+                found += 1;
+            }
+        }
+        assert!(found > 0, "{from}");
+    }
+    bytes
 }
 
 /// An answer: status, headers and body.

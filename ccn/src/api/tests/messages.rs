@@ -215,3 +215,25 @@ async fn delegates_may_do_what_they_may() {
     let other = submit(&post("other")).await;
     assert_eq!((other.status, other.json()["error_code"].clone()), (422, json!(2)), "{}", other.text());
 }
+
+/// Found with the official Python client: one message of a type that it does not know, and it fails on the whole page.
+#[tokio::test]
+async fn types_of_other_plugins_are_listed_for_who_asks() {
+    let sender = account("types_of_other_plugins");
+    let known = processed(&post_of(&sender, &json!({}))).await;
+    let note = draft("NOTE", &json!({"type": "memo", "content": {"body": "x"}})).sign(&sender);
+    let note = processed(&note).await;
+    let list = async |parameters: &str| {
+        let path = format!("/api/v0/messages.json?addresses={}&{parameters}", sender.address());
+        let found = get_json(&path).await;
+        let hashes = found["messages"].as_array().expect("a list").iter().map(|message| message["item_hash"].clone());
+        (hashes.collect::<Vec<Value>>(), found["pagination_total"].clone())
+    };
+    assert_eq!(list("").await, (vec![json!(known)], json!(1)));
+    assert_eq!(list("msgType=NOTE").await, (vec![json!(note)], json!(1)));
+    assert_eq!(list("msgTypes=POST,NOTE").await, (vec![json!(note), json!(known)], json!(2)));
+    assert_eq!(list(&format!("hashes={note}")).await, (vec![json!(note)], json!(1)));
+    assert_eq!(get_json(&format!("/api/v0/messages/{note}")).await["message"]["type"], "NOTE");
+    let answered = get_json(&format!("/api/v0/notes.json?addresses={}", sender.address())).await;
+    assert_eq!(answered["posts"][0]["content"], json!({"body": "x"}));
+}
