@@ -32,3 +32,6 @@ pub const CONTROL_PORT: u32 = 1024;
 pub const LOG_PORT: u32 = 1025;
 /// Guest port whose streams reach the program's HTTP server.
 pub const HTTP_PORT: u32 = 80;
+
+#[cfg(test)]
+mod tests;
