@@ -4,7 +4,7 @@
 
 use crate::{
     files::Files,
-    pipeline::{FileKind, Pipeline},
+    pipeline::{FileKind, WeakPipeline},
 };
 use ccn_message::ItemHash;
 use std::{
@@ -40,7 +40,7 @@ struct Shared {
     downloads: Semaphore,
     wanted: Mutex<HashSet<ItemHash>>,
     /// Where found files are announced; set once the pipeline is there.
-    pipeline: OnceLock<Pipeline>,
+    pipeline: OnceLock<WeakPipeline>,
     runtime: Handle,
 }
 
@@ -76,7 +76,7 @@ impl Fetcher {
     }
 
     /// Where found files are announced.
-    pub(crate) fn announce_to(&self, pipeline: Pipeline) {
+    pub(crate) fn announce_to(&self, pipeline: WeakPipeline) {
         // There is one pipeline, and it is set once.
         let _ = self.shared.pipeline.set(pipeline);
     }
@@ -126,7 +126,7 @@ impl Shared {
     }
 
     async fn announce(&self, hash: &ItemHash, size: u64) {
-        let Some(pipeline) = self.pipeline.get() else { return };
+        let Some(pipeline) = self.pipeline.get().and_then(WeakPipeline::upgrade) else { return };
         if let Err(error) = pipeline.add_file(hash.clone(), size, FileKind::File).await {
             tracing::warn!("the file {hash} is here and not recorded: {error}");
         }

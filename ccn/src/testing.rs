@@ -1,12 +1,15 @@
 //! A node without its HTTP interface, for tests: real store, real plugins, a treasury whose key is known.
 
 use crate::{
-    clock::now_ms,
     config::Config,
     network::Network,
     node::Service,
     pipeline::{FileKind, Receipt, SubmitError},
-    store::Reader as _,
+    store::{
+        Reader as _,
+        record::{QuarantineRecord, Record as _},
+        schema::{Table, hash_key},
+    },
 };
 use ccn_message::{
     ItemHash, MessageStatus,
@@ -100,9 +103,17 @@ impl TestNode {
         Some((record.status(), record.rejection.map(|rejection| rejection.code)))
     }
 
+    /// Why a message was put aside.
+    pub(crate) fn quarantined(&self, hash: &ItemHash) -> Option<QuarantineRecord> {
+        let snapshot = self.service.store.snapshot().expect("a snapshot");
+        let row = snapshot.get(Table::Quarantine, &hash_key(hash)).expect("no error")?;
+        Some(QuarantineRecord::read(&row).expect("a record"))
+    }
+
     /// Gives an address tokens and credits, the way the network does.
     pub(crate) async fn fund(&self, address: &str, tokens: u64, credits: u64) {
-        let time = now_ms() as f64 / 1000.0;
+        // The same messages whenever this runs.
+        let time = 1_780_000_000.0;
         let grant = json!({"address": address, "amount": credits, "price": "1", "tx_hash": "t", "provider": "p"});
         let distribution = json!({"type": "aleph_credit_distribution",
             "content": {"distribution": {"token": "T", "chain": "ETH", "credits": [grant]}}});

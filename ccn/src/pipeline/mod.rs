@@ -27,7 +27,7 @@ use owner::{Input, Owner};
 use stage::{NotAMessage, Prepared};
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     thread::JoinHandle,
 };
 use tokio::{
@@ -42,6 +42,17 @@ pub use stage::MAX_CONTENT_BYTES;
 #[derive(Debug, Clone)]
 pub struct Pipeline {
     shared: Arc<Shared>,
+}
+
+/// The way in, for those that must not keep it open.
+#[derive(Debug)]
+pub(crate) struct WeakPipeline(Weak<Shared>);
+
+impl WeakPipeline {
+    /// The way in, as long as somebody else keeps it open.
+    pub(crate) fn upgrade(&self) -> Option<Pipeline> {
+        Some(Pipeline { shared: self.0.upgrade()? })
+    }
 }
 
 #[derive(Debug)]
@@ -210,7 +221,7 @@ impl Pipeline {
                 thread: Mutex::new(Some(thread)),
             }),
         };
-        fetcher.announce_to(pipeline.clone());
+        fetcher.announce_to(WeakPipeline(Arc::downgrade(&pipeline.shared)));
         Ok(pipeline)
     }
 

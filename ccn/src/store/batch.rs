@@ -142,7 +142,7 @@ mod tests {
             store.commit(&changes).expect("a commit");
             let mut batch = Batch::new(store.snapshot().expect("a snapshot"));
             let mut model = stored;
-            let mut change = |batch: &mut Batch, changes: &std::collections::BTreeMap<u8, Option<u8>>| {
+            let mut change = |batch: &mut Batch, changes: &BTreeMap<u8, Option<u8>>| {
                 for (key, value) in changes {
                     match value {
                         Some(value) => { batch.put(Table::State, vec![*key], vec![*value]); model.insert(*key, *value); }

@@ -2,6 +2,7 @@
 
 use crate::{
     pipeline::{FileKind, SubmitError},
+    store::{Reader as _, Row, schema::Table},
     testing::{TestNode, fixture, fixture_json},
 };
 use ccn_message::{ItemHash, MessageStatus, chain::Family};
@@ -118,8 +119,27 @@ async fn settle(node: &TestNode, hash: &ItemHash) -> Option<(MessageStatus, Opti
     panic!("{hash} stays pending beyond its horizon");
 }
 
-/// Sends everything and returns what is not as expected.
-async fn run(arrivals: &[Arrival], funded: Option<&str>) -> Vec<String> {
+/// Everything that is a function of the set of messages.
+fn state(node: &TestNode) -> Vec<(Table, Vec<Row>)> {
+    let tables = [
+        Table::State,
+        Table::Authorizations,
+        Table::Counts,
+        Table::Costs,
+        Table::Spending,
+        Table::Pins,
+        Table::Owned,
+        Table::Balances,
+        Table::Credits,
+        Table::Movers,
+        Table::Lots,
+    ];
+    let snapshot = node.service.store.snapshot().expect("a snapshot");
+    tables.into_iter().map(|table| (table, snapshot.prefixed(table, &[]).expect("rows"))).collect()
+}
+
+/// Sends everything; returns what is not as expected, and the state.
+async fn run(arrivals: &[Arrival], funded: Option<&str>) -> (Vec<String>, Vec<(Table, Vec<Row>)>) {
     let node = TestNode::with(|config| config.pipeline.horizon_seconds = 4).await;
     if let Some(address) = funded {
         node.fund(address, 20_000, 100_000_000).await;
@@ -168,8 +188,23 @@ async fn run(arrivals: &[Arrival], funded: Option<&str>) -> Vec<String> {
             differences.push(format!("{}: {found:?}, expected {:?}", case.name, case.expect));
         }
     }
+    let state = state(&node);
     node.service.pipeline.stop().await;
-    differences
+    (differences, state)
+}
+
+/// Sends everything in order, then in other orders, to new nodes: all end alike.
+async fn check_all_orders(mut arrivals: Vec<Arrival>, funded: Option<&str>) {
+    let (differences, state) = run(&arrivals, funded).await;
+    assert_eq!(differences, [""; 0], "in order");
+    for seed in [1, 2, 3] {
+        shuffle(&mut arrivals, seed);
+        let (differences, other) = run(&arrivals, funded).await;
+        assert_eq!(differences, [""; 0], "seed {seed}");
+        for ((table, rows), (_, others)) in state.iter().zip(&other) {
+            assert_eq!(rows, others, "{table:?}, seed {seed}");
+        }
+    }
 }
 
 /// The files that messages keep which are expected to find them.
@@ -200,12 +235,7 @@ async fn signed_fixtures_in_any_order() {
     let (cases, skipped) = signed();
     report("signed", cases.len(), &skipped);
     let alice = fixture_json("signed/keys.json")["alice"]["address"].as_str().expect("an address").to_owned();
-    let mut arrivals = arrivals(files(), &cases);
-    assert_eq!(run(&arrivals, Some(&alice)).await, [""; 0], "in order");
-    for seed in [1, 2, 3] {
-        shuffle(&mut arrivals, seed);
-        assert_eq!(run(&arrivals, Some(&alice)).await, [""; 0], "seed {seed}");
-    }
+    check_all_orders(arrivals(files(), &cases), Some(&alice)).await;
     assert_eq!((cases.len(), skipped.values().map(Vec::len).sum::<usize>()), (76, 34));
 }
 
@@ -215,10 +245,6 @@ async fn real_and_generated_fixtures_in_any_order() {
     report("messages", cases.len(), &skipped);
     let mut arrivals = arrivals(Vec::new(), &cases);
     arrivals.splice(0..0, lost_files(&cases));
-    assert_eq!(run(&arrivals, None).await, [""; 0], "in order");
-    for seed in [1, 2, 3] {
-        shuffle(&mut arrivals, seed);
-        assert_eq!(run(&arrivals, None).await, [""; 0], "seed {seed}");
-    }
+    check_all_orders(arrivals, None).await;
     assert_eq!((cases.len(), skipped.values().map(Vec::len).sum::<usize>()), (84, 21));
 }
