@@ -7,6 +7,7 @@ use crate::{
 use axum::http::{HeaderValue, StatusCode, header::RETRY_AFTER};
 use axum::{
     Json,
+    extract::rejection::BytesRejection,
     response::{IntoResponse, Response},
 };
 use ccn_message::{FormatError, item_hash::InvalidItemHash};
@@ -105,6 +106,17 @@ impl From<EngineError> for ApiError {
     }
 }
 
+impl From<BytesRejection> for ApiError {
+    fn from(rejection: BytesRejection) -> Self {
+        match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Self::too_large(
+                "the body is too long for a request without a file; upload large content and name its hash",
+            ),
+            status => Self::new(status, format!("the body could not be read: {}", rejection.body_text())),
+        }
+    }
+}
+
 impl From<InvalidItemHash> for ApiError {
     fn from(error: InvalidItemHash) -> Self {
         Self::new(StatusCode::BAD_REQUEST, error.to_string())
@@ -141,5 +153,27 @@ pub(super) fn sentence(code: i32, errors: &[String]) -> String {
         Some(Ok(Value::String(sentence))) => sentence,
         Some(Ok(value)) => format!("refused with code {code}: {value}"),
         _ => format!("refused with code {code}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_overload_says_when_to_come_back() {
+        let response = ApiError::overloaded("too much").into_response();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers().get(RETRY_AFTER), Some(&HeaderValue::from(RETRY_AFTER_SECONDS)));
+        assert!(ApiError::not_found("x").into_response().headers().get(RETRY_AFTER).is_none());
+    }
+
+    #[test]
+    fn sentences_come_from_what_plugins_say() {
+        let errors = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<String>>();
+        assert_eq!(sentence(101, &errors(&["\"no such post\""])), "no such post");
+        assert_eq!(sentence(6, &errors(&[r#"{"a":1}"#])), r#"refused with code 6: {"a":1}"#);
+        assert_eq!(sentence(6, &[]), "refused with code 6");
+        assert_eq!(details(&errors(&["\"a\"", "no JSON"])), serde_json::json!({"errors": ["a", "no JSON"]}));
     }
 }

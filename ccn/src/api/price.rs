@@ -13,7 +13,7 @@ use axum::http::StatusCode;
 use axum::{
     Json,
     body::Bytes,
-    extract::Path,
+    extract::{Path, rejection::BytesRejection},
     response::{IntoResponse, Response},
 };
 use ccn_message::{
@@ -49,7 +49,12 @@ pub(super) async fn of_message(state: State, Path(hash): Path<String>, parameter
 }
 
 /// What a message would cost. Nothing is verified: who asks has not signed yet.
-pub(super) async fn estimate(state: State, parameters: Parameters, body: Bytes) -> ApiResult<Response> {
+pub(super) async fn estimate(
+    state: State,
+    parameters: Parameters,
+    body: Result<Bytes, BytesRejection>,
+) -> ApiResult<Response> {
+    let body = body?;
     let text = std::str::from_utf8(&body).map_err(|_| ApiError::field("", "the body is not UTF-8"))?;
     let request = read(text).map_err(|error| ApiError::format(&error))?;
     let with_sizes = parameters.flag(&["include_size"]);

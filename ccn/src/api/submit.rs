@@ -13,6 +13,7 @@ use axum::http::StatusCode;
 use axum::{
     Json,
     body::Bytes,
+    extract::rejection::BytesRejection,
     response::{IntoResponse, Response},
 };
 use ccn_message::{
@@ -92,7 +93,8 @@ fn members(body: &[u8]) -> ApiResult<Object<'_>> {
     Object::parse(text).map_err(|error| ApiError::format(&error))
 }
 
-pub(super) async fn messages(state: State, body: Bytes) -> ApiResult<Response> {
+pub(super) async fn messages(state: State, body: Result<Bytes, BytesRejection>) -> ApiResult<Response> {
+    let body = body?;
     let (envelope, sync) = {
         let mut object = members(&body)?;
         let envelope = object.required("message", |value| value.object().map(|_| value.text().to_owned()));
@@ -147,7 +149,8 @@ pub(super) fn refusal(error: SubmitError) -> ApiError {
 }
 
 /// The older form: a topic, and the message as text. It never waits.
-pub(super) async fn publish(state: State, body: Bytes) -> ApiResult<Response> {
+pub(super) async fn publish(state: State, body: Result<Bytes, BytesRejection>) -> ApiResult<Response> {
+    let body = body?;
     let data = {
         let mut object = members(&body)?;
         let topic = object.required("topic", Value::string).map_err(|error| ApiError::format(&error))?;
