@@ -16,7 +16,7 @@ use std::{
 };
 
 /// Raised when what the builder makes of the same recipe and packages changes.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// The image's name in its folder.
 const IMAGE: &str = "image.erofs";
 
@@ -213,7 +213,9 @@ fn compile_python(python: &recipe::Python, tree: &mut Tree, work: &Path) -> Resu
         // Sets are stored in the order of their hashes.
         .env("PYTHONHASHSEED", "0")
         // One process: what is shared between constants depends on what was compiled before.
-        .args(["-I", "-m", "compileall", "-q", "-j", "1"])
+        // Not isolated (`-I`), which would ignore the variables above: modules that the compiler itself imports were
+        // then compiled on import, with the time of the stage in them.
+        .args(["-s", "-P", "-m", "compileall", "-q", "-j", "1"])
         .args(["--invalidation-mode", "unchecked-hash"])
         .arg("-s")
         .arg(&stage)
