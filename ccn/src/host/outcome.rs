@@ -117,11 +117,14 @@ pub struct TokenBalances {
     pub balances: Vec<(String, Amount)>,
 }
 
+/// A key with its new value; none for a deletion.
+pub type Write = (Vec<u8>, Option<Vec<u8>>);
+
 /// Everything that accepting a message changes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Effects {
     /// Keys of the plugin's namespace.
-    pub writes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    pub writes: Vec<Write>,
     /// Files that are kept, with the version that they are of.
     pub pins: Vec<(ItemHash, Option<String>)>,
     /// What it costs.
@@ -234,7 +237,7 @@ fn workload(workload: contract::Workload) -> Workload {
     }
 }
 
-fn writes(writes: Vec<contract::Write>, limits: &Limits) -> Result<Vec<(Vec<u8>, Option<Vec<u8>>)>, Overrun> {
+fn writes(writes: Vec<contract::Write>, limits: &Limits) -> Result<Vec<Write>, Overrun> {
     at_most("keys written", writes.len(), usize::try_from(limits.writes).unwrap_or(usize::MAX))?;
     let mut bytes = 0;
     for write in &writes {

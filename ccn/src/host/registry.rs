@@ -5,6 +5,7 @@ use super::{
     cache::Cache,
     plugin::{Granted, PrepareError},
     profile,
+    route::Parts,
 };
 use crate::store::Store;
 use ccn_message::ItemHash;
@@ -212,7 +213,7 @@ impl Plugins {
     }
 
     /// The plugin that answers a path, with the pattern and what its parts matched.
-    fn route(&self, path: &str) -> Option<(Arc<Plugin>, String, Vec<(String, String)>)> {
+    fn route(&self, path: &str) -> Option<(Arc<Plugin>, String, Parts)> {
         let routes = self.plugins.iter().flat_map(|plugin| plugin.routes().iter().map(move |route| (plugin, route)));
         let matching = routes.filter_map(|(plugin, route)| Some((plugin, route, route.matches(path)?)));
         let (plugin, route, parts) = matching.max_by_key(|(_, route, _)| route.letters())?;

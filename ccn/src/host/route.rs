@@ -1,5 +1,8 @@
 //! Route patterns: `/api/v0/things/{name}.json`. A part in braces takes what stands in its place inside one segment.
 
+/// What the parts of a pattern matched, by name.
+pub(super) type Parts = Vec<(String, String)>;
+
 /// A pattern, cut at its slashes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Route {
@@ -35,7 +38,7 @@ impl Route {
     }
 
     /// What the parts match in a path that is still percent-encoded; none when it does not fit.
-    pub(super) fn matches(&self, path: &str) -> Option<Vec<(String, String)>> {
+    pub(super) fn matches(&self, path: &str) -> Option<Parts> {
         let mut parts = Vec::new();
         let mut segments = path.strip_prefix('/')?.split('/');
         for segment in &self.segments {

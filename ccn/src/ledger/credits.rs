@@ -48,12 +48,15 @@ fn addresses(movement: &Movement) -> impl Iterator<Item = &String> {
 
 /// The addresses that have more afterwards.
 pub(crate) fn receivers(movements: &[Movement]) -> BTreeSet<&str> {
-    let receiver = |movement| match movement {
-        &Movement::Grant { ref address, .. } => Some(address.as_str()),
-        &Movement::Transfer { ref recipient, .. } => Some(recipient.as_str()),
-        Movement::Expense { .. } => None,
-    };
-    movements.iter().filter_map(receiver).collect()
+    let mut receivers = BTreeSet::new();
+    for movement in movements {
+        match movement {
+            Movement::Grant { address, .. } => receivers.insert(address.as_str()),
+            Movement::Transfer { recipient, .. } => receivers.insert(recipient.as_str()),
+            Movement::Expense { .. } => false,
+        };
+    }
+    receivers
 }
 
 /// Moves credits by a message, into the current layer of the batch. When a transfer is not covered at its moment, nothing that was changed is to

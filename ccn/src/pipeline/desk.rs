@@ -3,7 +3,7 @@
 //! Functions here keep the tables in step with each other. They know records, no rules.
 
 use crate::{
-    host::{self, Need, Workload},
+    host::{self, Need, Workload, Write},
     store::{
         Batch, Reader, StoreError,
         record::{
@@ -205,11 +205,7 @@ impl Desk {
     }
 
     /// Writes the state of a plugin.
-    pub(super) fn write_state(
-        &mut self,
-        namespace: &str,
-        writes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
-    ) -> Result<(), StoreError> {
+    pub(super) fn write_state(&mut self, namespace: &str, writes: Vec<Write>) -> Result<(), StoreError> {
         for (key, value) in writes {
             let place = host::state_key(namespace, &key);
             match value {

@@ -254,7 +254,7 @@ impl Pipeline {
             Received::New(prepared) => prepared,
         };
         let (reply, receipt) = oneshot::channel();
-        self.send(Input::Message { prepared: *prepared, reply }).await?;
+        self.send(Input::Message { prepared, reply }).await?;
         receipt.await.map_err(|_| EngineError::Stopped)?
     }
 

@@ -40,13 +40,16 @@ const MAX_SLEEP: Duration = Duration::from_secs(60);
 /// How long to wait before a store that failed is tried again.
 const STORE_BACK_OFF: Duration = Duration::from_millis(500);
 
+/// Where an answer goes.
+type Reply<T, E> = oneshot::Sender<Result<T, E>>;
+
 /// Something for the owner to do.
 #[derive(Debug)]
 pub(super) enum Input {
     /// Decide this message.
-    Message { prepared: Prepared, reply: oneshot::Sender<Result<Receipt, SubmitError>> },
+    Message { prepared: Box<Prepared>, reply: Reply<Receipt, SubmitError> },
     /// Record this file.
-    File { hash: ItemHash, kind: FileKind, reply: oneshot::Sender<Result<(), EngineError>> },
+    File { hash: ItemHash, kind: FileKind, reply: Reply<(), EngineError> },
     /// Finish what has begun and end.
     Stop,
 }
@@ -62,11 +65,14 @@ pub(super) struct Owner {
     pub(super) inputs: mpsc::Receiver<Input>,
 }
 
+/// Answers that wait for a commit.
+type Answers<T, E> = Vec<(Reply<T, E>, Result<T, E>)>;
+
 /// What is done after a commit.
 #[derive(Default)]
 struct After {
-    receipts: Vec<(oneshot::Sender<Result<Receipt, SubmitError>>, Result<Receipt, SubmitError>)>,
-    recorded: Vec<(oneshot::Sender<Result<(), EngineError>>, Result<(), EngineError>)>,
+    receipts: Answers<Receipt, SubmitError>,
+    recorded: Answers<(), EngineError>,
     events: Vec<Event>,
     wanted: Vec<ItemHash>,
     dropped_files: Vec<ItemHash>,
@@ -169,7 +175,7 @@ impl Owner {
                 match input {
                     Input::Stop => stop = true,
                     Input::Message { prepared, reply } => {
-                        let receipt = self.message(&mut desk, &rules, prepared, &mut after);
+                        let receipt = self.message(&mut desk, &rules, *prepared, &mut after);
                         after.receipts.push((reply, receipt));
                     }
                     Input::File { hash, kind, reply } => {

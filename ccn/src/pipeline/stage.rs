@@ -73,14 +73,6 @@ pub(super) struct NotAMessage {
 }
 
 impl SignedMessage {
-    /// Checks a signature.
-    pub(super) fn verify(envelope: Envelope) -> Result<Self, (Envelope, signature::SignatureError)> {
-        match signature::verify(&envelope) {
-            Ok(()) => Ok(Self { envelope }),
-            Err(error) => Err((envelope, error)),
-        }
-    }
-
     /// A message that waited: its signature was checked when it came.
     pub(super) fn known(envelope: Envelope) -> Self {
         Self { envelope }
@@ -218,26 +210,35 @@ pub(super) fn receive(
         return not_a_message(unknown_type(&envelope.kind));
     }
     let is_inline = envelope.item_type == ItemType::Inline;
-    let verified = SignedMessage::verify(envelope.clone());
-    if let Err((_, error @ signature::SignatureError::Unverifiable(_))) = &verified {
+    let signature = signature::verify(&envelope);
+    if let Err(error @ signature::SignatureError::Unverifiable(_)) = &signature {
         return not_a_message(FormatError::new("chain", error.to_string()));
     }
-    // What the content is of does not depend on the signature; nothing is decided by it before the signature is.
-    let prepared = match verified.is_ok() || is_inline {
-        true => prepare(SignedMessage { envelope }, files, plugins)?,
-        false => Prepared::Lacking(SignedMessage { envelope }),
-    };
-    if is_inline
-        && let Prepared::Refused { rejection, .. } = &prepared
-        && rejection.code == ErrorCode::InvalidFormat.number()
-    {
-        let sentences: Vec<String> = rejection.errors.iter().map(|error| sentence(error)).collect();
-        return not_a_message(FormatError::new("item_content", sentences.join("; ")));
+    let bad_signature = signature.err().map(|error| {
+        let rejection = Rejection::sentence(error.code().number(), &error.to_string());
+        refused(envelope.clone(), rejection)
+    });
+    if let Some(refused) = bad_signature {
+        // Its form goes first, as far as it can be seen; nothing else is done with it.
+        let form = if is_inline { form_error(&prepare(SignedMessage { envelope }, files, plugins)?) } else { None };
+        return form.map_or(Ok(Ok(refused)), not_a_message);
     }
-    Ok(Ok(match verified {
-        Ok(_) => prepared,
-        Err((envelope, error)) => refused(envelope, Rejection::sentence(error.code().number(), &error.to_string())),
-    }))
+    let prepared = prepare(SignedMessage { envelope }, files, plugins)?;
+    match form_error(&prepared).filter(|_| is_inline) {
+        Some(error) => not_a_message(error),
+        None => Ok(Ok(prepared)),
+    }
+}
+
+/// What is wrong with the form of a content.
+fn form_error(prepared: &Prepared) -> Option<FormatError> {
+    match prepared {
+        Prepared::Refused { rejection, .. } if rejection.code == ErrorCode::InvalidFormat.number() => {
+            let sentences: Vec<String> = rejection.errors.iter().map(|error| sentence(error)).collect();
+            Some(FormatError::new("item_content", sentences.join("; ")))
+        }
+        _ => None,
+    }
 }
 
 /// A JSON value as a sentence: strings without their quotes.

@@ -121,7 +121,8 @@ impl Reader for Snapshot {
             return Ok(Vec::new());
         }
         let range = self.tables[&table].range(start..end)?;
-        let row = |row: Result<(redb::AccessGuard<'_, &[u8]>, redb::AccessGuard<'_, &[u8]>), redb::StorageError>| {
+        type Guard<'a> = redb::AccessGuard<'a, &'static [u8]>;
+        let row = |row: Result<(Guard<'_>, Guard<'_>), redb::StorageError>| {
             let (key, value) = row?;
             Ok((key.value().to_vec(), value.value().to_vec()))
         };
