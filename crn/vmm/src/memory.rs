@@ -6,11 +6,12 @@ use crate::{
 };
 use std::{
     fs::File,
-    io::{self, Read as _, Seek as _},
+    io,
+    os::{fd::AsRawFd as _, unix::fs::FileExt as _},
 };
 use vm_memory::{
     Bytes as _, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, GuestMemoryRegion as _, GuestRegionMmap,
-    MmapRegion,
+    MmapRegion, ReadVolatile, VolatileMemoryError, VolatileSlice, bitmap::BitmapSlice,
 };
 
 /// Guest memory as devices see it.
@@ -94,8 +95,7 @@ pub fn allocate(memory_bytes: u64) -> Result<Ram, MemoryError> {
 pub fn load_kernel(ram: &Ram, file: &mut File) -> Result<kernel::Header, MemoryError> {
     let fail = |error| MemoryError::Read { what: "kernel", error };
     let mut bytes = [0; HEADER_BYTES];
-    file.rewind().map_err(fail)?;
-    match file.read_exact(&mut bytes) {
+    match file.read_exact_at(&mut bytes, 0) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             return Err(KernelError::NotFlat.into());
@@ -112,7 +112,7 @@ pub fn load_kernel(ram: &Ram, file: &mut File) -> Result<kernel::Header, MemoryE
         return Err(MemoryError::TooSmall { needed: header.end_gpa, available });
     }
     prefer_huge_pages(ram, header.load_gpa, header.end_gpa.next_multiple_of(HUGE_PAGE_BYTES).min(available));
-    copy_to(ram, header.load_gpa, header.image_bytes, file).map_err(fail)?;
+    copy_to(ram, header.load_gpa, header.image_bytes, FileAt { file, offset: HEADER_BYTES as u64 }).map_err(fail)?;
     Ok(header)
 }
 
@@ -132,8 +132,7 @@ pub fn load_initramfs(ram: &Ram, file: &mut File, kernel: &kernel::Header) -> Re
     if bytes > MAX_INITRAMFS_BYTES || needed > available {
         return Err(MemoryError::TooSmall { needed, available });
     }
-    file.rewind().map_err(fail)?;
-    copy_to(ram, gpa, bytes, file).map_err(fail)?;
+    copy_to(ram, gpa, bytes, FileAt { file, offset: 0 }).map_err(fail)?;
     Ok(Initramfs { gpa, bytes })
 }
 
@@ -152,9 +151,43 @@ fn low_ram_bytes(ram: &Ram) -> u64 {
     ram.iter().next().map_or(0, |region| region.len())
 }
 
-fn copy_to(ram: &Ram, gpa: u64, bytes: u64, file: &mut File) -> io::Result<()> {
+fn copy_to(ram: &Ram, gpa: u64, bytes: u64, mut file: FileAt<'_>) -> io::Result<()> {
     let length = usize::try_from(bytes).map_err(io::Error::other)?;
-    ram.read_exact_volatile_from(GuestAddress(gpa), file, length).map_err(io::Error::other)
+    ram.read_exact_volatile_from(GuestAddress(gpa), &mut file, length).map_err(io::Error::other)
+}
+
+/// A file that is read from an offset of our own: its position belongs to all monitors that were handed the same open file.
+struct FileAt<'a> {
+    file: &'a File,
+    offset: u64,
+}
+
+impl ReadVolatile for FileAt<'_> {
+    fn read_volatile<B: BitmapSlice>(
+        &mut self,
+        buffer: &mut VolatileSlice<'_, B>,
+    ) -> Result<usize, VolatileMemoryError> {
+        let offset = libc::off64_t::try_from(self.offset)
+            .map_err(|error| VolatileMemoryError::IOError(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+        let guard = buffer.ptr_guard_mut();
+        let read = loop {
+            // SAFETY: the slice owns `buffer.len()` bytes from this pointer on, and is borrowed exclusively; the kernel writes no more than
+            // that. What a guest makes of the bytes meanwhile is defined for volatile memory, and there is no guest yet.
+            let read = unsafe {
+                libc::pread64(self.file.as_raw_fd(), guard.as_ptr().cast::<libc::c_void>(), buffer.len(), offset)
+            };
+            if let Ok(read) = usize::try_from(read) {
+                break read;
+            }
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(VolatileMemoryError::IOError(error));
+            }
+        };
+        buffer.bitmap().mark_dirty(0, read);
+        self.offset += read as u64;
+        Ok(read)
+    }
 }
 
 /// Asks for huge pages for a part of RAM. A host without them gives small ones.
@@ -215,6 +248,29 @@ mod tests {
         load_kernel(&again, &mut file).expect("loaded");
         let unchanged: u8 = again.read_obj(GuestAddress(header.load_gpa)).expect("a read");
         assert_eq!(unchanged, 0xab);
+    }
+
+    /// Monitors of one node are handed the same open file, and with it its position: two that started at once each read parts of the
+    /// kernel, and both failed.
+    #[test]
+    fn machines_that_start_at_once_read_the_whole_kernel_each() {
+        let image: Vec<u8> = (0..4 << 20).map(|index: u32| (index >> 12) as u8 ^ index as u8).collect();
+        let (file, header) = kernel_file(&image);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                let mut file = file.try_clone().expect("the same open file");
+                let image = &image;
+                scope.spawn(move || {
+                    for _ in 0..4 {
+                        let ram = allocate(64 << 20).expect("memory");
+                        assert_eq!(load_kernel(&ram, &mut file).expect("loaded"), header);
+                        let mut read = vec![0; image.len()];
+                        ram.read_slice(&mut read, GuestAddress(header.load_gpa)).expect("a read");
+                        assert!(read == *image, "parts of the kernel are missing");
+                    }
+                });
+            }
+        });
     }
 
     #[test]
