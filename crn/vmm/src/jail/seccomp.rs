@@ -16,6 +16,8 @@ pub enum Thread {
     Vcpu,
     /// Waits for events and works on the devices.
     Devices,
+    /// The same in a machine that has a terminal instead of a supervisor.
+    TerminalDevices,
 }
 
 /// A system call that is allowed.
@@ -66,7 +68,6 @@ const BOTH: &[Allowed] = &[
 const VCPU: &[Allowed] = &[only(libc::SYS_ioctl, 1, KVM_RUN, "runs the processor")];
 
 const DEVICES: &[Allowed] = &[
-    any(libc::SYS_accept4, "standalone: a connection for the guest"),
     any(libc::SYS_epoll_ctl, "a new connection is watched"),
     any(libc::SYS_epoll_pwait, "waits for events"),
     any(libc::SYS_epoll_wait, "waits for events"),
@@ -74,7 +75,6 @@ const DEVICES: &[Allowed] = &[
     any(libc::SYS_fdatasync, "a flush of a disk"),
     any(libc::SYS_getrandom, "hash tables are seeded"),
     only(libc::SYS_ioctl, 1, FIONBIO, "a connection is made non-blocking"),
-    any(libc::SYS_ppoll, "standalone: the first line of a connection is awaited"),
     any(libc::SYS_pread64, "a disk is read, a proc file for statistics"),
     any(libc::SYS_pwrite64, "a disk is written"),
     any(libc::SYS_read, "event descriptors"),
@@ -84,7 +84,14 @@ const DEVICES: &[Allowed] = &[
     any(libc::SYS_sendto, "data to a connection"),
     any(libc::SYS_shutdown, "one direction of a connection ends"),
     any(libc::SYS_socketpair, "a connection that the guest makes"),
-    any(libc::SYS_nanosleep, "a standalone connection waits for its first line"),
+];
+
+/// What sockets in a folder take instead of descriptors that a supervisor passes.
+const TERMINAL: &[Allowed] = &[
+    any(libc::SYS_accept4, "a connection for the guest"),
+    any(libc::SYS_connect, "a connection that the guest makes"),
+    any(libc::SYS_ppoll, "the first line of a connection is awaited"),
+    only(libc::SYS_socket, 0, libc::AF_UNIX as u64, "a connection that the guest makes"),
 ];
 
 /// Confines the calling thread, for good.
@@ -96,14 +103,19 @@ pub fn confine(thread: Thread) -> Result<(), String> {
     seccompiler::apply_filter(&program).map_err(|error| format!("cannot confine a thread: {error}"))
 }
 
+fn tables(thread: Thread) -> &'static [&'static [Allowed]] {
+    match thread {
+        Thread::Vcpu => &[BOTH, VCPU],
+        Thread::Devices => &[BOTH, DEVICES],
+        Thread::TerminalDevices => &[BOTH, DEVICES, TERMINAL],
+    }
+}
+
 fn compile(thread: Thread) -> Result<BpfProgram, String> {
     let fail = |error: seccompiler::BackendError| format!("cannot build a system call filter: {error}");
-    let own = match thread {
-        Thread::Vcpu => VCPU,
-        Thread::Devices => DEVICES,
-    };
+    let own = tables(thread);
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
-    for allowed in BOTH.iter().chain(own) {
+    for allowed in own.iter().copied().flatten() {
         let of_call = rules.entry(allowed.call).or_default();
         if let Some((position, value)) = allowed.argument {
             let condition = SeccompCondition::new(position, Width::Dword, Is::Eq, value).map_err(fail)?;
@@ -119,16 +131,29 @@ fn compile(thread: Thread) -> Result<BpfProgram, String> {
 mod tests {
     use super::*;
 
+    const ALL: [Thread; 3] = [Thread::Vcpu, Thread::Devices, Thread::TerminalDevices];
+
     #[test]
-    fn both_filters_compile() {
-        assert!(compile(Thread::Vcpu).is_ok_and(|program| !program.is_empty()));
-        assert!(compile(Thread::Devices).is_ok_and(|program| !program.is_empty()));
+    fn all_filters_compile() {
+        for thread in ALL {
+            assert!(compile(thread).is_ok_and(|program| !program.is_empty()), "{thread:?}");
+        }
+    }
+
+    /// A guest of `vmm run --accept-port` ended its machine by connecting: the filter was the supervised one.
+    #[test]
+    fn only_a_terminal_opens_sockets() {
+        let calls = |thread| tables(thread).iter().copied().flatten().map(|allowed| allowed.call).collect::<Vec<_>>();
+        for call in [libc::SYS_socket, libc::SYS_connect, libc::SYS_accept4] {
+            assert!(calls(Thread::TerminalDevices).contains(&call));
+            assert!(!calls(Thread::Devices).contains(&call) && !calls(Thread::Vcpu).contains(&call));
+        }
     }
 
     #[test]
     fn no_call_stands_twice_for_a_thread() {
-        for own in [VCPU, DEVICES] {
-            let mut calls: Vec<_> = BOTH.iter().chain(own).map(|allowed| allowed.call).collect();
+        for thread in ALL {
+            let mut calls: Vec<_> = tables(thread).iter().copied().flatten().map(|allowed| allowed.call).collect();
             calls.sort_unstable();
             let length = calls.len();
             calls.dedup();

@@ -227,7 +227,10 @@ impl Machine {
             vcpu::spawn(fd, id, Arc::clone(&self.bus), Arc::clone(&self.exits), reporter, confine)
                 .map_err(|error| error.to_string())?;
         }
-        seccomp::confine(Thread::Devices)?;
+        seccomp::confine(match front {
+            Front::Supervised(_) => Thread::Devices,
+            Front::Standalone(_) => Thread::TerminalDevices,
+        })?;
         self.stamps.running = self.stopwatch.elapsed_us();
         gate.wait();
         Ok((reports, memory_files))
