@@ -113,7 +113,10 @@ def main():
     except SystemExit as stop:
         fail(report_path, f"the program ended while it was imported (exit code {stop.code})", traceback.format_exc())
     except BaseException as error:
-        fail(report_path, describe(error), traceback.format_exc())
+        trace = traceback.format_exc()
+        # Whoever reads the program's log sees it too.
+        sys.stderr.write(trace)
+        fail(report_path, describe(error), trace)
 
     config = uvicorn.Config(
         TracebackResponder(application),

@@ -72,6 +72,11 @@ fn live() -> io::Result<u8> {
         Err(error) => {
             let failure = error.to_failure();
             logs.note(&failure.error);
+            // The host has asked for them before it configured; there is no loop yet that would take its stream.
+            if let Some(stream) = ports.logs.accept() {
+                logs.attach(stream);
+                logs.send();
+            }
             // The host may be gone by now; the doorbell tells the rest.
             let _ = control.send(&Event::Failed(failure));
             return Ok(STATUS_FAILED);
