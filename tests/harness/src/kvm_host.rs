@@ -513,3 +513,61 @@ fn secret() -> Result<String> {
     }
     Ok(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn local() -> KvmHost {
+        let options = Options { kind: Some(Kind::Local), ..Options::new("/nonexistent", "/nonexistent") };
+        KvmHost::start(&options).expect("this machine is there")
+    }
+
+    #[test]
+    fn programs_run_in_a_local_host_as_in_an_emulated_one() {
+        let host = local();
+        let output = host.run_with(&["GREETING=hello"], &["sh", "-c", "echo $GREETING; exit 3"]).expect("it runs");
+        assert_eq!((output.text().as_str(), output.code()), ("hello\n", 3));
+        assert!(output.expect_success().expect_err("3 is no success").to_string().contains("hello"));
+        assert!(host.run(&["/no/such/program"]).is_err());
+        let path = host.write("deep/file", b"content").expect("written");
+        assert_eq!(host.read(&path, 3).expect("read"), b"tent");
+        assert_eq!(host.listen(7), host.address(7).expect("any port"));
+    }
+
+    #[test]
+    fn what_was_spawned_is_watched_and_gone_with_the_host() {
+        let host = local();
+        let script = "sleep 4714 & echo up; echo oops >&2; wait";
+        let process = host.spawn("sleeper", &["sh", "-c", script]).expect("it starts");
+        let up = process.wait_for_line(Duration::from_secs(10), |line| line == "up").expect("it says so");
+        assert_eq!((up.as_str(), process.status().expect("asked")), ("up", None));
+        assert!(process.log_end().contains("oops"));
+        let children = host.descendants(process.id()).expect("a list");
+        let sleep = children.iter().find(|child| child.command == "sleep 4714").expect("its child").id;
+        assert!(process.wait(Duration::from_millis(100)).is_err());
+        process.kill(9).expect("it is there");
+        assert_eq!(process.wait(Duration::from_secs(10)).expect("it ends"), "signal 9");
+        assert!(process.wait_for_line(Duration::from_secs(1), |line| line == "more").is_err());
+        // Killed alone, it left its child; that one is not ours to find at the end.
+        host.kill(sleep, 9).expect("it is there");
+        let other = host.spawn("other", &["sh", "-c", "exec sleep 4715"]).expect("it starts").id();
+        drop(host);
+        assert!(!Path::new(&format!("/proc/{other}")).exists());
+    }
+
+    #[test]
+    fn processes_are_read_from_lines() {
+        let listed = parse_processes("1 0 /init agent\n77 1 sh -c a b\nnot a line\n");
+        assert_eq!(listed.len(), 2);
+        assert_eq!((listed[1].id, listed[1].parent, listed[1].command.as_str()), (77, 1, "sh -c a b"));
+        assert_eq!(parse_processes(""), []);
+    }
+
+    #[test]
+    fn secrets_differ() {
+        let (one, other) = (secret().expect("entropy"), secret().expect("entropy"));
+        assert_eq!(one.len(), kvm_host::protocol::SECRET_BYTES);
+        assert_ne!(one, other);
+    }
+}
