@@ -149,7 +149,7 @@ fn run_counted(name: &str, command: &mut Command, log: &Path, tally: &mut Tally)
         if screen.shows(&line) {
             progress.print(&line);
         } else if !line.trim().is_empty() {
-            let counted = format!("{} passed, {} failed", tally.passed - before.0, tally.failed - before.1);
+            let counted = format!("{} passed, {} failed", tally.passed_so_far() - before.0, tally.failed - before.1);
             progress.status(&format!("{counted}   {}", line.trim()));
         }
     }

@@ -6,6 +6,8 @@ pub(crate) struct Tally {
     pub(crate) passed: usize,
     pub(crate) failed: usize,
     failures: Vec<String>,
+    /// Passed since the last summary: only for the eye.
+    since: usize,
 }
 
 impl Tally {
@@ -14,9 +16,17 @@ impl Tally {
         if let Some((passed, failed)) = summary(line) {
             self.passed += passed;
             self.failed += failed;
+            self.since = 0;
+        } else if line.starts_with("test ") && line.ends_with(" ... ok") {
+            self.since += 1;
         } else if let Some(name) = failed_test(line) {
             self.failures.push(name.to_owned());
         }
+    }
+
+    /// How many passed so far, those that no summary has counted yet included.
+    pub(crate) fn passed_so_far(&self) -> usize {
+        self.passed + self.since
     }
 
     /// A failure that no test program counts.
@@ -92,7 +102,9 @@ test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
     fn everything_is_counted_over_many_programs() {
         let mut tally = Tally::default();
         OUTPUT.lines().for_each(|line| tally.read(line));
-        assert_eq!((tally.passed, tally.failed), (3, 2));
+        assert_eq!((tally.passed, tally.failed, tally.passed_so_far()), (3, 2, 3));
+        tally.read("test a::new ... ok");
+        assert_eq!((tally.passed, tally.passed_so_far()), (3, 4));
         assert_eq!(tally.failures(), ["a::bad", "a::worse"]);
         tally.fail("it did not even start");
         assert_eq!((tally.passed, tally.failed), (3, 3));
