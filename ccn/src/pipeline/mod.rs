@@ -10,6 +10,7 @@ mod funds;
 mod owner;
 mod permission;
 mod stage;
+mod wakes;
 
 use crate::{
     config::Config,

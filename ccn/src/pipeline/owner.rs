@@ -8,6 +8,7 @@ use super::{
     decide::{self, Rules, Turn, Undecided, Verdict},
     desk::{Desk, NEED_BYTES, hash_of_pending, pending_key},
     stage::{self, Prepared},
+    wakes::{Wake, Wakes},
 };
 use crate::{
     clock::now_ms,
@@ -35,6 +36,8 @@ const MAX_BATCH: usize = 500;
 const MAX_BATCH_TIME: Duration = Duration::from_millis(50);
 /// Rows of a table that are looked at in one go.
 const PAGE: usize = 200;
+/// Messages that waited and are decided before the next look at what has come.
+const WAKE_STEP: usize = 16;
 /// How long to sleep when there is nothing to do; timers in the store may be due by then.
 const MAX_SLEEP: Duration = Duration::from_secs(60);
 /// How long to wait before a store that failed is tried again.
@@ -82,14 +85,15 @@ impl Owner {
     /// Works until it is told to stop.
     pub(super) fn run(mut self, runtime: &tokio::runtime::Handle) {
         let mut queue: VecDeque<Input> = VecDeque::new();
-        let mut wakes: VecDeque<Vec<u8>> = VecDeque::new();
-        match self.at_start() {
-            Ok(found) => wakes.extend(found),
-            Err(error) => tracing::error!("what was waited for at the last stop is not known: {error}"),
+        // None: they are to be read from the store.
+        let mut wakes: Option<Wakes> = None;
+        if let Err(error) = self.at_start() {
+            tracing::error!("files that were looked for at the last stop are not known: {error}");
         }
         let mut stopping = false;
         loop {
-            if queue.is_empty() && wakes.is_empty() {
+            // What is still to be woken then is woken at the next start.
+            if queue.is_empty() && (stopping || wakes.as_ref().is_some_and(Wakes::is_empty)) {
                 if stopping {
                     return;
                 }
@@ -101,7 +105,7 @@ impl Owner {
                     Err(_) => {}
                 }
             }
-            stopping |= self.work(&mut queue, &mut wakes);
+            stopping |= self.work(&mut queue, &mut wakes, stopping);
         }
     }
 
@@ -126,13 +130,13 @@ impl Owner {
         }
     }
 
-    /// What had arrived when the node stopped; files that are still missing are looked for again.
-    fn at_start(&self) -> Result<Vec<Vec<u8>>, StoreError> {
+    /// Files that are still missing are looked for again.
+    fn at_start(&self) -> Result<(), StoreError> {
         let snapshot = self.store.snapshot()?;
         let mut start = Vec::new();
         loop {
             let rows = snapshot.range(Table::Pending, &start, &end_of(&[]), PAGE, false)?;
-            let Some((last, _)) = rows.last() else { break };
+            let Some((last, _)) = rows.last() else { return Ok(()) };
             start = [last.as_slice(), &[0]].concat();
             for (_, row) in &rows {
                 for need in PendingRecord::read(row)?.needs {
@@ -144,13 +148,26 @@ impl Owner {
                 }
             }
         }
-        Ok(snapshot.prefixed(Table::Wakes, &[])?.into_iter().map(|(key, _)| key).collect())
     }
 
     /// Decides a batch and commits it. True when it is time to stop.
-    fn work(&mut self, queue: &mut VecDeque<Input>, wakes: &mut VecDeque<Vec<u8>>) -> bool {
-        let snapshot = match self.store.snapshot() {
-            Ok(snapshot) => snapshot,
+    fn work(&mut self, queue: &mut VecDeque<Input>, wakes: &mut Option<Wakes>, stopping: bool) -> bool {
+        let mut begin = || {
+            let snapshot = self.store.snapshot()?;
+            let passes = match wakes.take() {
+                Some(wakes) => wakes,
+                None => {
+                    let mut wakes = Wakes::default();
+                    for (need, _) in snapshot.prefixed(Table::Wakes, &[])? {
+                        wakes.arrived(need);
+                    }
+                    wakes
+                }
+            };
+            Ok::<_, StoreError>((snapshot, passes))
+        };
+        let (snapshot, mut passes) = match begin() {
+            Ok(begun) => begun,
             Err(error) => {
                 fail_all(queue, &error);
                 std::thread::sleep(STORE_BACK_OFF);
@@ -159,7 +176,7 @@ impl Owner {
         };
         let mut desk = Desk::new(Batch::new(snapshot));
         let mut after = After::default();
-        let mut stop = false;
+        let mut stop = stopping;
         let rules = Rules {
             now: now_ms(),
             horizon: self.settings.horizon_seconds * 1000,
@@ -168,37 +185,36 @@ impl Owner {
         let started = Instant::now();
         let mut decided = 0;
         self.timers(&mut desk, rules.now, &mut after);
-        let mut woken = Vec::new();
         while decided < MAX_BATCH && started.elapsed() < MAX_BATCH_TIME {
-            if let Some(input) = queue.pop_front().or_else(|| self.inputs.try_recv().ok()) {
-                decided += 1;
-                match input {
-                    Input::Stop => stop = true,
-                    Input::Message { prepared, reply } => {
-                        let receipt = self.message(&mut desk, &rules, *prepared, &mut after);
-                        after.receipts.push((reply, receipt));
-                    }
-                    Input::File { hash, kind, reply } => {
-                        let result = self.file(&mut desk, rules.now, &hash, kind);
-                        after.recorded.push((reply, result));
-                    }
+            let input = queue.pop_front().or_else(|| self.inputs.try_recv().ok());
+            // Those who wait may be many, and made to be: who comes anew has as many turns as they.
+            let most = if input.is_some() { 1 } else { WAKE_STEP };
+            match input {
+                Some(Input::Stop) => stop = true,
+                Some(Input::Message { prepared, reply }) => {
+                    let receipt = self.message(&mut desk, &rules, *prepared, &mut after);
+                    after.receipts.push((reply, receipt));
                 }
-            } else if wakes.is_empty() {
-                break;
+                Some(Input::File { hash, kind, reply }) => {
+                    let result = self.file(&mut desk, rules.now, &hash, kind);
+                    after.recorded.push((reply, result));
+                }
+                None if stop || passes.is_empty() => break,
+                None => {}
             }
-            if let Some(need) = wakes.pop_front() {
-                decided += self.wake(&mut desk, &rules, &need, &mut after, wakes);
+            decided += 1;
+            if !stop && let Some(wake) = passes.next() {
+                decided += self.wake(&mut desk, &rules, wake, most, &mut after, &mut passes);
             }
-            let arrived = desk.take_woken();
-            woken.extend(arrived.iter().cloned());
-            wakes.extend(arrived);
+            desk.take_woken().into_iter().for_each(|need| passes.arrived(need));
         }
-        self.finish(&desk, after, wakes, &woken);
+        // What a commit that failed had dealt with is dealt with again.
+        *wakes = self.finish(&desk, after).then_some(passes);
         stop
     }
 
-    /// Commits, then answers and tells.
-    fn finish(&self, desk: &Desk, after: After, wakes: &mut VecDeque<Vec<u8>>, woken: &[Vec<u8>]) {
+    /// Commits, then answers and tells. False when nothing is stored.
+    fn finish(&self, desk: &Desk, after: After) -> bool {
         let changes = desk.read().changes();
         if !changes.is_empty()
             && let Err(error) = self.store.commit(changes)
@@ -210,13 +226,8 @@ impl Owner {
             for (reply, _) in after.recorded {
                 let _ = reply.send(Err(EngineError::Store(error.to_string())));
             }
-            // What arrived in this batch did not. What had arrived before is still a row of its own.
-            wakes.retain(|need| !woken.contains(need));
-            if let Ok(rows) = self.store.snapshot().and_then(|snapshot| snapshot.prefixed(Table::Wakes, &[])) {
-                wakes.extend(rows.into_iter().map(|(key, _)| key));
-            }
             std::thread::sleep(STORE_BACK_OFF);
-            return;
+            return false;
         }
         for file in &after.dropped_files {
             if let Err(error) = self.files.remove(file) {
@@ -236,6 +247,7 @@ impl Owner {
         for file in &after.wanted {
             self.fetcher.want(file);
         }
+        true
     }
 
     fn message(
@@ -322,27 +334,30 @@ impl Owner {
         }
     }
 
-    /// Decides those who waited for a need that has arrived. Returns how many.
+    /// Decides some of those who waited for a need that has arrived. Returns how many.
     fn wake(
         &self,
         desk: &mut Desk,
         rules: &Rules,
-        need: &[u8],
+        wake: Wake,
+        most: usize,
         after: &mut After,
-        wakes: &mut VecDeque<Vec<u8>>,
+        passes: &mut Wakes,
     ) -> usize {
-        let rows = match desk.read().range(Table::Needs, need, &end_of(need), PAGE, false) {
+        let need = wake.need.clone();
+        let rows = match desk.read().range(Table::Needs, &wake.from, &end_of(&need), most, false) {
             Ok(rows) => rows,
             Err(error) => {
                 tracing::error!("those who wait cannot be read: {error}");
+                passes.end(wake);
                 return 0;
             }
         };
-        let more = rows.len() == PAGE;
+        let last = rows.last().filter(|_| rows.len() == most).map(|(row, _)| row.clone());
         let count = rows.len();
         for (row, _) in rows {
             let key = row[NEED_BYTES..].to_vec();
-            if let Err(error) = self.wake_one(desk, rules, need, &key, after) {
+            if let Err(error) = self.wake_one(desk, rules, &need, &key, after) {
                 tracing::error!("a message that waited is not decided: {error}");
                 desk.drop_current();
                 // It would be met again and again; its own row stays for whoever repairs the store.
@@ -350,11 +365,16 @@ impl Owner {
                 desk.keep();
             }
         }
-        if more {
-            wakes.push_back(need.to_vec());
-        } else {
-            desk.edit().delete(Table::Wakes, need.to_vec());
-            desk.keep();
+        // What they made arrive may be what they waited for.
+        desk.take_woken().into_iter().for_each(|need| passes.arrived(need));
+        match last {
+            Some(last) => passes.go_on(Wake { from: [last.as_slice(), &[0]].concat(), ..wake }),
+            None => {
+                if passes.end(wake) {
+                    desk.edit().delete(Table::Wakes, need);
+                    desk.keep();
+                }
+            }
         }
         count
     }

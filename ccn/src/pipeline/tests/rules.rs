@@ -185,6 +185,59 @@ async fn a_delegation_that_comes_late_counts() {
     node.service.pipeline.stop().await;
 }
 
+/// More of them than are read in one go made the node decide the first ones again and again, for ever, and never stop: whoever was still refused stood
+/// where the reading began anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_who_go_on_waiting_are_decided_once_per_arrival() {
+    const REFUSED: u64 = 210;
+    let node = TestNode::new().await;
+    let (owner, stranger) = (account(1), account(3));
+    for number in 0..REFUSED {
+        let content = json!({"type": "note", "address": owner.address(), "content": number}).to_string();
+        let receipt = node.send(&stranger, Draft::new("POST", &content).time(1000.0)).await;
+        assert_eq!(receipt.rejection.map(|rejection| rejection.code), Some(2));
+    }
+    let calls = || {
+        let post = |plugin: &crate::host::PluginInfo| plugin.types == ["POST"];
+        node.service.plugins.list().into_iter().find(post).expect("the plugin").statistics.calls
+    };
+    let before = calls();
+    let security = json!({"key": "security", "content": {"authorizations": [{"address": account(2).address()}]}});
+    node.send(&owner, Draft::new("AGGREGATE", &security.to_string()).time(1002.0)).await;
+    let waking = || {
+        let snapshot = node.service.store.snapshot().expect("a snapshot");
+        !snapshot.prefixed(Table::Wakes, &[]).expect("rows").is_empty()
+    };
+    for _ in 0..500 {
+        if !waking() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!waking(), "the pass does not end");
+    assert_eq!(calls() - before, REFUSED, "each is looked at once");
+    node.service.pipeline.stop().await;
+}
+
+/// A node that has many to wake stops all the same; they are woken at the next start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_does_not_wait_for_those_who_wait() {
+    let node = TestNode::new().await;
+    let (owner, delegate) = (account(1), account(2));
+    let mut sent = Vec::new();
+    for number in 0..60 {
+        let content = json!({"type": "note", "address": owner.address(), "content": number}).to_string();
+        sent.push(node.send(&delegate, Draft::new("POST", &content).time(1000.0)).await.item_hash);
+    }
+    let security = json!({"key": "security", "content": {"authorizations": [{"address": delegate.address()}]}});
+    node.send(&owner, Draft::new("AGGREGATE", &security.to_string()).time(1002.0)).await;
+    let node = node.restarted().await;
+    for hash in &sent {
+        status_within(&node, hash, PROCESSED).await;
+    }
+    node.service.pipeline.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn funds_are_asked_for_with_figures() {
     let node = TestNode::new().await;
