@@ -53,9 +53,11 @@ fn bundle() -> Result<()> {
     }
     println!("cargo::rerun-if-changed=src/componentize.rs");
     check_target()?;
+    let modules = build(&root, &out.join("target"))?;
     let mut list = String::from("[\n");
     for name in HANDLERS {
-        let module = build(&root, &out.join("target"), name)?;
+        let module = modules.join(format!("handler_{name}.wasm"));
+        let module = fs::read(&module).with_context(|| module.display().to_string())?;
         let component = componentize(&module).with_context(|| format!("handler-{name}"))?;
         let path = out.join(format!("{name}.wasm"));
         fs::write(&path, component).with_context(|| path.display().to_string())?;
@@ -78,14 +80,14 @@ fn check_target() -> Result<()> {
     Ok(())
 }
 
-/// Builds one handler; returns its core module.
-fn build(root: &Path, target_dir: &Path, name: &str) -> Result<Vec<u8>> {
+/// Builds all handlers, side by side; returns the folder of their core modules.
+fn build(root: &Path, target_dir: &Path) -> Result<PathBuf> {
     let mut command = Command::new(env::var_os("CARGO").context("cargo sets CARGO")?);
     command
         .current_dir(root)
-        .args(["rustc", "--quiet", "--locked", "--lib", "--crate-type", "cdylib"])
+        .args(["build", "--quiet", "--locked", "--lib"])
         .args(["--target", TARGET, "--profile", PROFILE])
-        .arg(format!("--package=handler-{name}"))
+        .args(HANDLERS.map(|name| format!("--package=handler-{name}")))
         .arg("--target-dir")
         .arg(target_dir);
     for (variable, _) in env::vars_os() {
@@ -95,9 +97,8 @@ fn build(root: &Path, target_dir: &Path, name: &str) -> Result<Vec<u8>> {
     }
     command.env("CARGO_ENCODED_RUSTFLAGS", rust_flags(root));
     let status = command.status().context("cannot start cargo")?;
-    ensure!(status.success(), "handler-{name} does not build; try `cargo check -p handler-{name} --target {TARGET}`");
-    let module = target_dir.join(TARGET).join(PROFILE).join(format!("handler_{name}.wasm"));
-    fs::read(&module).with_context(|| module.display().to_string())
+    ensure!(status.success(), "a standard plugin does not build; try `cargo check -p handler-NAME --target {TARGET}`");
+    Ok(target_dir.join(TARGET).join(PROFILE))
 }
 
 /// True for variables that would make the inner build another one: flags and wrappers that lints and coverage set, targets, profiles. Which
