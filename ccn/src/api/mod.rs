@@ -12,6 +12,7 @@ mod error;
 mod live;
 mod messages;
 mod moment;
+mod paced;
 mod parameters;
 mod plugins;
 mod price;

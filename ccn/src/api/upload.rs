@@ -7,6 +7,7 @@ use super::{
     Api, ApiError, ApiResult, State,
     error::{details, sentence},
     now_ms,
+    paced::{Paced, Unused},
     submit::{self, Taken},
 };
 use crate::{
@@ -21,8 +22,11 @@ use crate::{
 use axum::http::{StatusCode, header::CONTENT_LENGTH, header::CONTENT_TYPE};
 use axum::{
     Json,
-    body::{Body, BodyDataStream, Bytes},
-    extract::{FromRequest as _, Multipart, Request, multipart::Field},
+    body::{Body, Bytes},
+    extract::{
+        FromRequest as _, Multipart, Request,
+        multipart::{Field, MultipartError},
+    },
     response::{IntoResponse, Response},
 };
 use ccn_message::{
@@ -106,7 +110,7 @@ pub(super) async fn storage_add_file(state: State, request: Request) -> ApiResul
         let limit = api.service.config.limits.unsigned_upload_mib;
         check_length(&request, limit * MIB)?;
         let mut writer = api.service.files.writer().await?;
-        let mut body = request.into_body().into_data_stream();
+        let mut body = Paced::new(request.into_body());
         while let Some(chunk) = next_chunk(&mut body).await? {
             write(&mut writer, &chunk, limit).await?;
         }
@@ -160,9 +164,10 @@ fn too_large(limit_mib: u64) -> ApiError {
 }
 
 /// The next piece of a body that keeps coming.
-async fn next_chunk(body: &mut BodyDataStream) -> ApiResult<Option<Bytes>> {
+async fn next_chunk(body: &mut Paced) -> ApiResult<Option<Bytes>> {
     let stalled = |_| ApiError::new(StatusCode::REQUEST_TIMEOUT, "the upload stood still for 30 seconds");
     let chunk = tokio::time::timeout(STALL, body.next()).await.map_err(stalled)?;
+    body.unused().used();
     chunk.transpose().map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, format!("the upload broke off: {error}")))
 }
 
@@ -179,46 +184,72 @@ async fn read_parts(api: &Api, engine: Engine, request: Request) -> ApiResult<Up
     check_length(&request, (signed_mib * MIB).saturating_add(OVERHEAD_BYTES))?;
     let broken =
         |error: String| ApiError::new(StatusCode::BAD_REQUEST, format!("the multipart body is broken: {error}"));
+    let (head, body) = request.into_parts();
+    let body = Paced::new(body);
+    let unused = body.unused();
+    let request = Request::from_parts(head, Body::from_stream(body));
     let mut parts = Multipart::from_request(request, &()).await.map_err(|error| broken(error.body_text()))?;
     let mut upload = Upload::default();
     for _ in 0..MAX_PARTS {
         let stalled = |_| ApiError::new(StatusCode::REQUEST_TIMEOUT, "the upload stood still for 30 seconds");
         let part = tokio::time::timeout(STALL, parts.next_field()).await.map_err(stalled)?;
-        let Some(part) = part.map_err(|error| broken(error.body_text()))? else { break };
+        let Some(mut part) = part.map_err(|error| broken(body_error(&error)))? else { break };
+        unused.used();
         match part.name() {
             Some("file") if upload.file.is_none() => {
                 upload.name = part.file_name().map(str::to_owned);
-                upload.file = Some(read_file(api, part, signed_mib).await?);
+                upload.file = Some(read_file(api, part, signed_mib, &unused).await?);
             }
             Some("metadata") if upload.metadata.is_none() => {
-                upload.metadata = Some(read_metadata(&read_text(api, part).await?)?);
+                upload.metadata = Some(read_metadata(&read_text(api, part, &unused).await?)?);
             }
-            // Parts of other names are ignored; the next one is found behind them.
-            _ => {}
+            // Parts of other names are ignored, as long as the whole is not longer than a file may be.
+            _ => {
+                let mut ignored = 0;
+                while let Some(chunk) = next_of_part(&mut part, &unused).await? {
+                    ignored += chunk.len() as u64;
+                    if ignored > signed_mib * MIB {
+                        return Err(too_large(signed_mib));
+                    }
+                }
+            }
         }
     }
     Ok(upload)
 }
 
-async fn next_of_part(part: &mut Field<'_>) -> ApiResult<Option<Bytes>> {
-    let stalled = |_| ApiError::new(StatusCode::REQUEST_TIMEOUT, "the upload stood still for 30 seconds");
-    let chunk = tokio::time::timeout(STALL, part.chunk()).await.map_err(stalled)?;
-    chunk
-        .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, format!("the upload broke off: {}", error.body_text())))
+/// What went wrong with a body, down to the cause.
+fn body_error(error: &MultipartError) -> String {
+    let mut sentence = error.body_text();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        sentence = error.to_string();
+        cause = error.source();
+    }
+    sentence
 }
 
-async fn read_file(api: &Api, mut part: Field<'_>, limit_mib: u64) -> ApiResult<NewFile> {
+async fn next_of_part(part: &mut Field<'_>, unused: &Unused) -> ApiResult<Option<Bytes>> {
+    let stalled = |_| ApiError::new(StatusCode::REQUEST_TIMEOUT, "the upload stood still for 30 seconds");
+    let chunk = tokio::time::timeout(STALL, part.chunk()).await.map_err(stalled)?;
+    unused.used();
+    let broken =
+        |error| ApiError::new(StatusCode::BAD_REQUEST, format!("the upload broke off: {}", body_error(&error)));
+    chunk.map_err(broken)
+}
+
+async fn read_file(api: &Api, mut part: Field<'_>, limit_mib: u64, unused: &Unused) -> ApiResult<NewFile> {
     let mut writer = api.service.files.writer().await?;
-    while let Some(chunk) = next_of_part(&mut part).await? {
+    while let Some(chunk) = next_of_part(&mut part, unused).await? {
         write(&mut writer, &chunk, limit_mib).await?;
     }
     Ok(writer.finish().await?)
 }
 
-async fn read_text(api: &Api, mut part: Field<'_>) -> ApiResult<String> {
+async fn read_text(api: &Api, mut part: Field<'_>, unused: &Unused) -> ApiResult<String> {
     let limit = usize::try_from(api.service.config.limits.body_kib.saturating_mul(1 << 10)).unwrap_or(usize::MAX);
     let mut text = Vec::new();
-    while let Some(chunk) = next_of_part(&mut part).await? {
+    while let Some(chunk) = next_of_part(&mut part, unused).await? {
         if text.len() + chunk.len() > limit {
             return Err(ApiError::too_large(format!("metadata: at most {limit} bytes are taken")));
         }
@@ -400,7 +431,7 @@ async fn add_json(state: State, engine: Engine, request: Request) -> ApiResult<R
 }
 
 async fn read_body(body: Body, limit_mib: u64) -> ApiResult<String> {
-    let (mut bytes, mut body) = (Vec::new(), body.into_data_stream());
+    let (mut bytes, mut body) = (Vec::new(), Paced::new(body));
     while let Some(chunk) = next_chunk(&mut body).await? {
         if (bytes.len() + chunk.len()) as u64 > limit_mib * MIB {
             return Err(too_large(limit_mib));

@@ -2,6 +2,10 @@
 
 use super::*;
 use base64::Engine as _;
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+};
 
 const EDGE: &str = "----edge-of-a-part";
 
@@ -236,4 +240,32 @@ async fn ipfs_names_are_computed_here() {
     let good = send(b"hello world\n").await;
     assert_eq!(good.status, 200, "{}", good.text());
     send(b"other").await.refused(422, "File hash does not match");
+}
+
+/// The head of a part was held in memory however long it was, and clients that send no length were not bounded by anything.
+#[tokio::test]
+async fn the_head_of_a_part_is_not_read_without_end() {
+    const WHOLE: usize = 64 << 20;
+    let address = NODE.url.strip_prefix("http://").expect("a URL").to_owned();
+    let work = move || {
+        let mut socket = TcpStream::connect(address).expect("a connection");
+        let head = format!(
+            "POST /api/v0/storage/add_file HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Type: multipart/form-data; boundary={EDGE}\r\n\r\n"
+        );
+        socket.write_all(head.as_bytes()).expect("the head");
+        let begin = format!("--{EDGE}\r\nX-Long: ");
+        socket.write_all(format!("{:x}\r\n{begin}\r\n", begin.len()).as_bytes()).expect("the first chunk");
+        let chunk = [b"10000\r\n", &[b'a'; 0x10000][..], b"\r\n"].concat();
+        let mut sent = 0;
+        while sent < WHOLE && socket.write_all(&chunk).is_ok() {
+            sent += chunk.len();
+        }
+        let mut answer = Vec::new();
+        // What is left of the connection may be a reset.
+        let _ = socket.take(10_000).read_to_end(&mut answer);
+        (sent, String::from_utf8_lossy(&answer).into_owned())
+    };
+    let (sent, answer) = tokio::task::spawn_blocking(work).await.expect("an answer");
+    assert!(sent < WHOLE / 2, "{sent} bytes were taken");
+    assert!(answer.is_empty() || answer.contains("the head of a part has more than 65536 bytes"), "{answer}");
 }
