@@ -49,11 +49,16 @@ pub(crate) fn run(arguments: &Arguments, yes: bool) -> Result<()> {
     let mut story = Story::begin();
     let interrupt = Interrupt::watch()?;
     let played = play(&mut story, arguments, yes, &interrupt);
-    if let Some(path) = &arguments.json {
-        // Written when a step failed, too: it says which.
-        fs::write(path, story.to_json()).with_context(|| format!("cannot write {}", path.display()))?;
+    if played.is_err() {
+        // It says which step.
+        write_report(&story, arguments)?;
     }
     played
+}
+
+fn write_report(story: &Story, arguments: &Arguments) -> Result<()> {
+    let Some(path) = &arguments.json else { return Ok(()) };
+    fs::write(path, story.to_json()).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn play(story: &mut Story, arguments: &Arguments, yes: bool, interrupt: &Interrupt) -> Result<()> {
@@ -114,8 +119,9 @@ fn play(story: &mut Story, arguments: &Arguments, yes: bool, interrupt: &Interru
     let told = with_nodes(story, &sdk, &session, &core, &compute, &folder, emulated);
     let log = keep_log(&compute, &folder);
     told.with_context(|| format!("the nodes' logs: {} and {}", core.log().display(), log.display()))?;
+    write_report(story, arguments)?;
     if arguments.once {
-        story.say("stopping the nodes");
+        story.say("Stopping the nodes; without --once they stay until Ctrl-C.");
     } else {
         story.say("Running until Ctrl-C.");
         interrupt.wait();
