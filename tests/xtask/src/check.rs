@@ -86,7 +86,7 @@ fn deny() -> Result<Command> {
         progress.done("installed");
     }
     let mut command = cargo();
-    command.args(["deny", "--log-level", "error", "check", "--config", ".deny.toml"]);
-    command.args(["bans", "licenses", "sources"]);
+    command.args(["deny", "--log-level", "error", "--locked", "--config", ".deny.toml"]);
+    command.args(["check", "bans", "licenses", "sources"]);
     Ok(command)
 }
