@@ -241,6 +241,8 @@ pub struct State<F> {
     /// Programs whose files are there, in order of arrival.
     queue: VecDeque<ItemHash>,
     starts: HashMap<StartId, ItemHash>,
+    /// Until when the first of the queue waits for room that busy machines have; none while it waits for anything else.
+    patient_until: Option<Instant>,
     /// Until when calls may go on, once the node stops.
     draining: Option<Instant>,
     drained: bool,
@@ -333,6 +335,7 @@ impl<F: Clone> State<F> {
             machines: BTreeMap::new(),
             queue: VecDeque::new(),
             starts: HashMap::new(),
+            patient_until: None,
             draining: None,
             drained: false,
             last_id: 0,
@@ -387,13 +390,11 @@ impl<F: Clone> State<F> {
             _ => None,
         });
         let loading = self.programs.values().filter_map(|program| self.loading_deadline(program));
-        let patience = self.programs.values().filter_map(|program| match program.phase {
-            Phase::Queued(_, since) => Some(since + self.limits.patience),
-            _ => None,
-        });
         // Once everything was told to stop, only its end is waited for.
-        let drain = self.draining.filter(|_| self.machines.values().any(|machine| machine.stage != Stage::Stopping));
-        idle.chain(loading).chain(patience).chain(drain).min()
+        let drain = self.draining.filter(|_| {
+            !self.programs.is_empty() || self.machines.values().any(|machine| machine.stage != Stage::Stopping)
+        });
+        idle.chain(loading).chain(self.patient_until).chain(drain).min()
     }
 
     /// The machines there are.
@@ -689,6 +690,7 @@ impl<F: Clone> State<F> {
 
     /// Boots what waits for its turn, as far as there is room.
     fn boot_next(&mut self, now: Instant, effects: &mut Vec<Effect<F>>) {
+        self.patient_until = None;
         loop {
             let booting = self.programs.values().filter(|program| matches!(program.phase, Phase::Booting(..))).count();
             if booting >= self.limits.concurrent_boots {
@@ -729,7 +731,10 @@ impl<F: Clone> State<F> {
                     // In order of arrival: who comes later does not take the room that is being made.
                     return;
                 }
-                Verdict::Full if now < since + self.limits.patience => return,
+                Verdict::Full if now < since + self.limits.patience => {
+                    self.patient_until = Some(since + self.limits.patience);
+                    return;
+                }
                 Verdict::Full => self.refuse_all(&item_hash, &Refusal::Full, effects),
                 Verdict::TooLarge => self.refuse_all(&item_hash, &Refusal::TooLarge, effects),
             }

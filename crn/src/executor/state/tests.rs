@@ -328,6 +328,52 @@ fn a_drain_ends() {
     assert_eq!(story.happens(Event::Ended { machine: busy }), [Effect::Drained]);
 }
 
+/// With no machine there was no deadline: a download that hung kept the node from stopping.
+#[test]
+fn a_drain_ends_although_something_hangs_before_there_is_a_machine() {
+    for stage in 0..2 {
+        let mut story = Story::new();
+        let (waiter, effects) = story.call(1);
+        let [Effect::Resolve { start, .. }] = effects[..] else { panic!("{effects:?}") };
+        if stage == 1 {
+            story.happens(Event::Resolved { start, outcome: Ok(SMALL) });
+        }
+        assert_eq!(story.happens(Event::Drain), []);
+        assert_eq!(story.state.next_deadline(), Some(story.now + 30 * SECOND));
+        let refused = Effect::Answer { waiter, answer: Err(Refusal::Draining) };
+        assert_eq!(story.passes(30 * SECOND), [refused, Effect::Discard { start }, Effect::Drained]);
+        assert_eq!(story.state.next_deadline(), None);
+    }
+}
+
+/// Their patience is with busy machines. Counted for these too it was a deadline in the past: the one task of the executor did
+/// nothing but tick until a boot or an end was over.
+#[test]
+fn those_who_wait_for_a_boot_or_an_end_are_patient_and_the_clock_is_not_asked_for_the_past() {
+    let mut story = Story::new();
+    story.boot(1, SMALL);
+    let (_, _, booting) = story.boot(2, SMALL);
+    let (_, effects) = story.call(3);
+    let [Effect::Resolve { start, .. }] = effects[..] else { panic!("{effects:?}") };
+    story.happens(Event::Resolved { start, outcome: Ok(SMALL) });
+    assert_eq!(story.happens(Event::Prepared { start, outcome: Ok(()) }), [], "two boot at once");
+    assert_eq!(story.passes(11 * SECOND), []);
+    assert_eq!(story.state.next_deadline(), None);
+    let effects = story.happens(Event::Ready { machine: booting });
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Boot { .. })), "{effects:?}");
+
+    let mut story = Story::new();
+    let idle = story.serve(1);
+    story.release(idle);
+    let (_, effects) = story.call(2);
+    let [Effect::Resolve { start, .. }] = effects[..] else { panic!("{effects:?}") };
+    let large = Traits { need: Need { memory_mib: 400, vcpus: 1 }, ..SMALL };
+    story.happens(Event::Resolved { start, outcome: Ok(large) });
+    assert_eq!(story.happens(Event::Prepared { start, outcome: Ok(()) }), [Effect::Stop { machine: idle }]);
+    assert_eq!(story.passes(11 * SECOND), []);
+    assert_eq!(story.state.next_deadline(), None);
+}
+
 #[test]
 fn a_drain_of_an_empty_node_is_over_at_once() {
     assert_eq!(Story::new().happens(Event::Drain), [Effect::Drained]);
@@ -459,6 +505,8 @@ fn check_invariants(story: &Story, world: &World) -> Result<(), TestCaseError> {
         let leases = world.leases.iter().filter(|lease| *lease == id).count();
         prop_assert_eq!(machine.calls, leases, "calls of {:?}", id);
     }
+    // The owner sleeps until there is something to do.
+    prop_assert!(story.state.next_deadline().is_none_or(|deadline| deadline > story.now), "a deadline in the past");
     // Nobody waits for nothing: every waiter is in a program that is on its way.
     let waiting: usize = story.state.programs.values().map(|program| program.waiters.len()).sum();
     prop_assert_eq!(waiting, world.waiting.len());
