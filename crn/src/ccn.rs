@@ -303,7 +303,9 @@ impl Client {
             None => {
                 let mut digest = Digest::of(&envelope.item_hash)?;
                 let file = self.open_file(&envelope.item_hash, 0).await?;
-                let bytes = self.collect(file).await?;
+                let bytes = tokio::time::timeout(self.answer_within, self.collect(file))
+                    .await
+                    .map_err(|_| self.unreachable("its answer does not end".to_owned()))??;
                 digest.update(&bytes);
                 if !digest.matches() {
                     return Err(CcnError::Mismatch { base: self.base.clone(), hash: envelope.item_hash });
@@ -319,7 +321,11 @@ impl Client {
     async fn ask(&self, path: &str) -> Result<Vec<u8>, CcnError> {
         let last = Mutex::new(None);
         let attempt = || async {
-            let answer = self.ask_once(path).await;
+            // Given back between attempts: who waits for the next one holds nobody up.
+            let answer = {
+                let _permit = self.questions.acquire().await;
+                self.ask_once(path).await
+            };
             if let Err(error) = &answer {
                 *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
             }
@@ -330,14 +336,10 @@ impl Client {
             .with_min_delay(Duration::from_millis(100))
             .with_max_delay(Duration::from_secs(5))
             .without_max_times();
-        let asking = async {
-            let _permit = self.questions.acquire().await;
-            attempt
-                .retry(pauses)
-                .when(CcnError::is_transient)
-                .adjust(|error, pause| pause.map(|pause| error.retry_after().map_or(pause, |asked| asked.max(pause))))
-                .await
-        };
+        let asking = attempt
+            .retry(pauses)
+            .when(CcnError::is_transient)
+            .adjust(|error, pause| pause.map(|pause| error.retry_after().map_or(pause, |asked| asked.max(pause))));
         match tokio::time::timeout(self.answer_within, asking).await {
             Ok(answer) => answer,
             Err(_) => Err(last

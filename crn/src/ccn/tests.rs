@@ -93,6 +93,57 @@ async fn a_content_kept_apart_is_fetched() {
     assert!(matches!(asked("{}".to_owned()).await, Err(CcnError::Mismatch { .. })));
 }
 
+/// A lookup that nobody ends keeps every caller of its program waiting.
+#[tokio::test]
+async fn a_content_kept_apart_that_never_ends_is_given_up() {
+    let item_hash = hash("{}");
+    let mut message = envelope("PROGRAM", &json!({}));
+    message["item_type"] = json!("storage");
+    message["item_content"] = json!(null);
+    let router = Router::new()
+        .route(
+            "/api/v0/messages/{hash}",
+            get(move || async move { Json(json!({"status": "processed", "message": message})) }),
+        )
+        .route(
+            "/api/v0/storage/raw/{hash}",
+            get(|| async { axum::body::Body::from_stream(futures_util::stream::pending::<Result<&str, &str>>()) }),
+        );
+    let client = serve_for(router, Duration::from_secs(1)).await;
+    let found = tokio::time::timeout(Duration::from_secs(20), client.message(&item_hash)).await.expect("in time");
+    assert!(matches!(found, Err(CcnError::Unreachable { .. })), "{found:?}");
+}
+
+/// Ten programs whose messages the node stumbles over held all places, and no other program started.
+#[tokio::test]
+async fn a_question_that_waits_for_its_next_attempt_holds_nobody_up() {
+    let content = json!({"address": OWNER, "time": 1.5});
+    let good = hash(&content.to_string());
+    let message = envelope("PROGRAM", &content);
+    let name = good.to_string();
+    let router = Router::new().route(
+        "/api/v0/messages/{hash}",
+        get(move |Path(asked): Path<String>| async move {
+            if asked == name {
+                Ok(Json(json!({"status": "processed", "message": message})))
+            } else {
+                Err((StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "30")]))
+            }
+        }),
+    );
+    let client = Arc::new(serve_for(router, Duration::from_secs(20)).await);
+    let stumbling: Vec<_> = (0..MAX_QUESTIONS)
+        .map(|number| {
+            let client = client.clone();
+            tokio::spawn(async move { client.message(&hash(&number.to_string())).await })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let found = tokio::time::timeout(Duration::from_secs(10), client.message(&good)).await.expect("in time");
+    found.expect("a message");
+    stumbling.into_iter().for_each(|question| question.abort());
+}
+
 #[tokio::test]
 async fn what_the_node_says_of_a_message_is_told_apart() {
     assert!(matches!(message_error(StatusCode::NOT_FOUND, json!({})).await, CcnError::Unknown(_)));
