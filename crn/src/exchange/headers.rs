@@ -2,7 +2,7 @@
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{CONNECTION, EXPECT, HOST, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE},
 };
 
 /// Whether a change of protocol goes on to the other side.
@@ -32,6 +32,10 @@ fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
 /// Takes out what is meant for this hop only. Everything else stays as it is, repetitions included.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap, upgrade: Upgrade) {
     let listed: Vec<HeaderName> = connection_options(headers).collect();
+    if headers.contains_key(TRANSFER_ENCODING) {
+        // It was overridden by the encoding that ends here (RFC 9112, section 6.3).
+        headers.remove(CONTENT_LENGTH);
+    }
     let fixed = [
         CONNECTION,
         HeaderName::from_static("keep-alive"),

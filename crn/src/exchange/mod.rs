@@ -28,7 +28,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -52,7 +52,7 @@ pub struct Limits {
     /// How long the program may take to do the next thing before its response starts: take more of the
     /// request, or, once it was given the whole, send the head of its response.
     pub answer_within: Duration,
-    /// How long the client may pause within its request.
+    /// How long the client may pause within its request, and how long it may take in all beyond a least rate.
     pub client_idle: Duration,
     /// How long a started response or an upgraded connection may carry nothing either way.
     pub stream_idle: Duration,
@@ -67,8 +67,8 @@ pub enum ExchangeError {
         /// [`Limits::max_body_bytes`].
         limit_bytes: u64,
     },
-    /// The client stopped sending within its request. The client's fault; 408.
-    #[error("the client sent nothing for {0:?}")]
+    /// The client stopped sending within its request, or all but stopped. The client's fault; 408.
+    #[error("the client sent nothing, or next to nothing, for {0:?}")]
     ClientStalled(Duration),
     /// The client's connection broke within its request; nobody is left to be answered.
     #[error("the request ended early: {0}")]
@@ -133,13 +133,15 @@ where
 
     let mut sending = std::pin::pin!(sender.send_request(request));
     let mut response = loop {
-        let deadline = upload.deadline(&limits);
+        // It moves while the request is being sent, and changes sides: what was a long time for the program may have become a
+        // short one for the client.
+        let look = upload.deadline(&limits).at.min(Instant::now() + limits.client_idle);
         tokio::select! {
             biased;
             response = &mut sending => break response.map_err(|error| failure(&error, &activity, &upload, limits))?,
-            () = sleep_until(deadline.at.into()) => {
-                // The deadline moves while the request is being sent.
-                if upload.deadline(&limits) == deadline {
+            () = sleep_until(look.into()) => {
+                let deadline = upload.deadline(&limits);
+                if deadline.at <= Instant::now() {
                     return Err(deadline.missed);
                 }
             }

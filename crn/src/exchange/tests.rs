@@ -195,6 +195,29 @@ async fn statuses_and_headers_of_the_program_come_back_as_sent() {
     assert!(!answer.contains("keep-alive"), "{answer}");
 }
 
+/// RFC 9112, section 6.3: the encoding overrides the length, which must not go on. It did, and the body was cut to it.
+#[tokio::test]
+async fn a_length_beside_an_encoding_does_not_count() {
+    let router = Router::new().fallback(|request: ServerRequest| async move {
+        let length = request.headers().get("content-length").cloned();
+        let body = request.into_body().collect().await.expect("a body").to_bytes();
+        format!("{length:?} {}", String::from_utf8_lossy(&body))
+    });
+    let answer = front(Program::Router(router), generous())
+        .await
+        .ask(
+            "POST / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n\
+             a\r\n0123456789\r\n0\r\n\r\n",
+        )
+        .await;
+    assert!(answer.contains("None 0123456789"), "{answer}");
+
+    let says =
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\na\r\n0123456789\r\n0\r\n\r\n";
+    let answer = front(Program::Says(says), generous()).await.ask(&get_line("/")).await.to_lowercase();
+    assert!(answer.contains("0123456789") && !answer.contains("content-length"), "{answer}");
+}
+
 #[tokio::test]
 async fn a_404_of_the_program_keeps_its_body() {
     let router = Router::new().fallback(|| async { (StatusCode::NOT_FOUND, "no such item") });
@@ -473,6 +496,25 @@ async fn a_slow_client_is_not_the_programs_fault() {
     let _stalled = front.send(head).await;
     assert!(matches!(front.failure().await, ExchangeError::ClientStalled(_)));
     front.all_closed().await;
+}
+
+/// A byte a moment was no pause: such a client kept a machine, and its place there, for ever.
+#[tokio::test]
+async fn a_client_that_trickles_is_given_up() {
+    let router = Router::new().fallback(|request: ServerRequest| async move {
+        request.into_body().collect().await.map(|_| "done").unwrap_or("cut")
+    });
+    let limits = Limits { client_idle: SECOND, ..generous() };
+    let mut front = front(Program::Router(router), limits).await;
+    let mut stream = front.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n").await;
+    let trickle = tokio::spawn(async move {
+        while stream.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(SECOND / 5).await;
+        }
+    });
+    assert!(matches!(front.failure().await, ExchangeError::ClientStalled(_)));
+    front.all_closed().await;
+    trickle.abort();
 }
 
 #[tokio::test]

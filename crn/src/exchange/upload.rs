@@ -9,8 +9,12 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
+
+/// Least rate of a request body, bytes a second, over all the time that its client was waited for: a byte a moment is no pause, and
+/// would hold a machine for ever.
+const LEAST_RATE: u64 = 1024;
 
 /// How far a request got, seen by the exchange and written by its body.
 #[derive(Debug)]
@@ -24,6 +28,9 @@ struct State {
     waits_for_client: bool,
     /// Since when.
     since: Instant,
+    /// How long the client was waited for before, and what came of it.
+    waited: Duration,
+    received_bytes: u64,
     fault: Option<Fault>,
 }
 
@@ -43,15 +50,17 @@ pub(super) struct Deadline {
     pub(super) missed: ExchangeError,
 }
 
-impl PartialEq for Deadline {
-    fn eq(&self, other: &Self) -> bool {
-        self.at == other.at
-    }
-}
-
 impl Upload {
     pub(super) fn new() -> Self {
-        Self { state: Mutex::new(State { waits_for_client: false, since: Instant::now(), fault: None }) }
+        Self {
+            state: Mutex::new(State {
+                waits_for_client: false,
+                since: Instant::now(),
+                waited: Duration::ZERO,
+                received_bytes: 0,
+                fault: None,
+            }),
+        }
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
@@ -66,8 +75,9 @@ impl Upload {
     pub(super) fn deadline(&self, limits: &Limits) -> Deadline {
         self.with(|state| {
             if state.waits_for_client {
+                let earned = limits.client_idle + Duration::from_secs(state.received_bytes / LEAST_RATE);
                 Deadline {
-                    at: state.since + limits.client_idle,
+                    at: state.since + limits.client_idle.min(earned.saturating_sub(state.waited)),
                     missed: ExchangeError::ClientStalled(limits.client_idle),
                 }
             } else {
@@ -118,8 +128,12 @@ impl http_body::Body for UploadBody {
                 Poll::Pending
             }
             Poll::Ready(frame) => {
-                state.waits_for_client = false;
-                state.since = Instant::now();
+                let now = Instant::now();
+                if std::mem::take(&mut state.waits_for_client) {
+                    state.waited += now.saturating_duration_since(state.since);
+                }
+                state.since = now;
+                state.received_bytes += length;
                 Poll::Ready(match frame {
                     Some(Ok(_)) if left_bytes.is_none() => {
                         state.fault = Some(Fault::TooLong);
