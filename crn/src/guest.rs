@@ -6,7 +6,7 @@ use crate::{
     machine::{Machine, MachineError},
 };
 use guest_protocol::{
-    CONTROL_PORT, Command, Configuration, Event, LogRecord, VERSION,
+    CONTROL_PORT, Command, Configuration, Event, Failure, LogRecord, MAX_TRACEBACK_BYTES, VERSION,
     frame::{self, FrameError, LENGTH_BYTES},
 };
 use serde::de::DeserializeOwned;
@@ -18,6 +18,9 @@ use tokio::{
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
 };
+
+/// Longest sentence of a guest about its failure, bytes; what is longer is cut.
+const MAX_ERROR_BYTES: usize = 4 * 1024;
 
 /// Why init cannot be talked to. Its machine is of no use any more.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +86,7 @@ impl Guest {
     /// # Errors
     /// See [`GuestError`].
     pub async fn next(&mut self) -> Result<Event, GuestError> {
-        read(&mut self.reader).await
+        next_of(&mut self.reader).await
     }
 
     /// The two directions apart: one to listen with [`next_of`], one to give orders.
@@ -98,7 +101,20 @@ impl Guest {
 /// # Errors
 /// See [`GuestError`].
 pub async fn next_of(reader: &mut OwnedReadHalf) -> Result<Event, GuestError> {
-    read(reader).await
+    Ok(match read(reader).await? {
+        Event::Failed(failure) => Event::Failed(bounded(failure)),
+        event => event,
+    })
+}
+
+/// A failure within the bounds of the protocol, whatever the guest thinks of them: its words go to every caller who waits, and its
+/// sentence into the node's log, where it must stay one line.
+fn bounded(mut failure: Failure) -> Failure {
+    failure.error = failure.error.replace(char::is_control, " ");
+    failure.error.truncate(failure.error.floor_char_boundary(MAX_ERROR_BYTES));
+    let over = failure.traceback.len().saturating_sub(MAX_TRACEBACK_BYTES);
+    failure.traceback.drain(..failure.traceback.ceil_char_boundary(over));
+    failure
 }
 
 impl Orders {
@@ -139,6 +155,7 @@ async fn read<T: DeserializeOwned>(stream: &mut (impl AsyncRead + Unpin)) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
+    use guest_protocol::Stage;
 
     /// What a host makes of these bytes from a guest.
     async fn greeted(bytes: &[u8]) -> Result<Guest, GuestError> {
@@ -169,6 +186,28 @@ mod tests {
         assert!(matches!(greeted(&[1, 0, 0, 0]).await, Err(GuestError::Closed(_))));
         assert!(matches!(greeted(&u32::MAX.to_le_bytes()).await, Err(GuestError::Frame(FrameError::TooLong { .. }))));
         assert!(matches!(greeted(&[1, 0, 0, 0, 200]).await, Err(GuestError::Frame(FrameError::Malformed(_)))));
+    }
+
+    /// What a hostile guest says of its failure goes to every caller and into the node's own log, where a line of it looked like
+    /// one of the node's.
+    #[tokio::test]
+    async fn a_failure_is_bounded_and_stays_on_its_line() {
+        let failure = Failure {
+            stage: Stage::Start,
+            error: format!("boom\n2026 INFO crn: all is well\u{1b}[2J{}", "é".repeat(20_000)),
+            traceback: format!("{}the end", "é".repeat(MAX_TRACEBACK_BYTES)),
+        };
+        let bytes = [
+            frame::encode(&Event::Hello { version: VERSION }).expect("a frame"),
+            frame::encode(&Event::Failed(failure)).expect("a frame"),
+        ];
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        tokio::spawn(async move { theirs.write_all(&bytes.concat()).await });
+        let mut guest = Guest::greet_on(ours).await.expect("a guest");
+        let Ok(Event::Failed(failure)) = guest.next().await else { panic!("a failure was sent") };
+        assert!(!failure.error.contains(char::is_control), "{}", failure.error);
+        assert!(failure.error.starts_with("boom 2026 INFO") && failure.error.len() <= MAX_ERROR_BYTES);
+        assert!(failure.traceback.ends_with("the end") && failure.traceback.len() <= MAX_TRACEBACK_BYTES);
     }
 
     #[tokio::test]

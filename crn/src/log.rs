@@ -36,6 +36,11 @@ pub struct ProgramLog {
     open: Arc<Mutex<Option<(File, u64)>>>,
 }
 
+/// Most bytes of a line around the text.
+const LINE_OVERHEAD_BYTES: u64 = 120;
+/// Most bytes that one printed byte takes in a line: `\u0000`.
+const ESCAPED_BYTES: u64 = 6;
+
 #[derive(Serialize)]
 struct Line<'a> {
     time_us: u64,
@@ -114,6 +119,9 @@ impl ProgramLog {
     }
 
     async fn try_write(&self, record: &LogRecord) -> io::Result<()> {
+        // Guests keep to a bound of their own; a hostile one does not, and must not make a longer log.
+        let room = self.max_bytes.saturating_sub(LINE_OVERHEAD_BYTES) / ESCAPED_BYTES;
+        let kept = usize::try_from(room).map_or(record.bytes.len(), |room| room.min(record.bytes.len()));
         let line = Line {
             time_us: record.wall_time_us,
             source: match record.source {
@@ -121,8 +129,8 @@ impl ProgramLog {
                 LogSource::Stderr => "stderr",
                 LogSource::Init => "init",
             },
-            text: String::from_utf8_lossy(&record.bytes),
-            dropped_bytes: record.dropped_bytes,
+            text: String::from_utf8_lossy(&record.bytes[..kept]),
+            dropped_bytes: record.dropped_bytes.saturating_add((record.bytes.len() - kept) as u64),
         };
         let mut line = serde_json::to_vec(&line)?;
         line.push(b'\n');
@@ -191,6 +199,22 @@ mod tests {
             assert!(fs::read_to_string(&log.path).expect("a file").contains(&format!("{round} 99")));
             assert!(fs::metadata(&log.old_path).expect("a file").len() <= 1000);
         }
+    }
+
+    /// A guest that keeps to no bound of the protocol made a log of any length.
+    #[tokio::test]
+    async fn a_record_that_is_longer_than_a_log_is_cut() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let log = Logs::open(folder.path(), 1000, 10).and_then(|logs| logs.of(&program(1))).expect("a log");
+        for byte in [b'x', 0, 0xff, b'"'] {
+            log.write(&record(&[byte; 100_000])).await;
+            log.write(&record(b"after")).await;
+            for path in [&log.path, &log.old_path] {
+                assert!(fs::metadata(path).map_or(0, |file| file.len()) <= 1000);
+            }
+        }
+        let text = [&log.old_path, &log.path].map(|path| fs::read_to_string(path).expect("a file")).concat();
+        assert!(text.contains("dropped_bytes") && text.contains("\\\"\\\""), "{text}");
     }
 
     #[test]
