@@ -6,13 +6,19 @@ The report is a FIFO that init reads: `R` once the application listens, or `F`, 
 the traceback up to the end.
 """
 
+import asyncio
+import contextlib
 import importlib
 import os
 import sys
 import traceback
 
-# An application's 500 is held back this far while its exception is awaited.
+# An application's 500 is held back this far, and this long, while its exception is awaited.
 HELD_BYTES = 64 * 1024
+HELD_SECONDS = 1
+# What is told of a failure; a longer traceback keeps its end, which says what happened.
+ERROR_CHARACTERS = 2000
+TRACEBACK_BYTES = 200_000
 
 
 def report(path, text):
@@ -21,7 +27,9 @@ def report(path, text):
 
 
 def fail(path, error, trace):
-    report(path, "F" + " ".join(str(error).split()) + "\n" + trace)
+    error = " ".join(str(error).split())[:ERROR_CHARACTERS]
+    end = trace.encode("utf-8", "backslashreplace")[-TRACEBACK_BYTES:].decode("utf-8", "ignore")
+    report(path, "F" + error + "\n" + end)
     sys.exit(1)
 
 
@@ -33,8 +41,8 @@ class TracebackResponder:
     """Answers an exception of the application with status 500 and its traceback as text.
 
     Frameworks answer an exception with a bare 500 of their own and then raise it, so a response of status 500 is held
-    back until the application is done with the request: if it raises, the traceback is sent instead. Responses of any
-    other status, and those that are longer than what is held back, pass through as they come.
+    back for a moment: if the application raises, the traceback is sent instead. Responses of any other status, and those
+    that are longer than what is held back, in bytes or in time, pass through as they come.
     """
 
     def __init__(self, application):
@@ -47,30 +55,45 @@ class TracebackResponder:
         held = []
         held_bytes = 0
         started = False
+        timer = None
+        # One message at a time: what is released goes before what follows it.
+        turn = asyncio.Lock()
 
         async def release():
             nonlocal started
-            started = True
-            while held:
-                await send(held.pop(0))
+            async with turn:
+                started = True
+                while held:
+                    await send(held.pop(0))
+
+        async def release_later():
+            await asyncio.sleep(HELD_SECONDS)
+            # A client that is gone is told to the application at its next message.
+            with contextlib.suppress(Exception):
+                await release()
 
         async def watched_send(message):
-            nonlocal held_bytes, started
-            if started:
-                await send(message)
-            elif message["type"] == "http.response.start" and message["status"] != 500 and not held:
-                started = True
-                await send(message)
-            else:
+            nonlocal held_bytes, started, timer
+            async with turn:
+                if not started and not held:
+                    started = message["type"] == "http.response.start" and message["status"] != 500
+                if started:
+                    await send(message)
+                    return
                 held.append(message)
                 held_bytes += len(message.get("body", b""))
-                if held_bytes > HELD_BYTES:
-                    await release()
+                if timer is None:
+                    timer = asyncio.ensure_future(release_later())
+            if held_bytes > HELD_BYTES:
+                await release()
 
         try:
             await self.application(scope, receive, watched_send)
         except Exception:
-            if started:
+            async with turn:
+                was_started, started = started, True
+                held.clear()
+            if was_started:
                 raise
             trace = traceback.format_exc()
             print(trace, file=sys.stderr, flush=True)
@@ -86,6 +109,9 @@ class TracebackResponder:
             os._exit(code if isinstance(code, int) else 0 if code is None else 1)
         else:
             await release()
+        finally:
+            if timer is not None:
+                timer.cancel()
 
 
 def load(code, entrypoint):

@@ -117,6 +117,7 @@ fn become_program(configuration: &Configuration, logs: &mut Logs) -> Result<prog
     apply("set the clock", identity::set_clock(configuration.wall_time_us));
     apply("set the host name", identity::set_hostname(&configuration.hostname));
     apply("raise the loopback interface", identity::raise_loopback());
+    apply("raise the limit of descriptors", serve::raise_descriptor_limit());
     mount::enter_root(configuration.root)?;
     for volume in &configuration.volumes {
         mount::mount_volume(volume)?;

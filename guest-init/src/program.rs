@@ -326,6 +326,13 @@ mod tests {
     }
 
     #[test]
+    fn the_launcher_passes_its_own_tests() {
+        let tests = concat!(env!("CARGO_MANIFEST_DIR"), "/asgi/test_launcher.py");
+        let run = Command::new("python3").args(["-B", tests]).output().expect("python3");
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    }
+
+    #[test]
     fn listeners_are_seen_in_the_kernels_tables() {
         let table = "  sl  local_address rem_address   st tx_queue rx_queue\n\
                      0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000\n\

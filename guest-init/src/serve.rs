@@ -22,7 +22,7 @@ use rustix::{
         epoll::{self, CreateFlags, EventData, EventFlags},
     },
     fd::{AsFd, OwnedFd},
-    process::{Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, pidfd_open, wait},
+    process::{Pid, PidfdFlags, Resource, Rlimit, Signal, WaitOptions, WaitStatus, pidfd_open, setrlimit, wait},
 };
 use std::{
     collections::VecDeque,
@@ -34,6 +34,12 @@ use std::{
 
 /// Most streams to the program at a time; more are closed without a byte.
 const MAX_RELAYS: usize = 1024;
+/// Most descriptors of init, and of the program, which inherits the limit. The kernel gives 1024 by itself: too few for the calls
+/// that the host lets in at once, each of which takes two here.
+const MAX_DESCRIPTORS: u64 = 65_536;
+const _: () = assert!(MAX_DESCRIPTORS > 2 * MAX_RELAYS as u64 + 64);
+/// Most reads of what an ended program has left in a pipe: 1 MiB. Something that it has left running may go on writing.
+const MAX_LAST_READS: usize = 64;
 /// Events taken from the kernel at a time.
 const EVENTS_PER_WAIT: usize = 128;
 /// How often a starting binary's port is looked at: soon at first, then less and less.
@@ -131,6 +137,12 @@ struct Server<'a> {
     /// Relays whose turn ended before their bytes.
     more: VecDeque<usize>,
     chunk: Vec<u8>,
+}
+
+/// Raises the limit of descriptors. If the kernel refuses, fewer calls fit at once.
+pub(crate) fn raise_descriptor_limit() -> io::Result<()> {
+    let limit = Rlimit { current: Some(MAX_DESCRIPTORS), maximum: Some(MAX_DESCRIPTORS) };
+    Ok(setrlimit(Resource::Nofile, limit)?)
 }
 
 /// Serves until the program or the host ends; returns the status to report.
@@ -417,15 +429,11 @@ impl Server<'_> {
     fn finish(&mut self, end: End) {
         let End::Program(status) = end else { return };
         self.read_report();
-        while let Some(pipe) = self.stdout.as_mut() {
-            if !drain(&mut self.logs, LogSource::Stdout, pipe) {
-                self.stdout = None;
-            }
+        if let Some(mut pipe) = self.stdout.take() {
+            drain(&mut self.logs, LogSource::Stdout, &mut pipe);
         }
-        while let Some(pipe) = self.stderr.as_mut() {
-            if !drain(&mut self.logs, LogSource::Stderr, pipe) {
-                self.stderr = None;
-            }
+        if let Some(mut pipe) = self.stderr.take() {
+            drain(&mut self.logs, LogSource::Stderr, &mut pipe);
         }
         let event = match self.phase {
             Phase::Starting { .. } => Event::Failed(self.failure(status)),
@@ -467,8 +475,8 @@ impl Server<'_> {
     }
 }
 
-/// Reads what is left in a pipe; false when there is nothing more now or ever.
-fn drain(logs: &mut Logs, source: LogSource, pipe: &mut impl io::Read) -> bool {
+/// Reads what is left in a pipe.
+fn drain(logs: &mut Logs, source: LogSource, pipe: &mut impl io::Read) {
     struct Once<'a, R>(&'a mut R, bool);
     impl<R: io::Read> io::Read for Once<'_, R> {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -477,9 +485,13 @@ fn drain(logs: &mut Logs, source: LogSource, pipe: &mut impl io::Read) -> bool {
             read
         }
     }
-    let mut once = Once(pipe, false);
-    logs.read(source, &mut once);
-    once.1
+    for _ in 0..MAX_LAST_READS {
+        let mut once = Once(pipe, false);
+        logs.read(source, &mut once);
+        if !once.1 {
+            return;
+        }
+    }
 }
 
 /// The status of an ended program, as shells count.
@@ -490,4 +502,17 @@ fn exit_status(status: WaitStatus) -> u8 {
         (None, None) => SIGNAL_STATUS,
     };
     u8::try_from(number).unwrap_or(u8::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A guest never ended whose program had left a child behind that printed on and on.
+    #[test]
+    fn what_an_ended_program_left_has_an_end() {
+        let mut logs = Logs::default();
+        drain(&mut logs, LogSource::Stdout, &mut io::repeat(b'x'));
+        assert!(logs.latest().starts_with('x'));
+    }
 }

@@ -121,7 +121,12 @@ pub(crate) fn unpack(device: &File, length: u64, folder: &Path, limit: u64) -> R
             }
         }
     }
+    let link_paths: HashSet<PathBuf> = links.iter().map(|(path, _)| path.clone()).collect();
     for (path, text) in links {
+        // Nothing is made through a link either: where it leads is only known on the disk.
+        if path.ancestors().skip(1).any(|above| link_paths.contains(above)) {
+            return Err(UnpackError::Escapes(path.display().to_string()));
+        }
         make_link(folder, &path, &text)?;
     }
     Ok(())

@@ -76,6 +76,11 @@ fn no_path_leads_out() {
     check(&[("link", 0o120_777, b"../../etc/passwd")], "leads out");
     check(&[("link", 0o120_777, b"/etc/passwd")], "leads out");
     check(&[("a/link", 0o120_777, b"x/../../../y")], "leads out");
+    // A link that stays inside as text and leads out on the disk, and one made through it.
+    check(
+        &[("a/b/c/up", 0o120_777, b"../../.."), ("out", 0o120_777, b"a/b/c/up/.."), ("out/link", 0o120_777, b"x")],
+        "`out/link`, which leads out",
+    );
     check(&[("pipe", 0o010_644, b"")], "neither a file");
     check(&[("twice", 0o100_644, b"1"), ("./twice", 0o100_644, b"2")], "twice");
 }

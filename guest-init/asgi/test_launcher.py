@@ -1,0 +1,117 @@
+"""Tests of the launcher's own parts; `cargo test -p guest-init` runs them with the host's Python."""
+
+import asyncio
+import importlib.util
+import pathlib
+import unittest
+
+PATH = pathlib.Path(__file__).with_name("launcher.py")
+SPEC = importlib.util.spec_from_file_location("launcher", PATH)
+launcher = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(launcher)
+launcher.HELD_SECONDS = 0.2
+
+
+def start(status):
+    return {"type": "http.response.start", "status": status, "headers": []}
+
+
+def body(data, more=False):
+    return {"type": "http.response.body", "body": data, "more_body": more}
+
+
+async def play(application):
+    """What is sent, in order, and how the call ended."""
+    sent = []
+
+    async def send(message):
+        # As a server does that waits for its client.
+        await asyncio.sleep(0)
+        sent.append(message)
+
+    call = asyncio.ensure_future(launcher.TracebackResponder(application)({"type": "http"}, None, send))
+    return sent, call
+
+
+def data(sent):
+    return b"".join(message.get("body", b"") for message in sent)
+
+
+class TracebackResponder(unittest.IsolatedAsyncioTestCase):
+    async def test_a_frameworks_own_500_gives_way_to_the_traceback(self):
+        async def application(scope, receive, send):
+            await send(start(500))
+            await send(body(b"Internal Server Error"))
+            raise ValueError("boom")
+
+        sent, call = await play(application)
+        await call
+        self.assertEqual(sent[0]["status"], 500)
+        self.assertIn(b"ValueError: boom", data(sent))
+        self.assertNotIn(b"Internal Server Error", data(sent))
+
+    async def test_a_500_that_is_meant_arrives_whole_and_in_order(self):
+        async def application(scope, receive, send):
+            await send(start(500))
+            for piece in range(100):
+                await send(body(b"%03d" % piece, more=True))
+                await asyncio.sleep(0.005)
+            await send(body(b"", more=False))
+
+        sent, call = await play(application)
+        await call
+        self.assertEqual(data(sent), b"".join(b"%03d" % piece for piece in range(100)))
+        self.assertEqual(sent[0]["type"], "http.response.start")
+        self.assertIs(sent[-1]["more_body"], False)
+
+    async def test_a_500_does_not_wait_for_what_the_program_does_after_it(self):
+        for more in (False, True):
+            done = asyncio.Event()
+
+            async def application(scope, receive, send):
+                await send(start(500))
+                await send(body(b"sorry", more=more))
+                await done.wait()
+
+            sent, call = await play(application)
+            await asyncio.sleep(1)
+            self.assertEqual(data(sent), b"sorry")
+            done.set()
+            await call
+
+    async def test_an_exception_after_the_start_is_the_servers_to_see(self):
+        async def application(scope, receive, send):
+            await send(start(200))
+            await send(body(b"half", more=True))
+            raise ValueError("late")
+
+        sent, call = await play(application)
+        with self.assertRaises(ValueError):
+            await call
+        self.assertEqual(data(sent), b"half")
+
+    async def test_other_answers_are_passed_on_as_they_come(self):
+        async def application(scope, receive, send):
+            await send(start(404))
+            self.assertEqual(sent[0]["status"], 404)
+            await send(body(b"no"))
+            self.assertEqual(data(sent), b"no")
+
+        sent, call = await play(application)
+        await call
+
+
+class Report(unittest.TestCase):
+    def test_a_long_traceback_keeps_its_end(self):
+        import tempfile
+
+        with tempfile.NamedTemporaryFile() as file:
+            with self.assertRaises(SystemExit):
+                launcher.fail(file.name, "boom", "é" * 300_000 + "the end")
+            text = pathlib.Path(file.name).read_bytes()
+        self.assertTrue(text.startswith(b"Fboom\n") and text.endswith(b"the end"))
+        self.assertLess(len(text), 256 * 1024)
+
+
+if __name__ == "__main__":
+    unittest.main()
