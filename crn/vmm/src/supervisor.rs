@@ -9,7 +9,7 @@ use std::{
     io,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::net::UnixStream,
+        unix::{net::UnixStream, process::CommandExt as _},
     },
     path::Path,
     process::{Child, Command, Stdio},
@@ -35,6 +35,8 @@ pub fn spawn(program: &Path, log: Stdio) -> io::Result<(Link, Child)> {
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     let child = Command::new(program)
         .arg(SUPERVISED)
+        // A terminal's Ctrl-C is for the supervisor, which lets calls end first.
+        .process_group(0)
         // What runs beside a guest knows nothing of its surroundings.
         .env_clear()
         .stdin(Stdio::from(theirs))
@@ -93,5 +95,22 @@ impl Link {
 impl AsFd for Link {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::{Pid, getpgid, getpgrp};
+
+    /// Ctrl-C at a node's terminal ended all machines at once, under the calls that they served.
+    #[test]
+    fn a_monitor_does_not_share_the_signals_of_its_terminal() {
+        let (link, mut child) = spawn(Path::new("/bin/cat"), Stdio::null()).expect("a process");
+        let group = getpgid(i32::try_from(child.id()).ok().and_then(Pid::from_raw)).expect("a group");
+        assert_ne!(group, getpgrp());
+        drop(link);
+        child.kill().expect("ended");
+        child.wait().expect("reaped");
     }
 }

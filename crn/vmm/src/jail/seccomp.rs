@@ -4,7 +4,7 @@
 
 use libc::c_long;
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen as Width, SeccompCmpOp as Is, SeccompCondition, SeccompFilter,
+    BpfProgram, SeccompAction, SeccompCmpArgLen as Width, SeccompCmpOp as Compare, SeccompCondition, SeccompFilter,
     SeccompRule, TargetArch,
 };
 use std::collections::BTreeMap;
@@ -20,26 +20,47 @@ pub enum Thread {
     TerminalDevices,
 }
 
+/// What an argument, by its position, must be: its lower 32 bits, as nothing here is wider.
+#[derive(Debug, Clone, Copy)]
+enum Argument {
+    /// This value.
+    Is(u8, u64),
+    /// Anything without these bits.
+    Lacks(u8, u64),
+    /// The id of the calling thread.
+    IsSelf(u8),
+}
+
+use Argument::{Is as is, IsSelf as is_self, Lacks as lacks};
+
 /// A system call that is allowed.
 struct Allowed {
     call: c_long,
-    /// Position and value of the one argument that must match; none for any arguments.
-    argument: Option<(u8, u64)>,
+    /// One of these combinations must hold, each as a whole; none for any arguments.
+    combinations: &'static [&'static [Argument]],
     #[expect(dead_code, reason = "the reason is for whoever reads the table")]
     reason: &'static str,
 }
 
 const fn any(call: c_long, reason: &'static str) -> Allowed {
-    Allowed { call, argument: None, reason }
+    only(call, &[], reason)
 }
 
-const fn only(call: c_long, position: u8, value: u64, reason: &'static str) -> Allowed {
-    Allowed { call, argument: Some((position, value)), reason }
+const fn only(call: c_long, combinations: &'static [&'static [Argument]], reason: &'static str) -> Allowed {
+    Allowed { call, combinations, reason }
 }
 
 /// `ioctl` numbers (`linux/kvm.h`, `asm-generic/ioctls.h`).
 const KVM_RUN: u64 = 0xae80;
 const FIONBIO: u64 = 0x5421;
+/// A signal of an abort, a protection that makes pages executable, the family and kind of our connections, operations of `fcntl`.
+const SIGABRT: u64 = libc::SIGABRT as u64;
+const PROT_EXEC: u64 = libc::PROT_EXEC as u64;
+const AF_UNIX: u64 = libc::AF_UNIX as u64;
+const STREAM: u64 = (libc::SOCK_STREAM | libc::SOCK_CLOEXEC) as u64;
+const F_GETFD: u64 = libc::F_GETFD as u64;
+const F_SETFD: u64 = libc::F_SETFD as u64;
+const F_DUPFD_CLOEXEC: u64 = libc::F_DUPFD_CLOEXEC as u64;
 
 /// What every thread needs: memory, locks, time, an end.
 const BOTH: &[Allowed] = &[
@@ -52,7 +73,11 @@ const BOTH: &[Allowed] = &[
     any(libc::SYS_getpid, "part of an abort"),
     any(libc::SYS_gettid, "part of an abort"),
     any(libc::SYS_madvise, "the allocator gives pages back"),
-    only(libc::SYS_mmap, 4, u32::MAX as u64, "the allocator takes pages: anonymous ones only"),
+    only(
+        libc::SYS_mmap,
+        &[&[is(4, u32::MAX as u64), lacks(2, PROT_EXEC)]],
+        "the allocator takes pages: anonymous ones only, and never code",
+    ),
     any(libc::SYS_mremap, "the allocator grows a large block"),
     any(libc::SYS_munmap, "the allocator gives pages back, a thread its stack"),
     any(libc::SYS_rt_sigaction, "part of an abort"),
@@ -60,21 +85,25 @@ const BOTH: &[Allowed] = &[
     any(libc::SYS_rt_sigreturn, "a signal handler returns"),
     any(libc::SYS_sched_yield, "a lock is contended"),
     any(libc::SYS_sigaltstack, "a thread ends"),
-    any(libc::SYS_tkill, "an abort"),
+    only(libc::SYS_tkill, &[&[is_self(0), is(1, SIGABRT)]], "an abort: nobody else's"),
     any(libc::SYS_write, "event descriptors, the debug console, the log"),
     any(libc::SYS_writev, "the log"),
 ];
 
-const VCPU: &[Allowed] = &[only(libc::SYS_ioctl, 1, KVM_RUN, "runs the processor")];
+const VCPU: &[Allowed] = &[only(libc::SYS_ioctl, &[&[is(1, KVM_RUN)]], "runs the processor")];
 
 const DEVICES: &[Allowed] = &[
     any(libc::SYS_epoll_ctl, "a new connection is watched"),
     any(libc::SYS_epoll_pwait, "waits for events"),
     any(libc::SYS_epoll_wait, "waits for events"),
-    any(libc::SYS_fcntl, "a descriptor that came in is made close-on-exec"),
+    only(
+        libc::SYS_fcntl,
+        &[&[is(1, F_GETFD)], &[is(1, F_SETFD)], &[is(1, F_DUPFD_CLOEXEC)]],
+        "a descriptor that came in is made close-on-exec; not to have signals sent by it",
+    ),
     any(libc::SYS_fdatasync, "a flush of a disk"),
     any(libc::SYS_getrandom, "hash tables are seeded"),
-    only(libc::SYS_ioctl, 1, FIONBIO, "a connection is made non-blocking"),
+    only(libc::SYS_ioctl, &[&[is(1, FIONBIO)]], "a connection is made non-blocking"),
     any(libc::SYS_pread64, "a disk is read, a proc file for statistics"),
     any(libc::SYS_pwrite64, "a disk is written"),
     any(libc::SYS_read, "event descriptors"),
@@ -83,7 +112,7 @@ const DEVICES: &[Allowed] = &[
     any(libc::SYS_sendmsg, "a notice to the supervisor"),
     any(libc::SYS_sendto, "data to a connection"),
     any(libc::SYS_shutdown, "one direction of a connection ends"),
-    any(libc::SYS_socketpair, "a connection that the guest makes"),
+    only(libc::SYS_socketpair, &[&[is(0, AF_UNIX), is(1, STREAM)]], "a connection that the guest makes"),
 ];
 
 /// What sockets in a folder take instead of descriptors that a supervisor passes.
@@ -91,7 +120,7 @@ const TERMINAL: &[Allowed] = &[
     any(libc::SYS_accept4, "a connection for the guest"),
     any(libc::SYS_connect, "a connection that the guest makes"),
     any(libc::SYS_ppoll, "the first line of a connection is awaited"),
-    only(libc::SYS_socket, 0, libc::AF_UNIX as u64, "a connection that the guest makes"),
+    only(libc::SYS_socket, &[&[is(0, AF_UNIX)]], "a connection that the guest makes"),
 ];
 
 /// Confines the calling thread, for good.
@@ -117,14 +146,25 @@ fn compile(thread: Thread) -> Result<BpfProgram, String> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     for allowed in own.iter().copied().flatten() {
         let of_call = rules.entry(allowed.call).or_default();
-        if let Some((position, value)) = allowed.argument {
-            let condition = SeccompCondition::new(position, Width::Dword, Is::Eq, value).map_err(fail)?;
-            of_call.push(SeccompRule::new(vec![condition]).map_err(fail)?);
+        for combination in allowed.combinations {
+            let conditions = combination.iter().map(|argument| condition(*argument)).collect::<Result<_, _>>();
+            of_call.push(conditions.and_then(SeccompRule::new).map_err(fail)?);
         }
     }
     SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, TargetArch::x86_64)
         .and_then(TryInto::try_into)
         .map_err(fail)
+}
+
+fn condition(argument: Argument) -> Result<SeccompCondition, seccompiler::BackendError> {
+    let (position, comparison, value) = match argument {
+        Argument::Is(position, value) => (position, Compare::Eq, value),
+        Argument::Lacks(position, bits) => (position, Compare::MaskedEq(bits), 0),
+        Argument::IsSelf(position) => {
+            (position, Compare::Eq, u64::from(rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs()))
+        }
+    };
+    SeccompCondition::new(position, Width::Dword, comparison, value)
 }
 
 #[cfg(test)]
@@ -147,6 +187,78 @@ mod tests {
         for call in [libc::SYS_socket, libc::SYS_connect, libc::SYS_accept4] {
             assert!(calls(Thread::TerminalDevices).contains(&call));
             assert!(!calls(Thread::Devices).contains(&call) && !calls(Thread::Vcpu).contains(&call));
+        }
+    }
+
+    /// What one of the processes below does once it is confined.
+    const ACTS: &[(&str, Thread, bool)] = &[
+        ("nothing", Thread::Vcpu, true),
+        ("maps memory", Thread::Vcpu, true),
+        ("maps code", Thread::Vcpu, false),
+        ("maps code", Thread::Devices, false),
+        ("signals its parent", Thread::Vcpu, false),
+        ("signals its parent", Thread::Devices, false),
+        ("asks for descriptor flags", Thread::Devices, true),
+        ("asks for descriptor flags", Thread::Vcpu, false),
+        ("has a descriptor signal", Thread::Devices, false),
+        ("makes a connection", Thread::Devices, true),
+        ("makes a datagram socket", Thread::Devices, false),
+        ("makes a datagram socket", Thread::TerminalDevices, false),
+    ];
+
+    const ACT: &str = "BETH_TEST_SECCOMP_ACT";
+
+    /// Not a test: the process that [`a_filter_lets_through_what_it_says`] starts.
+    #[test]
+    #[ignore = "started by another test, in a process of its own"]
+    fn a_confined_process() {
+        let index: usize = std::env::var(ACT).ok().and_then(|index| index.parse().ok()).expect("an act");
+        let (act, thread, _) = ACTS[index];
+        let mut pair = [0; 2];
+        // SAFETY: no arguments.
+        let parent = unsafe { libc::getppid() };
+        confine(thread).expect("confined");
+        let map = |protection| {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            // SAFETY: a mapping at an address of the kernel's choice, which nothing uses.
+            unsafe { libc::mmap(std::ptr::null_mut(), 4096, protection, flags, -1, 0) };
+        };
+        let mut pair_of = |kind: libc::c_int| {
+            // SAFETY: `pair` has room for two descriptors.
+            unsafe { libc::socketpair(libc::AF_UNIX, kind | libc::SOCK_CLOEXEC, 0, pair.as_mut_ptr()) };
+        };
+        match act {
+            "nothing" => {}
+            "maps memory" => map(libc::PROT_READ | libc::PROT_WRITE),
+            "maps code" => map(libc::PROT_READ | libc::PROT_EXEC),
+            // SAFETY: signal 0 is none.
+            "signals its parent" => drop(unsafe { libc::syscall(libc::SYS_tkill, parent, 0) }),
+            // SAFETY: asks only.
+            "asks for descriptor flags" => drop(unsafe { libc::fcntl(1, libc::F_GETFD) }),
+            // SAFETY: standard output, which nothing else uses here.
+            "has a descriptor signal" => drop(unsafe { libc::fcntl(1, libc::F_SETOWN, parent) }),
+            "makes a connection" => pair_of(libc::SOCK_STREAM),
+            "makes a datagram socket" => pair_of(libc::SOCK_DGRAM),
+            other => panic!("{other}"),
+        }
+        // SAFETY: the process ends here, without what the test harness would still do.
+        unsafe { libc::_exit(0) };
+    }
+
+    /// A monitor that a guest has taken over could end the node with a signal, or map code of its own.
+    #[test]
+    fn a_filter_lets_through_what_it_says() {
+        use std::os::unix::process::ExitStatusExt as _;
+        let program = std::env::current_exe().expect("this program");
+        for (index, (act, thread, allowed)) in ACTS.iter().enumerate() {
+            let run = std::process::Command::new(&program)
+                .args(["--exact", "jail::seccomp::tests::a_confined_process", "--ignored", "--nocapture"])
+                .args(["--test-threads", "1"])
+                .env(ACT, index.to_string())
+                .output()
+                .expect("a process");
+            let expected = if *allowed { (Some(0), None) } else { (None, Some(libc::SIGSYS)) };
+            assert_eq!((run.status.code(), run.status.signal()), expected, "{thread:?} {act}: {run:?}");
         }
     }
 

@@ -259,7 +259,9 @@ impl Machine {
                     }
                     Wake::Vcpu => {
                         let _ = self.events.vcpu.read();
-                        while let Ok(report) = reports.try_recv() {
+                        // As many as can have waited; processors that go on reporting do not keep the front from its orders.
+                        for _ in 0..MAX_WAITING_EFFECTS {
+                            let Ok(report) = reports.try_recv() else { break };
                             if let Some(cause) = self.hear(report, front, memory_files, resident) {
                                 self.deliver_last_bytes();
                                 return cause;

@@ -129,13 +129,14 @@ impl<R: StreamRegistry> VsockDevice<R> {
         Ok(())
     }
 
-    /// Fills one buffer. None when there was nothing to send after all; a buffer that is too small for a header is
-    /// returned empty.
+    /// Fills one buffer. None when there was nothing to send after all; a buffer that is too small for a header and a byte
+    /// of data is returned empty.
     fn give_packet(&mut self, chain: DescriptorChain<&Ram>, ram: &Ram) -> Option<u32> {
         let Ok(mut writer) = chain.writer::<()>(ram) else {
             return Some(0);
         };
-        let Some(room) = writer.available_bytes().checked_sub(HEADER_BYTES) else {
+        // Nothing read from a stream into no room looks like the stream's end.
+        let Some(room) = writer.available_bytes().checked_sub(HEADER_BYTES).filter(|room| *room > 0) else {
             return Some(0);
         };
         let room = room.min(self.buffer.len());
@@ -209,5 +210,83 @@ impl<R: StreamRegistry> Device for VsockDevice<R> {
 
     fn traffic_bytes(&self) -> (u64, u64) {
         self.muxer.traffic_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::packet::{Operation, TYPE_STREAM};
+    use super::*;
+    use crate::memory;
+    use virtio_bindings::virtio_ring::VRING_DESC_F_WRITE;
+    use virtio_queue::{
+        desc::{RawDescriptor, split::Descriptor},
+        mock::MockSplitQueue,
+    };
+    use vm_memory::{Bytes as _, GuestAddress};
+
+    const GUEST_CID: u64 = 3;
+    const GUEST_PORT: u32 = 80;
+    const FIRST_BUFFER_GPA: u64 = 0x10_0000;
+    const BUFFER_STEP: u64 = 0x1000;
+
+    #[derive(Debug)]
+    struct Nobody;
+
+    impl StreamRegistry for Nobody {
+        fn watch(&mut self, _: BorrowedFd<'_>, _: u32) {}
+        fn accept(&mut self, _: u32) -> Option<UnixStream> {
+            None
+        }
+    }
+
+    /// A buffer for a header alone made the device read nothing from the stream, and take that for the stream's end.
+    #[test]
+    fn a_buffer_without_room_for_data_ends_no_stream() {
+        let ram = memory::allocate(32 << 20).expect("memory");
+        let mut device = VsockDevice::new(Muxer::new(GUEST_CID, Vec::new()), Nobody);
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        theirs.write_all(b"hello").expect("a write");
+        Device::connect(&mut device, GUEST_PORT, ours);
+
+        let driver = MockSplitQueue::create(&ram, GuestAddress(0x1000), 16);
+        // The second and third have room for nothing but a header.
+        let lengths = [4096, 44, 44, 4096, 4096];
+        let descriptors: Vec<RawDescriptor> = (0_u64..)
+            .zip(lengths)
+            .map(|(index, length)| {
+                let write = u16::try_from(VRING_DESC_F_WRITE).expect("a flag");
+                Descriptor::new(FIRST_BUFFER_GPA + index * BUFFER_STEP, length, write, 0).into()
+            })
+            .collect();
+        driver.add_desc_chains(&descriptors, 0).expect("chains");
+        let mut queue: Queue = driver.create_queue().expect("a queue");
+        let header_at = |index: u64| {
+            let mut bytes = [0; HEADER_BYTES];
+            ram.read_slice(&mut bytes, GuestAddress(FIRST_BUFFER_GPA + index * BUFFER_STEP)).expect("a read");
+            Header::parse(&bytes)
+        };
+
+        let mut work = Work::new();
+        device.give(&mut queue, &ram, &mut work).expect("a good queue");
+        let request = header_at(0);
+        assert_eq!(request.operation, Some(Operation::Request));
+        let response = Header {
+            source_cid: GUEST_CID,
+            destination_cid: request.source_cid,
+            source_port: GUEST_PORT,
+            destination_port: request.source_port,
+            length: 0,
+            kind: TYPE_STREAM,
+            operation: Some(Operation::Response),
+            flags: 0,
+            buffer_bytes: 4096,
+            forwarded: 0,
+        };
+        assert_eq!(device.muxer.receive(&response, &[]), Wish::Nothing);
+        device.give(&mut queue, &ram, &mut work).expect("a good queue");
+        let data = header_at(3);
+        assert_eq!((data.operation, data.length), (Some(Operation::Data), 5));
+        assert_eq!(header_at(4).operation, None, "the stream has not ended");
     }
 }
