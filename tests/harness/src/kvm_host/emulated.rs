@@ -230,7 +230,9 @@ fn arguments(options: &Options, image: &KvmHostImage, secret: &Path, ports: &Has
         // A single address space of translated code for the host, its guests and their guests.
         ["-accel", "tcg,thread=multi,tb-size=1024"],
         ["-machine", "q35,kernel-irqchip=off"],
-        ["-cpu", "max"],
+        // Without ERMS: with it kernels clear and copy memory by the byte, and the emulator carries out each
+        // byte by itself. Without it they do so eight bytes at a time: guests start in half the time.
+        ["-cpu", "max,-erms"],
         ["-append", KERNEL_COMMAND_LINE],
         ["-serial", "stdio"],
         ["-monitor", "none"],
