@@ -142,7 +142,8 @@ impl Default for Pipeline {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            max_connections: 4096,
+            // More than websockets, which may be idle for ever: others must get in.
+            max_connections: 12_288,
             body_kib: 1024,
             unsigned_upload_mib: 25,
             storage_upload_mib: 100,

@@ -160,6 +160,11 @@ impl Key {
 
 fn seed(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
     match fs::read(path) {
+        // What a power cut leaves of one that was being written.
+        Ok(bytes) if bytes.is_empty() => {
+            fs::remove_file(path)?;
+            seed(path)
+        }
         Ok(bytes) => bytes.try_into().map_err(|_| io::Error::other(format!("a seed has {KEY_BYTES} bytes"))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let mut seed = [0; KEY_BYTES];

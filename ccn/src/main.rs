@@ -1,14 +1,29 @@
 //! `ccn`: core channel node of the Aleph Cloud network. See `ccn --help` and `ccn/ARCHITECTURE.md`.
-#![expect(clippy::print_stdout, reason = "a command line's answers go to standard output")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line's answers go to standard output, its complaints to standard error"
+)]
 
 use anyhow::Context as _;
 use ccn::{cli::Arguments, config::Config, node::Node};
 use clap::Parser as _;
-use std::io::IsTerminal as _;
+use std::{io::IsTerminal as _, process::ExitCode};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The sentence alone: a backtrace helps no operator.
+            eprintln!("Error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let config = Config::load(&arguments, std::env::vars())?;
     if arguments.print_config {
@@ -22,19 +37,31 @@ fn main() -> anyhow::Result<()> {
         .with_ansi(std::io::stderr().is_terminal())
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
-    runtime.block_on(serve(config))
+    let served = runtime.block_on(serve(config));
+    // A thread that is opening a damaged store or reading a slow disk is not waited for.
+    runtime.shutdown_background();
+    served
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let node = Node::start(config).await?;
+    // A store that was not closed may take long to open.
+    let node = tokio::select! {
+        node = Node::start(config) => node?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
     for line in node.lines() {
         println!("{line}");
     }
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        () = node.service().pipeline.ended() => {
+            // What reads on without it would answer, and take nothing in for ever: whoever watches the process starts it anew.
+            anyhow::bail!("the thread that decides has ended, the log says why; no message is taken in without it");
+        }
     }
     tracing::info!("stopping: what has begun is finished, a second signal ends it");
     tokio::select! {

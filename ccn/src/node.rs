@@ -9,11 +9,11 @@ use crate::{
     host::{LoadError, Plugins, Source},
     pipeline::Pipeline,
     server::Server,
-    store::{Store, StoreError},
+    store::Store,
 };
 use std::{
     fs::{self, File, TryLockError},
-    io,
+    io::{self, Write as _},
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -72,9 +72,14 @@ pub enum NodeError {
         /// What else may have been meant.
         hint: &'static str,
     },
-    /// The store does not open.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+    /// The store does not open: it is damaged, no store, or of another version.
+    #[error("{path}: {reason}; if it is damaged, put a backup in its place, or choose a new --data-dir")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// There are no plugins.
     #[error(transparent)]
     Plugins(#[from] LoadError),
@@ -108,7 +113,7 @@ impl Service {
             let path = path.to_owned();
             move |reason| NodeError::Folder { path, reason }
         };
-        let store = Store::open(&data.join("store.redb"))?;
+        let store = open_store(data.join("store.redb")).await?;
         let files = Files::open_folder(&data.join("files")).map_err(folder(&data.join("files")))?;
         let source = Source {
             folder: config.plugin_folder(),
@@ -191,6 +196,18 @@ impl Node {
     }
 }
 
+/// Opens the store; after a crash that may take a while.
+async fn open_store(path: PathBuf) -> Result<Store, NodeError> {
+    let file = path.clone();
+    let opened = tokio::task::spawn_blocking(move || Store::open(&file)).await;
+    let failed = |reason: String| NodeError::Open { path, reason };
+    match opened {
+        Ok(opened) => opened.map_err(|error| failed(error.to_string())),
+        // The database ends in a panic where its pages contradict each other.
+        Err(error) => Err(failed(format!("the store failed: {error}"))),
+    }
+}
+
 /// Where compiled plugins are kept.
 #[cfg(not(test))]
 fn compiled_plugins(data: &Path) -> PathBuf {
@@ -220,21 +237,33 @@ fn claim(data: &Path, wanted: &str) -> Result<(), NodeError> {
     let failed = |reason| NodeError::Folder { path: data.to_owned(), reason };
     match fs::read_to_string(&path) {
         Ok(found) if found.trim() == wanted => Ok(()),
-        Ok(found) => {
+        Ok(found) if !found.trim().is_empty() => {
             let found = found.trim().to_owned();
             let hint = if found == dev::NETWORK { ", or use --dev" } else { "" };
             Err(NodeError::OtherNetwork { path: data.to_owned(), found, wanted: wanted.to_owned(), hint })
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::write(&path, format!("{wanted}\n")).map_err(failed)
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
+        // None is there, or an empty one, which a power cut left of one that was being written.
+        Ok(_) | Err(_) => {
+            let mut file = File::create(&path).map_err(failed)?;
+            file.write_all(format!("{wanted}\n").as_bytes()).and_then(|()| file.sync_all()).map_err(failed)
         }
-        Err(error) => Err(failed(error)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_file_that_is_no_store_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("store.redb");
+        fs::write(&path, "hello").expect("a file");
+        let refusal = open_store(path.clone()).await.expect_err("no store").to_string();
+        assert!(refusal.starts_with(&format!("{}: the store failed", path.display())), "{refusal}");
+        assert!(refusal.contains("put a backup in its place"), "{refusal}");
+    }
 
     #[test]
     fn a_folder_belongs_to_one_process_and_one_network() {
@@ -243,6 +272,7 @@ mod tests {
         assert!(matches!(lock(folder.path()), Err(NodeError::Locked(_))));
         drop(held);
         lock(folder.path()).expect("a lock");
+        fs::write(folder.path().join("network"), "").expect("what a power cut leaves");
         claim(folder.path(), dev::NETWORK).expect("a new folder");
         claim(folder.path(), dev::NETWORK).expect("the same network");
         let refusal = claim(folder.path(), "mainnet").expect_err("another network").to_string();

@@ -111,7 +111,9 @@ impl Manifest {
     pub fn of(component: &[u8]) -> Result<Self, ManifestError> {
         let (mut is_outermost, mut found) = (true, Vec::new());
         for payload in Parser::new(0).parse_all(component) {
-            match payload.map_err(|error| ManifestError::NoComponent(error.to_string()))? {
+            match payload.map_err(|error| {
+                ManifestError::NoComponent(error.message().lines().next().unwrap_or_default().into())
+            })? {
                 Payload::Version { encoding, .. } => {
                     if is_outermost && encoding == Encoding::Module {
                         return Err(ManifestError::NoComponent("it is a core module".into()));

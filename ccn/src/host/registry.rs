@@ -90,6 +90,8 @@ enum Refusal {
     TooMany,
     #[error("it cannot be read: {0}")]
     Read(#[from] io::Error),
+    #[error("it is no regular file")]
+    NoFile,
     #[error("it has {0} bytes, more than {MAX_FILE_BYTES}")]
     TooLarge(u64),
 }
@@ -157,7 +159,12 @@ impl Loader {
     }
 
     fn add_file(&mut self, path: &Path) -> Result<Arc<Plugin>, Refusal> {
-        let size = fs::metadata(path)?.len();
+        let found = fs::metadata(path)?;
+        // Reading a pipe would never end.
+        if !found.is_file() {
+            return Err(Refusal::NoFile);
+        }
+        let size = found.len();
         if size > MAX_FILE_BYTES {
             return Err(Refusal::TooLarge(size));
         }

@@ -20,7 +20,7 @@ use crate::{
     },
 };
 use ccn_message::{Envelope, ErrorCode, ItemHash, ItemType, MessageStatus, sign};
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 /// Copies of one hash that wait at once.
 const MAX_CANDIDATES: usize = 8;
@@ -197,6 +197,11 @@ fn accept(
     let ValidMessage { envelope, fetched_content, size, plugin, plan, shown } = message;
     let hash = envelope.item_hash.clone();
 
+    if !effects.movements.is_empty() && !desk.ration.may_begin(Instant::now()) {
+        let sentence = "credits move faster than they can be put in order; this has its turn as soon as there is time";
+        let otherwise = Rejection::sentence(ErrorCode::Internal.number(), sentence);
+        return wait(desk, rules, turn, &envelope, vec![NeedRecord::Turn], otherwise);
+    }
     let missing: Vec<NeedRecord> = {
         let is_missing = |(file, _): &&(ItemHash, Option<String>)| desk.read().file(file).map(|file| file.is_none());
         let mut missing = Vec::new();
@@ -223,7 +228,10 @@ fn accept(
     }
     if !effects.movements.is_empty() {
         let moment = Moment { time: shown.time, hash: hash.clone() };
-        if let Err(not_covered) = ledger::move_credits(desk.edit(), &moment, &effects.movements)? {
+        let started = Instant::now();
+        let moved = ledger::move_credits(desk.edit(), &moment, &effects.movements)?;
+        desk.ration.used(started.elapsed());
+        if let Err(not_covered) = moved {
             let rejection = Rejection::sentence(ErrorCode::InvalidFormat.number(), &not_covered.to_string());
             // Credits that were granted earlier may still come.
             let needs = vec![NeedRecord::Credits(shown.address.clone())];

@@ -2,6 +2,7 @@
 //!
 //! Functions here keep the tables in step with each other. They know records, no rules.
 
+use super::ration::Ration;
 use crate::{
     host::{self, Need, Workload, Write},
     store::{
@@ -34,6 +35,8 @@ pub(super) struct Desk {
     woken: Vec<Vec<u8>>,
     /// The same of the current message.
     woken_now: Vec<Vec<u8>>,
+    /// Time for movements of credits.
+    pub(super) ration: Ration,
 }
 
 /// The key of a waiting copy of a message.
@@ -61,8 +64,8 @@ pub(super) fn need_record(need: &Need) -> NeedRecord {
 }
 
 impl Desk {
-    pub(super) fn new(batch: Batch) -> Self {
-        Self { batch: Arc::new(batch), woken: Vec::new(), woken_now: Vec::new() }
+    pub(super) fn new(batch: Batch, ration: Ration) -> Self {
+        Self { batch: Arc::new(batch), woken: Vec::new(), woken_now: Vec::new(), ration }
     }
 
     /// For whoever reads while a message is decided.

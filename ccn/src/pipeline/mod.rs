@@ -9,6 +9,7 @@ mod desk;
 mod funds;
 mod owner;
 mod permission;
+mod ration;
 mod stage;
 mod wakes;
 
@@ -25,16 +26,19 @@ use crate::{
 };
 use ccn_message::{Envelope, FormatError, ItemHash, MessageStatus, envelope::ContentHeader};
 use owner::{Input, Owner};
+use ration::Ration;
 use stage::{NotAMessage, Prepared};
 use std::{
     io,
     sync::{Arc, Mutex, PoisonError, Weak},
     thread::JoinHandle,
+    time::Instant,
 };
 use tokio::{
     runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
 };
+use tokio_util::sync::CancellationToken;
 
 pub use crate::store::record::FileKind;
 pub use stage::MAX_CONTENT_BYTES;
@@ -67,6 +71,8 @@ struct Shared {
     /// Threads that verify and validate.
     workers: Arc<Semaphore>,
     owner: mpsc::Sender<Input>,
+    /// Cancelled when the one who decides has ended, in whatever way.
+    ended: CancellationToken,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -202,13 +208,16 @@ impl Pipeline {
             fetcher: fetcher.clone(),
             events: events.clone(),
             settings: config.pipeline.clone(),
+            ration: Ration::new(Instant::now()),
             inputs,
         };
         let runtime = Handle::current();
-        let thread = std::thread::Builder::new()
-            .name("owner".into())
-            .stack_size(STACK_BYTES)
-            .spawn(move || work.run(&runtime))?;
+        let ended = CancellationToken::new();
+        let guard = ended.clone().drop_guard();
+        let thread = std::thread::Builder::new().name("owner".into()).stack_size(STACK_BYTES).spawn(move || {
+            let _at_its_end = guard;
+            work.run(&runtime);
+        })?;
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let pipeline = Self {
             shared: Arc::new(Shared {
@@ -219,6 +228,7 @@ impl Pipeline {
                 places: Arc::new(Semaphore::new(config.pipeline.queue)),
                 workers: Arc::new(Semaphore::new(workers)),
                 owner,
+                ended,
                 thread: Mutex::new(Some(thread)),
             }),
         };
@@ -237,6 +247,11 @@ impl Pipeline {
                 tracing::error!("the thread that decides ended in a panic");
             }
         }
+    }
+
+    /// Waits until the one who decides has ended: told to, or in a panic.
+    pub async fn ended(&self) {
+        self.shared.ended.cancelled().await;
     }
 
     /// Takes a message in. Answers once the verdict, or the fact that it waits, is durable.

@@ -6,7 +6,8 @@
 use super::{
     EngineError, Receipt, SubmitError,
     decide::{self, Rules, Turn, Undecided, Verdict},
-    desk::{Desk, NEED_BYTES, hash_of_pending, pending_key},
+    desk::{Desk, NEED_BYTES, hash_of_pending, need_key, pending_key},
+    ration::Ration,
     stage::{self, Prepared},
     wakes::{Wake, Wakes},
 };
@@ -65,6 +66,7 @@ pub(super) struct Owner {
     pub(super) fetcher: Fetcher,
     pub(super) events: Events,
     pub(super) settings: crate::config::Pipeline,
+    pub(super) ration: Ration,
     pub(super) inputs: mpsc::Receiver<Input>,
 }
 
@@ -118,6 +120,11 @@ impl Owner {
                 let first = snapshot.range(table, &[], &end_of(&[]), 1, false)?;
                 let at = first.first().and_then(|(key, _)| timer_of(key));
                 next = next.min(at.unwrap_or(u64::MAX));
+            }
+            let turn = need_key(&NeedRecord::Turn);
+            if !snapshot.range(Table::Needs, &turn, &end_of(&turn), 1, false)?.is_empty() {
+                let wait = u64::try_from(self.ration.wait().as_millis()).unwrap_or(u64::MAX);
+                next = next.min(now_ms().saturating_add(wait));
             }
             Ok::<_, StoreError>(next)
         };
@@ -174,17 +181,20 @@ impl Owner {
                 return false;
             }
         };
-        let mut desk = Desk::new(Batch::new(snapshot));
+        let mut desk = Desk::new(Batch::new(snapshot), self.ration);
         let mut after = After::default();
         let mut stop = stopping;
         let rules = Rules {
             now: now_ms(),
-            horizon: self.settings.horizon_seconds * 1000,
+            horizon: self.settings.horizon_seconds.saturating_mul(1000),
             max_waiting: self.settings.max_waiting,
         };
         let started = Instant::now();
         let mut decided = 0;
         self.timers(&mut desk, rules.now, &mut after);
+        if !stopping {
+            self.take_turn(&mut desk, &rules, &mut after);
+        }
         while decided < MAX_BATCH && started.elapsed() < MAX_BATCH_TIME {
             let input = queue.pop_front().or_else(|| self.inputs.try_recv().ok());
             // Those who wait may be many, and made to be: who comes anew has as many turns as they.
@@ -208,6 +218,7 @@ impl Owner {
             }
             desk.take_woken().into_iter().for_each(|need| passes.arrived(need));
         }
+        self.ration = desk.ration;
         // What a commit that failed had dealt with is dealt with again.
         *wakes = self.finish(&desk, after).then_some(passes);
         stop
@@ -268,7 +279,7 @@ impl Owner {
         let waiting = desk.read().get(Table::Pending, &pending_key(&envelope)).map_err(EngineError::from)?;
         let waiting = waiting.and_then(|row| PendingRecord::read(&row).ok());
         // The same copy again does not prolong its waiting; one that was given up starts afresh.
-        let horizon = waiting.and_then(|record| record.horizon).unwrap_or(rules.now + rules.horizon);
+        let horizon = waiting.and_then(|record| record.horizon).unwrap_or(rules.now.saturating_add(rules.horizon));
         let turn = Turn { reception_time: rules.now, horizon: Some(horizon) };
         let verdict = self.turn(desk, rules, turn, prepared, after, true)?;
         let rejection = match &verdict {
@@ -322,7 +333,7 @@ impl Owner {
         // It may have been removed between its arrival and its turn.
         let size = self.files.size(hash).map_err(|error| EngineError::Store(error.to_string()))?;
         let size = size.ok_or_else(|| EngineError::NoSuchFile(hash.clone()))?;
-        match desk.add_file(hash, size, kind, now + self.settings.grace_seconds * 1000) {
+        match desk.add_file(hash, size, kind, now.saturating_add(self.settings.grace_seconds.saturating_mul(1000))) {
             Ok(_) => {
                 desk.keep();
                 Ok(())
@@ -393,7 +404,7 @@ impl Owner {
             return Ok(());
         };
         let mut record = PendingRecord::read(&row).map_err(StoreError::from)?;
-        record.needs.retain(|each| super::desk::need_key(each) != need);
+        record.needs.retain(|each| need_key(each) != need);
         if !record.needs.is_empty() {
             desk.edit().delete(Table::Needs, [need, key].concat());
             desk.edit().put(Table::Pending, key.to_vec(), record.to_bytes());
@@ -405,6 +416,23 @@ impl Owner {
             .map_err(|error| EngineError::Store(error.to_string()))?;
         self.turn(desk, rules, turn, prepared, after, false)?;
         Ok(())
+    }
+
+    /// Decides one of those who wait for time, when there is some.
+    fn take_turn(&self, desk: &mut Desk, rules: &Rules, after: &mut After) {
+        if !desk.ration.may_begin(Instant::now()) {
+            return;
+        }
+        let need = need_key(&NeedRecord::Turn);
+        let decided = desk.read().range(Table::Needs, &need, &end_of(&need), 1, false);
+        let decided = decided.map_err(EngineError::from).and_then(|rows| match rows.first() {
+            Some((row, _)) => self.wake_one(desk, rules, &need, &row[NEED_BYTES..], after),
+            None => Ok(()),
+        });
+        if let Err(error) = decided {
+            tracing::error!("a movement of credits that waited is not decided: {error}");
+            desk.drop_current();
+        }
     }
 
     /// What is due: messages that have waited long enough, files that nobody keeps.

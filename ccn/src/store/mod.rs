@@ -76,7 +76,8 @@ impl Store {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let database = Database::builder().set_cache_size(CACHE_BYTES).create(path)?;
         let store = Self { database: Arc::new(database) };
-        let write = store.database.begin_write()?;
+        let mut write = store.database.begin_write()?;
+        write.set_quick_repair(true);
         {
             for table in Table::ALL {
                 write.open_table(table.definition())?;

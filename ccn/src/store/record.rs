@@ -228,6 +228,8 @@ pub enum NeedRecord {
     Delegation(String),
     /// More credits of that address.
     Credits(String),
+    /// Time to put credits in order.
+    Turn,
 }
 
 /// What a file is.

@@ -238,6 +238,38 @@ async fn a_stop_does_not_wait_for_those_who_wait() {
     node.service.pipeline.stop().await;
 }
 
+/// One cheap sender made every later message wait: transfers of nothing much, and then others that come before them all, each of which has all the others
+/// made anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn credits_that_come_late_do_not_keep_others_waiting() {
+    const EARLY: u64 = 400;
+    const LATE: u64 = 40;
+    let node = TestNode::new().await;
+    let (sender, recipient) = (account(1), account(2));
+    node.fund(sender.address(), 0, EARLY + LATE).await;
+    let transfer = |time: f64| {
+        let credits = json!([{"address": recipient.address(), "amount": 1}]);
+        let content = json!({"type": "aleph_credit_transfer", "content": {"transfer": {"credits": credits}}});
+        Draft::new("POST", &content.to_string()).channel("ALEPH_CREDIT").time(time).sign(&sender)
+    };
+    let early = (0..EARLY).map(|number| transfer(1_785_000_000.0 + number as f64));
+    let late = (0..LATE).map(|number| transfer(1_784_000_000.0 - number as f64));
+    let mut sent = Vec::new();
+    for envelope in early.chain(late) {
+        let receipt = node.service.pipeline.submit(to_json(&envelope)).await.expect("a receipt");
+        assert!(matches!(receipt.status, MessageStatus::Processed | MessageStatus::Pending), "{receipt:?}");
+        sent.push(receipt);
+    }
+    assert_eq!(node.send(&account(3), post("another's")).await.status, MessageStatus::Processed);
+    for receipt in &sent {
+        status_within(&node, &receipt.item_hash, PROCESSED).await;
+    }
+    let snapshot = node.service.store.snapshot().expect("a snapshot");
+    let balance = |account: &Account| crate::ledger::balance(&snapshot, account.address(), 0).expect("a balance");
+    assert_eq!((balance(&sender).credits, balance(&recipient).credits), (0, u128::from(EARLY + LATE)));
+    node.service.pipeline.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn funds_are_asked_for_with_figures() {
     let node = TestNode::new().await;

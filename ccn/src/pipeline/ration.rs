@@ -1,0 +1,72 @@
+//! A ration of time for work that few senders can make long for all: putting movements of credits in order. No I/O; the clock is given.
+//!
+//! A movement that comes late has everything made anew that transfers link it with, and nothing bounds how much that is. It is never refused for that,
+//! or two nodes would differ by the order of arrival: once the ration is used up, movements wait, and everything else goes on.
+
+use std::time::{Duration, Instant};
+
+/// One part in so many of all time.
+const SHARE: u32 = 4;
+/// What may be saved up.
+const MOST: Duration = Duration::from_secs(1);
+
+/// What is left of the ration.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ration {
+    left: Duration,
+    /// Used beyond what was there; it is made up for first.
+    owed: Duration,
+    since: Instant,
+}
+
+impl Ration {
+    /// A full one.
+    pub(super) fn new(now: Instant) -> Self {
+        Self { left: MOST, owed: Duration::ZERO, since: now }
+    }
+
+    /// True when work may begin. How long it takes is known only afterwards.
+    pub(super) fn may_begin(&mut self, now: Instant) -> bool {
+        let gained = now.saturating_duration_since(self.since) / SHARE;
+        self.since = self.since.max(now);
+        self.left = (self.left + gained.saturating_sub(self.owed)).min(MOST);
+        self.owed = self.owed.saturating_sub(gained);
+        !self.left.is_zero()
+    }
+
+    /// Work took so long.
+    pub(super) fn used(&mut self, time: Duration) {
+        self.owed += time.saturating_sub(self.left);
+        self.left = self.left.saturating_sub(time);
+    }
+
+    /// How long until work may begin.
+    pub(super) fn wait(&self) -> Duration {
+        if self.left.is_zero() { (self.owed + Duration::from_millis(1)) * SHARE } else { Duration::ZERO }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_work_is_made_up_for() {
+        let start = Instant::now();
+        let at = |milliseconds: u64| start + Duration::from_millis(milliseconds);
+        let mut ration = Ration::new(start);
+        assert!(ration.may_begin(at(0)));
+        ration.used(Duration::from_millis(400));
+        assert!(ration.may_begin(at(0)), "it was saved up");
+        // Six hundred were left.
+        ration.used(Duration::from_millis(1600));
+        assert!(!ration.may_begin(at(0)) && !ration.may_begin(at(4000)));
+        assert_eq!(ration.wait(), Duration::from_millis(4));
+        assert!(ration.may_begin(at(4004)));
+        ration.used(Duration::from_millis(1));
+        assert!(!ration.may_begin(at(4004)));
+        assert!(ration.may_begin(at(1_000_000)));
+        ration.used(MOST);
+        assert!(!ration.may_begin(at(1_000_000)), "no more than the most is saved up");
+    }
+}
