@@ -123,6 +123,15 @@ pub struct CachedFile {
     _in_use: Arc<()>,
 }
 
+#[cfg(test)]
+impl CachedFile {
+    /// A file that is in no cache.
+    pub(crate) fn for_test(file: File) -> Self {
+        let hash = ItemHash::sha256_of(b"");
+        Self { hash, file: Arc::new(file), length_bytes: 0, _in_use: Arc::default() }
+    }
+}
+
 /// Why a file cannot be had.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CacheError {
@@ -363,7 +372,8 @@ impl Folder {
                 key: (part.clone(), true),
                 size_bytes: *size_bytes,
                 last_used: 0,
-                in_use: false,
+                // About to go on.
+                in_use: state.flights.contains_key(part),
             })
             .collect();
         candidates.extend(state.files.iter().map(|(file, entry)| Candidate {
@@ -381,7 +391,11 @@ impl Folder {
                 self.file(&gone)
             };
             tracing::debug!(file = %path.display(), "evicted from the file cache");
-            fs::remove_file(&path).map_err(|error| self.disk(&path, error))?;
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(self.disk(&path, error)),
+                // Somebody has deleted it by hand: there is its room.
+                _ => {}
+            }
         }
         state.parts.remove(hash);
         state.reserved.insert(hash.clone(), bytes);

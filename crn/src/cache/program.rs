@@ -16,8 +16,11 @@ use futures_util::future::try_join_all;
 use moka::future::Cache as Memory;
 use std::{sync::Arc, time::Duration};
 
-/// Messages that are remembered; more push the least used out.
-const MAX_MESSAGES: u64 = 4096;
+/// Bytes of the messages that are remembered; more push the least used out. A message may take 4 MiB.
+const MAX_MESSAGE_BYTES: u64 = 64 << 20;
+
+/// Versions of files that are remembered; more push the least used out. They are of a few hundred bytes.
+const MAX_STORES: u64 = 4096;
 
 /// How long a message is believed to be in force without asking again.
 const MESSAGE_KEPT_FOR: Duration = Duration::from_secs(60);
@@ -155,9 +158,13 @@ impl Programs {
     pub fn new(client: Arc<Client>, latest: Duration) -> Self {
         Self {
             client,
-            messages: Memory::builder().max_capacity(MAX_MESSAGES).time_to_live(MESSAGE_KEPT_FOR).build(),
-            stores: Memory::builder().max_capacity(MAX_MESSAGES).time_to_live(STORE_KEPT_FOR).build(),
-            newest: Memory::builder().max_capacity(MAX_MESSAGES).time_to_live(latest).build(),
+            messages: Memory::builder()
+                .max_capacity(MAX_MESSAGE_BYTES)
+                .weigher(|_, message: &Message| u32::try_from(message.content.len()).unwrap_or(u32::MAX))
+                .time_to_live(MESSAGE_KEPT_FOR)
+                .build(),
+            stores: Memory::builder().max_capacity(MAX_STORES).time_to_live(STORE_KEPT_FOR).build(),
+            newest: Memory::builder().max_capacity(MAX_STORES).time_to_live(latest).build(),
         }
     }
 

@@ -327,6 +327,34 @@ async fn the_least_recently_used_file_makes_room_and_one_in_use_stays() {
     assert!(matches!(error, CacheError::Full(_)), "{error}");
 }
 
+/// The beginning of a file that is about to go on was made room of: the download ended without a place.
+#[tokio::test]
+async fn a_beginning_that_somebody_waits_for_stays() {
+    let fixture = fixture_of(&[], &[content(0), content(1)], 300_000).await;
+    let [first, second] = [content(0), content(1)].map(|file| hash_of(&file));
+    let folder = &fixture.cache.shared;
+    let part = folder.part(&first);
+    fs::write(&part, &content(0)[..150_000]).expect("a write");
+    folder.state().parts.insert(first.clone(), 150_000);
+    folder.state().flights.insert(first.clone(), futures_util::future::pending().boxed().shared());
+    let refused = folder.reserve(&second, 200_000).expect_err("no room");
+    assert!(matches!(refused, CacheError::Full(_)) && part.exists(), "{refused}");
+    // Nobody waits any more.
+    folder.state().flights.clear();
+    folder.reserve(&second, 200_000).expect("room");
+    assert!(!part.exists());
+}
+
+/// Operators delete files by hand, as they had to with other nodes.
+#[tokio::test]
+async fn a_file_that_is_gone_already_makes_room_too() {
+    let fixture = fixture_of(&[], &[content(0), content(1)], 300_000).await;
+    let [first, second] = [content(0), content(1)].map(|file| hash_of(&file));
+    drop(fixture.cache.get(&first).await.expect("a file"));
+    fs::remove_file(fixture.folder.path().join(first.to_string())).expect("removed");
+    fixture.cache.get(&second).await.expect("a file");
+}
+
 #[tokio::test]
 async fn left_overs_are_swept_and_strangers_too() {
     let fixture = fixture(&[]).await;
