@@ -23,7 +23,7 @@ use tokio::{
     sync::watch,
     time::timeout,
 };
-use tokio_util::codec::{FramedRead, LinesCodec};
+use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
 use vmm::{
     config::{Config, ConfigError},
     control::{Cause, ControlError, Notice},
@@ -195,17 +195,27 @@ impl Machine {
             .await
             .unwrap_or_else(|panic| Err(io::Error::other(panic)))
             .map_err(|reason| MachineError::Spawn { path: images.monitor.clone(), reason })?;
-        if let Some(log) = child.stderr.take() {
-            let log = pipe::Receiver::from_owned_fd(OwnedFd::from(log))?;
-            tokio::spawn(pass_on(log, name));
-        }
-        let mut descriptors: Vec<BorrowedFd<'_>> = vec![images.kernel.as_fd(), images.initramfs.as_fd()];
-        descriptors.extend(disks.iter().map(|disk| disk.file.as_fd()));
-        // The first packet on a new socket finds room.
-        link.start(&config, &descriptors)?;
+        let log = child.stderr.take();
         let process_id = child.id();
-        let process = open_process(&child)?;
-        let socket = Arc::new(Socket::new(link)?);
+        let begin = || {
+            if let Some(log) = log {
+                let log = pipe::Receiver::from_owned_fd(OwnedFd::from(log))?;
+                tokio::spawn(pass_on(log, name));
+            }
+            let mut descriptors: Vec<BorrowedFd<'_>> = vec![images.kernel.as_fd(), images.initramfs.as_fd()];
+            descriptors.extend(disks.iter().map(|disk| disk.file.as_fd()));
+            // The first packet on a new socket finds room.
+            link.start(&config, &descriptors)?;
+            Ok::<_, MachineError>((open_process(&child)?, Arc::new(Socket::new(link)?)))
+        };
+        let (process, socket) = match begin() {
+            Ok(begun) => begun,
+            Err(error) => {
+                // Its socket is closed by now.
+                tokio::spawn(reap(child));
+                return Err(error);
+            }
+        };
         let (rang, doorbell) = watch::channel(None);
         let (end, ended) = watch::channel(None);
         tokio::spawn(listen(socket.clone(), child, rang, end));
@@ -329,10 +339,72 @@ fn open_process(child: &Child) -> io::Result<OwnedFd> {
 /// Passes a monitor's log on, line by line.
 async fn pass_on(log: pipe::Receiver, name: String) {
     let mut lines = FramedRead::new(log, LinesCodec::new_with_max_length(MAX_LOG_LINE_BYTES));
-    while let Some(line) = lines.next().await {
-        match line {
-            Ok(line) => tracing::info!(machine = name, "{line}"),
-            Err(error) => tracing::info!(machine = name, %error, "a line of the monitor's log was left out"),
+    loop {
+        match lines.next().await {
+            Some(Ok(line)) => tracing::info!(machine = name, "{}", line.replace(char::is_control, " ")),
+            Some(Err(LinesCodecError::MaxLineLengthExceeded)) => {
+                tracing::info!(machine = name, "a line of the monitor's log was too long and is left out");
+                // After an error the reader says once that it is over; what follows the line is still to come.
+                let _pause = lines.next().await;
+            }
+            Some(Err(LinesCodecError::Io(error))) => {
+                tracing::info!(machine = name, %error, "a line of the monitor's log was left out");
+                return;
+            }
+            None => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{io::Write as _, time::Instant};
+
+    /// Processes that this one started and did not reap, by the name of their program.
+    fn children(name: &str) -> usize {
+        let own = i32::try_from(std::process::id()).expect("a process id");
+        procfs::process::all_processes()
+            .expect("processes")
+            .filter_map(|process| process.ok()?.stat().ok())
+            .filter(|stat| stat.ppid == own && stat.comm == name)
+            .count()
+    }
+
+    /// Each start that failed after the spawn left a dead process behind, for as long as the node ran.
+    #[tokio::test]
+    async fn a_monitor_that_cannot_be_told_what_to_do_is_reaped() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let monitor = folder.path().join("beth-unreaped");
+        std::fs::copy("/bin/cat", &monitor).expect("a program");
+        let file = || tempfile::tempfile().expect("a file");
+        let images = Arc::new(Images { monitor, kernel: file(), initramfs: file() });
+        let disk = CachedFile::for_test(file());
+        // More descriptors than a packet takes.
+        let disks = vec![disk; 2 * vmm::control::MAX_DESCRIPTORS];
+        let failed = Machine::start(images, Config::new(128, 1), &disks, "name".to_owned()).await;
+        assert!(matches!(failed, Err(MachineError::Control(ControlError::Truncated))), "{failed:?}");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while children("beth-unreaped") > 0 {
+            assert!(Instant::now() < deadline, "the monitor is not reaped");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// After one long line nobody read a monitor's log any more, and its next word there was its last.
+    #[tokio::test]
+    async fn a_long_line_of_a_monitor_does_not_close_its_log() {
+        let (reader, writer) = io::pipe().expect("a pipe");
+        let log = pipe::Receiver::from_owned_fd(OwnedFd::from(reader)).expect("a log");
+        let passing = tokio::spawn(pass_on(log, "name".to_owned()));
+        let mut writer = File::from(OwnedFd::from(writer));
+        for _ in 0..3 {
+            writer.write_all(&[b'x'; MAX_LOG_LINE_BYTES * 2]).expect("a write");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            writer.write_all(b"\nshort\n").expect("somebody reads");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        drop(writer);
+        timeout(Duration::from_secs(20), passing).await.expect("in time").expect("no panic");
     }
 }

@@ -4,6 +4,7 @@
 use anyhow::Context as _;
 use clap::Parser as _;
 use crn::{cli::Arguments, config::Config, node::Node};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::IsTerminal as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -18,8 +19,17 @@ fn main() -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_env("RUST_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
+    raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
     runtime.block_on(serve(config))
+}
+
+/// Takes as many descriptors as the system lets this process have: a call takes two or three, and shells give 1024 in all.
+fn raise_descriptor_limit() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(?current, %error, "the limit of descriptors stays as it is");
+    }
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {

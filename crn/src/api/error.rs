@@ -41,6 +41,9 @@ pub enum ApiError {
     /// The path names no item hash. The caller's fault; 400.
     #[error("Invalid message reference: {0}")]
     InvalidReference(String),
+    /// The request has more than one `Host`. The caller's fault; 400.
+    #[error("The request names more than one host")]
+    ManyHosts,
     /// There is nothing of that name here. 404.
     #[error("404: Not Found")]
     NotFound,
@@ -96,7 +99,7 @@ const fn later(retry_after: u64) -> Class {
 impl ApiError {
     fn class(&self) -> Class {
         match self {
-            Self::InvalidReference(_) => class(StatusCode::BAD_REQUEST),
+            Self::InvalidReference(_) | Self::ManyHosts => class(StatusCode::BAD_REQUEST),
             Self::NotFound => class(StatusCode::NOT_FOUND),
             Self::MethodNotAllowed => class(StatusCode::METHOD_NOT_ALLOWED),
             Self::BodyTooLong(_) => class(StatusCode::PAYLOAD_TOO_LARGE),
@@ -292,6 +295,7 @@ mod tests {
     fn every_row_of_the_table() {
         let cases = [
             (ApiError::InvalidReference("x".to_owned()), 400, None, "Invalid message reference: x"),
+            (ApiError::ManyHosts, 400, None, "more than one host"),
             (ApiError::NotFound, 404, None, "404: Not Found"),
             (ApiError::BodyTooLong(7), 413, None, "The request body is longer than 7 bytes"),
             (ApiError::NoMachines("no /dev/kvm".to_owned()), 503, None, "This node cannot run programs: no /dev/kvm"),

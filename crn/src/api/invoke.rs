@@ -53,8 +53,14 @@ pub fn target(uri: &Uri, host: Option<&str>) -> Result<Option<Target>, ApiError>
 }
 
 /// The host that a request names.
-pub(super) fn host(request: &Request<Body>) -> Option<&str> {
-    request.uri().host().or_else(|| request.headers().get(HOST)?.to_str().ok())
+///
+/// # Errors
+/// It names more than one (RFC 9112, section 3.2).
+pub(super) fn host(request: &Request<Body>) -> Result<Option<&str>, ApiError> {
+    if request.headers().get_all(HOST).iter().nth(1).is_some() {
+        return Err(ApiError::ManyHosts);
+    }
+    Ok(request.uri().host().or_else(|| request.headers().get(HOST)?.to_str().ok()))
 }
 
 /// One use of a machine, recorded when it is over.
@@ -162,6 +168,22 @@ mod tests {
         check("/a%2Fb?c", NAME, Some("/a%2Fb?c"));
         check("/a", "node.example", None);
         check(&format!("/vm/{HASH}/x"), NAME, Some("/x"));
+    }
+
+    /// Which of them means the program is a matter of taste, and a front of this node may have another.
+    #[test]
+    fn a_request_names_one_host_at_most() {
+        let named = |hosts: &[&str]| {
+            let mut request = Request::builder().uri("/");
+            for name in hosts {
+                request = request.header(HOST, *name);
+            }
+            host(&request.body(Body::empty()).expect("a request")).map(|host| host.map(str::to_owned)).ok()
+        };
+        assert_eq!(named(&[]), Some(None));
+        assert_eq!(named(&["a"]), Some(Some("a".to_owned())));
+        assert_eq!(named(&["a", "b"]), None);
+        assert_eq!(named(&["a", "a"]), None);
     }
 
     #[test]

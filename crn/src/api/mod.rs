@@ -75,7 +75,7 @@ async fn answer(service: &Service, request: Request<Body>) -> Result<Response, A
     if is_own {
         return Err(ApiError::NotFound);
     }
-    if let Some(target) = invoke::target(request.uri(), invoke::host(&request))? {
+    if let Some(target) = invoke::target(request.uri(), invoke::host(&request)?)? {
         return invoke::call(service, target, request).await;
     }
     if path == "/" && matches!(*request.method(), Method::GET | Method::HEAD) {

@@ -176,7 +176,8 @@ async fn bring_up(
         let end = guest::collect_log(stream, &log).await;
         tracing::debug!(?end, "a log stream ended");
     });
-    guest.configure(configuration(blueprint, files)).await?;
+    let configuring = guest.configure(configuration(blueprint, files));
+    timeout(boot, configuring).await.map_err(|_| StartError::BootTimedOut(boot))??;
     let start = seconds(workshop.settings.start_seconds);
     timeout(start, until_ready(&mut guest, started)).await.map_err(|_| StartError::StartTimedOut(start))??;
     let (words, orders) = guest.split();
