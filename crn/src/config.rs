@@ -13,6 +13,18 @@ use std::{
     time::Duration,
 };
 
+/// The most that numbers may be: what is added to them and multiplied with stays a number.
+mod limit {
+    /// Ten years.
+    pub(super) const SECONDS: u64 = 315_360_000;
+    /// As bytes far below what 64 bits hold.
+    pub(super) const MIB: u64 = 1 << 40;
+    /// Of connections, calls, programs.
+    pub(super) const COUNT: u64 = 1_000_000;
+    /// Of calls of one machine: its vsock device and its init hold 1024 streams, some of them the node's own.
+    pub(super) const CALLS: u64 = 1000;
+}
+
 /// All settings. Every one has a default; see `crn/README.md` for the operator's view.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -184,6 +196,9 @@ pub enum ConfigError {
     /// A number that must be positive is zero.
     #[error("{0} must be at least 1")]
     Zero(&'static str),
+    /// A number that is more than the node can count with.
+    #[error("{0} must be at most {1}")]
+    TooMuch(&'static str, u64),
     /// The URL of the core channel node is none.
     #[error("ccn must be an http or https URL, not {0:?}")]
     Url(String),
@@ -226,24 +241,35 @@ impl Config {
         if self.version.is_empty() || !self.version.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(ConfigError::Version(self.version.clone()));
         }
-        for (name, value) in [
-            ("http.max_connections", self.http.max_connections as u64),
-            ("http.max_body_mib", self.http.max_body_mib),
-            ("http.client_idle_seconds", self.http.client_idle_seconds),
-            ("http.stream_idle_seconds", self.http.stream_idle_seconds),
-            ("programs.concurrent_boots", self.programs.concurrent_boots as u64),
-            ("programs.max_waiting_calls", self.programs.max_waiting_calls as u64),
-            ("programs.max_calls", self.programs.max_calls as u64),
-            ("programs.boot_seconds", self.programs.boot_seconds),
-            ("programs.start_seconds", self.programs.start_seconds),
-            ("files.limit_mib", self.files.limit_mib),
-            ("files.stall_seconds", self.files.stall_seconds),
-            ("files.answer_seconds", self.files.answer_seconds),
-            ("logs.max_kib", self.logs.max_kib),
-            ("logs.max_programs", self.logs.max_programs as u64),
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        for (name, value, at_least, at_most) in [
+            ("http.max_connections", count(self.http.max_connections), 1, limit::COUNT),
+            ("http.max_body_mib", self.http.max_body_mib, 1, limit::MIB),
+            ("http.client_idle_seconds", self.http.client_idle_seconds, 1, limit::SECONDS),
+            ("http.stream_idle_seconds", self.http.stream_idle_seconds, 1, limit::SECONDS),
+            ("programs.idle_seconds", self.programs.idle_seconds, 0, limit::SECONDS),
+            ("programs.memory_mib", self.programs.memory_mib, 0, limit::MIB),
+            ("programs.concurrent_boots", count(self.programs.concurrent_boots), 1, limit::COUNT),
+            ("programs.max_waiting_calls", count(self.programs.max_waiting_calls), 1, limit::COUNT),
+            ("programs.max_calls", count(self.programs.max_calls), 1, limit::CALLS),
+            ("programs.boot_seconds", self.programs.boot_seconds, 1, limit::SECONDS),
+            ("programs.start_seconds", self.programs.start_seconds, 1, limit::SECONDS),
+            ("programs.loading_seconds", self.programs.loading_seconds, 0, limit::SECONDS),
+            ("programs.patience_seconds", self.programs.patience_seconds, 0, limit::SECONDS),
+            ("programs.stop_seconds", self.programs.stop_seconds, 0, limit::SECONDS),
+            ("programs.drain_seconds", self.programs.drain_seconds, 0, limit::SECONDS),
+            ("files.limit_mib", self.files.limit_mib, 1, limit::MIB),
+            ("files.stall_seconds", self.files.stall_seconds, 1, limit::SECONDS),
+            ("files.latest_seconds", self.files.latest_seconds, 0, limit::SECONDS),
+            ("files.answer_seconds", self.files.answer_seconds, 1, limit::SECONDS),
+            ("logs.max_kib", self.logs.max_kib, 1, limit::MIB),
+            ("logs.max_programs", count(self.logs.max_programs), 1, limit::COUNT),
         ] {
-            if value == 0 {
+            if value < at_least {
                 return Err(ConfigError::Zero(name));
+            }
+            if value > at_most {
+                return Err(ConfigError::TooMuch(name, at_most));
             }
         }
         Ok(())
@@ -362,6 +388,11 @@ mod tests {
     fn values_have_limits() {
         assert_eq!(refused("[http]\nmax_connections = 0", &[], &[]), "http.max_connections must be at least 1");
         assert!(refused("ccn = 'ftp://node'", &[], &[]).contains("ftp://node"));
+        // "For ever" as operators write it: added to the time of day it ended the one task that answers calls.
+        let forever = refused("[programs]\nidle_seconds = 9223372036854775807", &[], &[]);
+        assert_eq!(forever, "programs.idle_seconds must be at most 315360000");
+        assert!(refused("[http]\nmax_body_mib = 17592186044417", &[], &[]).contains("at most"));
+        assert!(refused("[http]\nmax_connections = 9223372036854775807", &[], &[]).contains("at most"));
         assert!(refused("version = 'a b'", &[], &[]).contains("a b"));
         assert!(refused("", &["--set", "programs.idle_seconds"], &[]).contains("KEY=VALUE"));
     }

@@ -10,7 +10,10 @@ use guest_protocol::{
     frame::{self, FrameError, LENGTH_BYTES},
 };
 use serde::de::DeserializeOwned;
-use std::io;
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     net::{
@@ -21,6 +24,13 @@ use tokio::{
 
 /// Longest sentence of a guest about its failure, bytes; what is longer is cut.
 const MAX_ERROR_BYTES: usize = 4 * 1024;
+
+/// What a guest may print a second for long, bytes, and at once: more is taken later, and init throws its oldest away meanwhile. The
+/// length of a log is bounded elsewhere; this bounds what is written to the host's disk for it.
+const LOG_BYTES_PER_SECOND: u64 = 1 << 20;
+const LOG_BURST_BYTES: u64 = 4 << 20;
+/// What a record costs besides its text, bytes.
+const LOG_RECORD_BYTES: u64 = 128;
 
 /// Why init cannot be talked to. Its machine is of no use any more.
 #[derive(Debug, thiserror::Error)]
@@ -137,9 +147,32 @@ impl Orders {
 /// # Errors
 /// See [`GuestError`]; the end of the guest is `Closed`.
 pub async fn collect_log(mut stream: UnixStream, log: &ProgramLog) -> Result<(), GuestError> {
+    let mut pace = LogPace::new(Instant::now());
     loop {
         let record: LogRecord = read(&mut stream).await?;
         log.write(&record).await;
+        let pause = pace.pause(record.bytes.len() as u64 + LOG_RECORD_BYTES, Instant::now());
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+/// How fast a guest prints, as the moment at which all of it would have been printed at the rate that it has.
+struct LogPace {
+    due: Instant,
+}
+
+impl LogPace {
+    fn new(now: Instant) -> Self {
+        Self { due: now }
+    }
+
+    /// Counts bytes; how long nothing more may be taken.
+    fn pause(&mut self, bytes: u64, now: Instant) -> Duration {
+        let time_of = |bytes: u64| Duration::from_micros(bytes.saturating_mul(1_000_000) / LOG_BYTES_PER_SECOND);
+        self.due = self.due.max(now) + time_of(bytes);
+        self.due.saturating_duration_since(now + time_of(LOG_BURST_BYTES))
     }
 }
 
@@ -208,6 +241,23 @@ mod tests {
         assert!(!failure.error.contains(char::is_control), "{}", failure.error);
         assert!(failure.error.starts_with("boom 2026 INFO") && failure.error.len() <= MAX_ERROR_BYTES);
         assert!(failure.traceback.ends_with("the end") && failure.traceback.len() <= MAX_TRACEBACK_BYTES);
+    }
+
+    /// A log has a bound, but what was written to the disk for it had none.
+    #[test]
+    fn a_guest_that_prints_without_end_is_slowed_down() {
+        let begin = Instant::now();
+        let mut pace = LogPace::new(begin);
+        assert_eq!(pace.pause(LOG_BURST_BYTES, begin), Duration::ZERO);
+        assert_eq!(pace.pause(LOG_BYTES_PER_SECOND, begin), Duration::from_secs(1));
+        // Having waited, it may go on, and a second later it has earned another second's worth.
+        let later = begin + Duration::from_secs(2);
+        assert_eq!(pace.pause(LOG_BYTES_PER_SECOND, later), Duration::ZERO);
+        assert_eq!(pace.pause(LOG_BYTES_PER_SECOND, later), Duration::from_secs(1));
+        // What is saved up is no more than a burst.
+        let much_later = begin + Duration::from_secs(1_000_000);
+        assert_eq!(pace.pause(LOG_BURST_BYTES, much_later), Duration::ZERO);
+        assert!(pace.pause(LOG_BYTES_PER_SECOND, much_later) > Duration::ZERO);
     }
 
     #[tokio::test]
