@@ -170,6 +170,21 @@ fn condition(argument: Argument) -> Result<SeccompCondition, seccompiler::Backen
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        control::{self, ControlError, Request},
+        devices::vsock::muxer::HostStream,
+    };
+    use rustix::{
+        event::epoll,
+        net::{AddressFamily, SocketFlags, SocketType, socketpair},
+    };
+    use std::{
+        io::Write as _,
+        os::{
+            fd::{AsFd as _, OwnedFd},
+            unix::net::UnixStream,
+        },
+    };
 
     const ALL: [Thread; 3] = [Thread::Vcpu, Thread::Devices, Thread::TerminalDevices];
 
@@ -202,11 +217,34 @@ mod tests {
         ("asks for descriptor flags", Thread::Vcpu, false),
         ("has a descriptor signal", Thread::Devices, false),
         ("makes a connection", Thread::Devices, true),
+        ("takes and makes connections", Thread::Devices, true),
         ("makes a datagram socket", Thread::Devices, false),
         ("makes a datagram socket", Thread::TerminalDevices, false),
     ];
 
     const ACT: &str = "BETH_TEST_SECCOMP_ACT";
+
+    /// What the thread of the devices does for its connections, by the same code.
+    fn carry_connections((ours, theirs): &(OwnedFd, OwnedFd), epoll: &OwnedFd) -> std::io::Result<()> {
+        let made = UnixStream::pair()?;
+        let fail = |error: ControlError| std::io::Error::other(error.to_string());
+        control::send(ours, &Request::Connect { port: 80 }, &[made.0.as_fd()]).map_err(fail)?;
+        let (_, descriptors) = control::receive::<Request>(theirs).map_err(fail)?;
+        for descriptor in descriptors {
+            let mut stream = UnixStream::from(descriptor);
+            stream.set_nonblocking(true)?;
+            let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+            epoll::add(epoll, stream.as_fd(), epoll::EventData::new_u64(1), flags)?;
+            (&made.1).write_all(b"hello")?;
+            let mut events = Vec::with_capacity(4);
+            epoll::wait(epoll, rustix::buffer::spare_capacity(&mut events), None)?;
+            let mut buffer = [0; 64 * 1024];
+            assert_eq!(HostStream::read(&mut stream, &mut buffer)?, 5);
+            assert_eq!(HostStream::write(&mut stream, &buffer[..5])?, 5);
+            stream.shutdown_write();
+        }
+        Ok(())
+    }
 
     /// Not a test: the process that [`a_filter_lets_through_what_it_says`] starts.
     #[test]
@@ -217,6 +255,9 @@ mod tests {
         let mut pair = [0; 2];
         // SAFETY: no arguments.
         let parent = unsafe { libc::getppid() };
+        let control =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("sockets");
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).expect("an epoll");
         confine(thread).expect("confined");
         let map = |protection| {
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
@@ -237,6 +278,7 @@ mod tests {
             "asks for descriptor flags" => drop(unsafe { libc::fcntl(1, libc::F_GETFD) }),
             // SAFETY: standard output, which nothing else uses here.
             "has a descriptor signal" => drop(unsafe { libc::fcntl(1, libc::F_SETOWN, parent) }),
+            "takes and makes connections" => carry_connections(&control, &epoll).expect("carried"),
             "makes a connection" => pair_of(libc::SOCK_STREAM),
             "makes a datagram socket" => pair_of(libc::SOCK_DGRAM),
             other => panic!("{other}"),
