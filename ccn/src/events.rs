@@ -1,8 +1,9 @@
 //! What happened, told to whoever listens: synchronous submissions and websockets. Only what is durable is told.
 
 use crate::store::record::MessageRecord;
+use axum::extract::ws::Utf8Bytes;
 use ccn_message::{ItemHash, MessageStatus};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::sync::broadcast::{self, error::RecvError};
 
 /// Events that a slow listener may be behind; one that is further behind is told that it lagged, and goes on with the oldest of these.
@@ -17,6 +18,8 @@ pub enum Event {
         item_hash: ItemHash,
         /// As it is stored.
         record: Arc<MessageRecord>,
+        /// As listeners show it: written by the first, however many there are. None when it cannot be shown.
+        frame: Arc<OnceLock<Option<Utf8Bytes>>>,
     },
     /// A message has a status other than processed.
     Verdict {

@@ -11,7 +11,7 @@ use crate::{
     store::listing::{self, Filter, Window},
 };
 use axum::{
-    extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code},
+    extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code},
     response::Response,
 };
 use futures_util::SinkExt as _;
@@ -110,13 +110,14 @@ async fn present(socket: &mut WebSocket, filter: &Filter, mut listener: Listener
     loop {
         tokio::select! {
             event = listener.next() => match event {
-                Ok(Event::Committed { item_hash, record }) => {
-                    let chain = record.envelope.clone().envelope().map(|envelope| envelope.chain);
-                    if !filter.matches(&item_hash, &record, chain.as_ref().map_or("", |chain| chain.name())) {
+                Ok(Event::Committed { item_hash, record, frame }) => {
+                    if !filter.matches(&item_hash, &record, record.envelope.chain()) {
                         continue;
                     }
-                    if let Some(element) = Element::single(&record)
-                        && let Err(end) = send(socket, &element).await
+                    let write = || serde_json::to_string(&Element::single(&record)?).ok().map(Utf8Bytes::from);
+                    let frame = frame.get_or_init(write).clone();
+                    if let Some(frame) = frame
+                        && let Err(end) = send_frame(socket, Message::Text(frame)).await
                     {
                         return end;
                     }

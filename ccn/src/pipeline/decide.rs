@@ -73,7 +73,9 @@ impl Verdict {
     /// What is told of it.
     pub(super) fn event(&self, hash: &ItemHash) -> Option<Event> {
         match self {
-            Self::Processed(Some(record)) => Some(Event::Committed { item_hash: hash.clone(), record: record.clone() }),
+            Self::Processed(Some(record)) => {
+                Some(Event::Committed { item_hash: hash.clone(), record: record.clone(), frame: Arc::default() })
+            }
             Self::Processed(None) | Self::Crowded => None,
             Self::Pending { .. } | Self::Rejected(_) => {
                 Some(Event::Verdict { item_hash: hash.clone(), status: self.status() })

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// One part in so many of all time.
 const SHARE: u32 = 4;
 /// What may be saved up.
-const MOST: Duration = Duration::from_secs(1);
+const MOST: Duration = Duration::from_millis(250);
 
 /// What is left of the ration.
 #[derive(Debug, Clone, Copy)]
@@ -56,15 +56,15 @@ mod tests {
         let at = |milliseconds: u64| start + Duration::from_millis(milliseconds);
         let mut ration = Ration::new(start);
         assert!(ration.may_begin(at(0)));
-        ration.used(Duration::from_millis(400));
+        ration.used(Duration::from_millis(100));
         assert!(ration.may_begin(at(0)), "it was saved up");
-        // Six hundred were left.
-        ration.used(Duration::from_millis(1600));
-        assert!(!ration.may_begin(at(0)) && !ration.may_begin(at(4000)));
+        // A hundred and fifty were left.
+        ration.used(Duration::from_millis(400));
+        assert!(!ration.may_begin(at(0)) && !ration.may_begin(at(1000)));
         assert_eq!(ration.wait(), Duration::from_millis(4));
-        assert!(ration.may_begin(at(4004)));
+        assert!(ration.may_begin(at(1004)));
         ration.used(Duration::from_millis(1));
-        assert!(!ration.may_begin(at(4004)));
+        assert!(!ration.may_begin(at(1004)));
         assert!(ration.may_begin(at(1_000_000)));
         ration.used(MOST);
         assert!(!ration.may_begin(at(1_000_000)), "no more than the most is saved up");

@@ -228,8 +228,7 @@ fn read(reader: &dyn Reader, sequence: u64) -> Result<Option<(ItemHash, MessageR
 }
 
 fn matches(filter: &Filter, hash: &ItemHash, record: &MessageRecord) -> bool {
-    let chain = record.envelope.clone().envelope().map(|envelope| envelope.chain.name());
-    filter.matches(hash, record, chain.unwrap_or_default())
+    filter.matches(hash, record, record.envelope.chain())
 }
 
 /// Which index drives a listing.

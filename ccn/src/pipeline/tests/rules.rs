@@ -242,8 +242,8 @@ async fn a_stop_does_not_wait_for_those_who_wait() {
 /// made anew.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn credits_that_come_late_do_not_keep_others_waiting() {
-    const EARLY: u64 = 400;
-    const LATE: u64 = 40;
+    const EARLY: u64 = 1000;
+    const LATE: u64 = 60;
     let node = TestNode::new().await;
     let (sender, recipient) = (account(1), account(2));
     node.fund(sender.address(), 0, EARLY + LATE).await;
@@ -260,6 +260,8 @@ async fn credits_that_come_late_do_not_keep_others_waiting() {
         assert!(matches!(receipt.status, MessageStatus::Processed | MessageStatus::Pending), "{receipt:?}");
         sent.push(receipt);
     }
+    let waiting = sent.iter().filter(|receipt| receipt.status == MessageStatus::Pending).count();
+    assert!(waiting > 0, "the late ones use up the ration");
     assert_eq!(node.send(&account(3), post("another's")).await.status, MessageStatus::Processed);
     for receipt in &sent {
         status_within(&node, &receipt.item_hash, PROCESSED).await;
