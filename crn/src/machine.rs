@@ -34,6 +34,9 @@ use vmm::{
 /// How long a monitor may take to end once its machine has, before it is killed.
 const EXIT_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long a monitor may leave orders where they are; it is a loop that never waits.
+const ORDER_WITHIN: Duration = Duration::from_secs(30);
+
 /// Longest line of a monitor's log that is passed on, bytes.
 const MAX_LOG_LINE_BYTES: usize = 4096;
 
@@ -106,6 +109,9 @@ pub enum MachineError {
     /// The monitor is gone, or does not take orders.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// The monitor is there and takes no orders.
+    #[error("the machine monitor takes no orders for {0:?}")]
+    Deaf(Duration),
     /// The host has no descriptors or no memory left.
     #[error("the host refuses: {0}")]
     Host(#[from] io::Error),
@@ -239,9 +245,10 @@ impl Machine {
     /// A stream to a port of the guest. It ends at once when the guest refuses.
     ///
     /// # Errors
-    /// The machine is gone: nothing was sent to it.
+    /// The machine is gone, or as good as gone: nothing was sent to it.
     pub async fn connect(&self, port: u32) -> Result<UnixStream, MachineError> {
-        let stream = self.handle.socket.when(Interest::WRITABLE, |link| link.connect(port)).await?;
+        let order = self.handle.socket.when(Interest::WRITABLE, |link| link.connect(port));
+        let stream = timeout(ORDER_WITHIN, order).await.map_err(|_| MachineError::Deaf(ORDER_WITHIN))??;
         stream.set_nonblocking(true)?;
         Ok(UnixStream::from_std(stream)?)
     }
@@ -389,6 +396,31 @@ mod tests {
             assert!(Instant::now() < deadline, "the monitor is not reaped");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Once its socket was full, calls waited for it without end.
+    #[tokio::test(start_paused = true)]
+    async fn a_monitor_that_takes_no_orders_is_given_up() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().expect("a folder");
+        let monitor = folder.path().join("monitor");
+        std::fs::write(&monitor, "#!/bin/sh\nexec sleep 1000\n").expect("a script");
+        std::fs::set_permissions(&monitor, std::fs::Permissions::from_mode(0o700)).expect("executable");
+        let file = || tempfile::tempfile().expect("a file");
+        let images = Arc::new(Images { monitor, kernel: file(), initramfs: file() });
+        let machine = Machine::start(images, Config::new(128, 1), &[], "name".to_owned()).await.expect("a process");
+        let mut streams = Vec::new();
+        let error = timeout(Duration::from_secs(3600), async {
+            loop {
+                match machine.connect(80).await {
+                    Ok(stream) => streams.push(stream),
+                    Err(error) => return error,
+                }
+            }
+        });
+        let error = error.await.expect("in time");
+        machine.kill();
+        assert!(matches!(error, MachineError::Deaf(_)) && !streams.is_empty(), "{error}");
     }
 
     /// After one long line nobody read a monitor's log any more, and its next word there was its last.
