@@ -10,6 +10,8 @@ use std::{
 
 /// Most bytes that wait for the host. When more comes, the oldest goes, and the host is told how much.
 pub(crate) const MAX_WAITING_BYTES: usize = 256 * 1024;
+/// Most records that wait for the host; likewise. Each takes memory of its own.
+const MAX_WAITING_RECORDS: usize = 4096;
 /// Bytes of the latest output that are kept for the report of a program that ends too early.
 const KEPT_BYTES: usize = 8 * 1024;
 
@@ -92,7 +94,17 @@ impl Logs {
 
     fn push(&mut self, source: LogSource, bytes: Vec<u8>) {
         self.waiting_bytes += bytes.len();
-        while self.waiting_bytes > MAX_WAITING_BYTES {
+        // What waits takes in more of the same; a notice stays one record.
+        if let Some(last) = self.waiting.back_mut()
+            && last.source == source
+            && source != LogSource::Init
+            && last.bytes.len() + bytes.len() <= MAX_LOG_BYTES
+            && self.waiting_bytes <= MAX_WAITING_BYTES
+        {
+            last.bytes.extend(bytes);
+            return;
+        }
+        while self.waiting_bytes > MAX_WAITING_BYTES || self.waiting.len() >= MAX_WAITING_RECORDS {
             let Some(oldest) = self.waiting.pop_front() else {
                 break;
             };
@@ -133,6 +145,29 @@ mod tests {
         assert_eq!(kept, logs.waiting_bytes);
         assert_eq!(kept as u64 + dropped, 1_000_000);
         assert_eq!(logs.latest().len(), KEPT_BYTES);
+    }
+
+    /// A byte of output took a hundred of the guest's memory as long as it waited.
+    #[test]
+    fn output_in_tiny_pieces_takes_no_more_than_in_large_ones() {
+        let mut logs = Logs::default();
+        for _ in 0..100_000 {
+            assert!(logs.read(LogSource::Stdout, &b"x"[..]));
+        }
+        assert!(logs.waiting.len() <= 100_000 / MAX_LOG_BYTES + 1, "{}", logs.waiting.len());
+        assert_eq!(logs.waiting_bytes, 100_000);
+        let mut logs = Logs::default();
+        for number in 0..100_000 {
+            let source = if number % 2 == 0 { LogSource::Stdout } else { LogSource::Stderr };
+            assert!(logs.read(source, &b"x"[..]));
+        }
+        logs.note("one");
+        logs.note("two");
+        assert!(logs.waiting.len() <= MAX_WAITING_RECORDS);
+        let kept: usize = logs.waiting.iter().map(|record| record.bytes.len()).sum();
+        let dropped: u64 = logs.waiting.iter().map(|record| record.dropped_bytes).sum();
+        assert_eq!((kept, kept as u64 + dropped), (logs.waiting_bytes, 100_006));
+        assert_eq!(logs.waiting.back().map(|record| record.bytes.as_slice()), Some(&b"two"[..]));
     }
 
     #[test]
