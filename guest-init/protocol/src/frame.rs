@@ -3,9 +3,9 @@
 use alloc::vec::Vec;
 use serde::{Serialize, de::DeserializeOwned};
 
-/// Longest body of a frame in either direction, bytes. A configuration with every variable at its
-/// limit (crn spec section 1: 256 variables of 128 + 4,096 bytes) fits; nothing else comes near.
-pub const MAX_FRAME_BYTES: usize = 2 * 1024 * 1024;
+/// Longest body of a frame in either direction, bytes. The configuration of any message that a node takes (4 MiB of JSON) fits:
+/// nothing gets longer on its way from there. Nothing else comes near.
+pub const MAX_FRAME_BYTES: usize = 5 * 1024 * 1024;
 
 /// Bytes of the length that precedes a body.
 pub const LENGTH_BYTES: usize = 4;

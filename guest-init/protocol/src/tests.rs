@@ -47,6 +47,19 @@ fn configuration() -> Configuration {
     }
 }
 
+/// A program with as many variables and keys as the network allows did not start: its configuration was no frame.
+#[test]
+fn the_largest_configuration_is_a_frame() {
+    let largest = Configuration {
+        variables: (0..256).map(|number| (format!("{number:0>128}"), "v".repeat(4096))).collect(),
+        authorized_keys: (0..256).map(|_| "k".repeat(8192)).collect(),
+        arguments: vec!["a".repeat(1 << 20)],
+        ..configuration()
+    };
+    let bytes = encode(&Command::Configure(largest.clone())).expect("a frame");
+    assert_eq!(decode::<Command>(&bytes[LENGTH_BYTES..]), Ok(Command::Configure(largest)));
+}
+
 #[test]
 fn commands_are_what_they_were() {
     check("configure", &Command::Configure(configuration()));
