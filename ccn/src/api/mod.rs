@@ -9,6 +9,7 @@ mod addresses;
 mod download;
 mod element;
 mod error;
+mod linger;
 mod live;
 mod messages;
 mod moment;
@@ -102,7 +103,7 @@ pub fn router(service: Arc<Service>) -> Router {
         .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::OPTIONS])
         .allow_headers(Any)
         .expose_headers([header::CONTENT_RANGE, header::ETAG, header::RETRY_AFTER]);
-    rest.merge(uploads).layer(cors).with_state(api)
+    rest.merge(uploads).layer(axum::middleware::from_fn(linger::hear_out)).layer(cors).with_state(api)
 }
 
 impl Api {
