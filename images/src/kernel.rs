@@ -45,7 +45,8 @@ struct Variant {
     fragment: &'static str,
 }
 
-/// For guests of one to 64 virtual processors. A sibling without SMP joins as another constant.
+/// For guests of one to 64 virtual processors. A sibling without SMP joins as another constant: tried, it was in
+/// init after 0.92 of this one's time (both with `noreplace-smp`), too little for a second build.
 const SMP: Variant = Variant { name: "smp", fragment: config::SMP };
 
 impl Cache {

@@ -17,8 +17,8 @@ const GUEST_MIB: u32 = 128;
 /// The debug console of the emulator: the port that init's first byte goes to.
 const PROGRESS_PORT: &str = "0xe9";
 /// What `vmm` itself gives the kernel without devices; QEMU is to give the same.
-const KERNEL_COMMAND_LINE: &str = "quiet loglevel=0 reboot=t panic=-1 tsc=reliable no_timer_check random.trust_cpu=on \
-                                   cryptomgr.notests swiotlb=noforce nomodule rdinit=/init";
+const KERNEL_COMMAND_LINE: &str = "quiet loglevel=0 reboot=t panic=-1 noreplace-smp tsc=reliable no_timer_check \
+                                   random.trust_cpu=on cryptomgr.notests swiotlb=noforce nomodule rdinit=/init";
 /// Where QEMU's file tree is mounted in an emulated host.
 const QEMU_ROOT: &str = "/mnt/qemu";
 
