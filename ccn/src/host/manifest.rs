@@ -6,7 +6,7 @@ use wasmparser::{Encoding, Parser, Payload};
 /// The section.
 const SECTION: &str = "aleph:manifest";
 /// The contract that this host speaks.
-const CONTRACT: &str = "aleph:plugin@0.1";
+const CONTRACT: &str = "aleph:plugin@0.2";
 /// The kind of plugin that a message type is.
 const HANDLER: &str = "handler";
 /// Largest manifest, bytes.
@@ -183,7 +183,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const GOOD: &str = r#"{"name":"n","version":"1","wit":"aleph:plugin@0.1","kind":"handler","types":["T"],
+    const GOOD: &str = r#"{"name":"n","version":"1","wit":"aleph:plugin@0.2","kind":"handler","types":["T"],
         "state":{"own":"n","version":1,"read":["m"]},"limits":{"fuel":1,"memory-mib":1,"write-kib":1,"writes":1}}"#;
 
     fn check(from: &str, to: &str, expect: &str) {
@@ -195,7 +195,7 @@ mod tests {
     fn manifests_are_held_against_their_bounds() {
         let manifest = Manifest::parse(GOOD.as_bytes()).expect("a manifest");
         assert_eq!((manifest.namespace(), manifest.reads()), ("n", &["m".to_owned()][..]));
-        check("@0.1", "@0.2", "this node takes a handler for aleph:plugin@0.1");
+        check("@0.2", "@0.3", "this node takes a handler for aleph:plugin@0.2");
         check("\"fuel\":1", "\"fuel\":0", "fuel 0; allowed are 1 to");
         check("\"memory-mib\":1", "\"memory-mib\":65", "memory-mib 65; allowed are 1 to 64");
         check("\"types\":[\"T\"]", "\"types\":[\"\"]", "is not a word");

@@ -13,6 +13,8 @@ use std::time::Duration;
 const MAX_LABELS: usize = 256;
 /// Most subjects, needs or pins of a message.
 const MAX_HASHES: usize = 1000;
+/// Most messages that one message forgets or uses.
+const MAX_FORGETS: usize = 10_000;
 /// Most delegations of an address.
 const MAX_AUTHORIZATIONS: usize = 10_000;
 /// Most rows of a price.
@@ -137,6 +139,14 @@ pub struct Effects {
     pub movements: Vec<Movement>,
     /// Tokens.
     pub balances: Vec<TokenBalances>,
+    /// Messages that go.
+    pub forgets: Vec<ItemHash>,
+    /// Messages that must not go while this one stands.
+    pub uses: Vec<ItemHash>,
+    /// The message with which this one goes.
+    pub follows: Option<ItemHash>,
+    /// Namespace and key of state on whose change this message is decided anew.
+    pub watches: Vec<(String, Vec<u8>)>,
 }
 
 /// What a plugin decides.
@@ -237,7 +247,7 @@ fn workload(workload: contract::Workload) -> Workload {
     }
 }
 
-fn writes(writes: Vec<contract::Write>, limits: &Limits) -> Result<Vec<Write>, Overrun> {
+pub(super) fn writes(writes: Vec<contract::Write>, limits: &Limits) -> Result<Vec<Write>, Overrun> {
     at_most("keys written", writes.len(), usize::try_from(limits.writes).unwrap_or(usize::MAX))?;
     let mut bytes = 0;
     for write in &writes {
@@ -299,6 +309,23 @@ fn ledger(entries: Vec<contract::LedgerEntry>, owner: &str, effects: &mut Effect
     Ok(())
 }
 
+fn hashes(what: &str, texts: &[String]) -> Result<Vec<ItemHash>, Overrun> {
+    at_most(what, texts.len(), MAX_FORGETS)?;
+    let mut hashes = texts.iter().map(|text| hash(text)).collect::<Result<Vec<_>, _>>()?;
+    hashes.sort();
+    hashes.dedup();
+    Ok(hashes)
+}
+
+fn watches(found: Vec<(String, Vec<u8>)>) -> Result<Vec<(String, Vec<u8>)>, Overrun> {
+    at_most("keys watched", found.len(), MAX_HASHES)?;
+    for (namespace, key) in &found {
+        at_most("bytes in a key", key.len(), MAX_KEY_BYTES)?;
+        at_most("bytes in a namespace", namespace.len(), MAX_KEY_BYTES)?;
+    }
+    Ok(found)
+}
+
 fn effects(found: contract::Effects, limits: &Limits, owner: &str, may_move: bool) -> Result<Effects, Overrun> {
     if !found.ledger.is_empty() && !may_move {
         return Err("it moves credits or tokens without the grant `ledger`".into());
@@ -327,6 +354,10 @@ fn effects(found: contract::Effects, limits: &Limits, owner: &str, may_move: boo
         authorizations,
         movements: Vec::new(),
         balances: Vec::new(),
+        forgets: hashes("messages to forget", &found.forgets)?,
+        uses: hashes("messages in use", &found.uses)?,
+        follows: found.follows.as_deref().map(hash).transpose()?,
+        watches: watches(found.watches)?,
     };
     ledger(found.ledger, owner, &mut effects)?;
     Ok(effects)

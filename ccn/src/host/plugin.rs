@@ -27,7 +27,8 @@ use wasmtime::{
 /// Fuel for the start of an instance, apart from that of the call.
 const START_FUEL: u64 = 50_000_000;
 /// The interfaces that a plugin may import.
-const IMPORTS: [&str; 3] = ["aleph:plugin/types@0.1.0", "aleph:plugin/view@0.1.0", "aleph:plugin/log@0.1.0"];
+const IMPORTS: [&str; 4] =
+    ["aleph:plugin/types@0.2.0", "aleph:plugin/view@0.2.0", "aleph:plugin/crypto@0.2.0", "aleph:plugin/log@0.2.0"];
 
 /// A plugin that can be called.
 pub struct Plugin {
@@ -238,6 +239,21 @@ impl Plugin {
         };
         counter.fetch_add(1, Ordering::Relaxed);
         Ok(outcome)
+    }
+
+    /// What a message that stood takes back from the state.
+    ///
+    /// # Errors
+    /// The plugin failed.
+    pub fn withdraw(
+        &self,
+        message: &contract::Message,
+        why: contract::Withdrawal,
+        reader: Arc<dyn Reader + Send + Sync>,
+    ) -> Result<Vec<outcome::Write>, HostError> {
+        let found =
+            self.call(Some(reader), |store, plugin| plugin.aleph_plugin_handler().call_withdraw(store, message, why))?;
+        self.checked(outcome::writes(found, &self.manifest.limits))
     }
 
     /// What a message would cost.

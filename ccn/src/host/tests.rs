@@ -11,9 +11,9 @@ const KIND: &str = "HOSTILE";
 fn component(validate: &str, process: &str, manifest: &str) -> Vec<u8> {
     let text = format!(
         r#"(module
-            (import "aleph:plugin/view@0.1.0" "get" (func $get (param i32 i32 i32)))
-            (import "aleph:plugin/view@0.1.0" "get-in" (func $get_in (param i32 i32 i32 i32 i32)))
-            (import "aleph:plugin/log@0.1.0" "write" (func $log (param i32 i32 i32)))
+            (import "aleph:plugin/view@0.2.0" "get" (func $get (param i32 i32 i32)))
+            (import "aleph:plugin/view@0.2.0" "get-in" (func $get_in (param i32 i32 i32 i32 i32)))
+            (import "aleph:plugin/log@0.2.0" "write" (func $log (param i32 i32 i32)))
             (memory (export "memory") 2)
             (global $free (mut i32) (i32.const 65536))
             (data (i32.const 1024) "secret")
@@ -23,10 +23,10 @@ fn component(validate: &str, process: &str, manifest: &str) -> Vec<u8> {
                 (global.set $free (i32.add (local.get $at) (local.get 3)))
                 (local.get $at))
             (func $deep (param i32) (result i32) (i32.add (i32.const 1) (call $deep (local.get 0))))
-            (func (export "aleph:plugin/handler@0.1.0#validate") (param i32) (result i32) {validate})
-            (func (export "aleph:plugin/handler@0.1.0#process") (param i32) (result i32) {process})
-            (func (export "aleph:plugin/handler@0.1.0#price") (param i32) (result i32) unreachable)
-            (func (export "aleph:plugin/query@0.1.0#run") (param i32 i32 i32 i32 i32 i32) (result i32) unreachable))"#
+            (func (export "aleph:plugin/handler@0.2.0#validate") (param i32) (result i32) {validate})
+            (func (export "aleph:plugin/handler@0.2.0#process") (param i32) (result i32) {process})
+            (func (export "aleph:plugin/handler@0.2.0#price") (param i32) (result i32) unreachable)
+            (func (export "aleph:plugin/query@0.2.0#run") (param i32 i32 i32 i32 i32 i32) (result i32) unreachable))"#
     );
     let mut module = wat::parse_str(text).expect("a module");
     let mut contract = wit_parser::Resolve::default();
@@ -49,7 +49,7 @@ fn component(validate: &str, process: &str, manifest: &str) -> Vec<u8> {
 
 fn manifest() -> String {
     format!(
-        r#"{{"name":"hostile","version":"1","wit":"aleph:plugin@0.1","kind":"handler","types":["{KIND}"],
+        r#"{{"name":"hostile","version":"1","wit":"aleph:plugin@0.2","kind":"handler","types":["{KIND}"],
         "state":{{"own":"hostile","version":1,"read":["store"]}},"grants":["ledger"],"routes":["/api/v0/hostile"],
         "limits":{{"fuel":2000000,"memory-mib":4,"write-kib":1,"writes":2}}}}"#
     )

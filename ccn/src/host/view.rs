@@ -1,7 +1,7 @@
 //! What a plugin sees: a reader, settings, a log; each read counted.
 
 use super::{
-    bindings::aleph::plugin::{log, types, view},
+    bindings::aleph::plugin::{crypto, log, types, view},
     contract, profile,
 };
 use crate::store::{
@@ -195,6 +195,16 @@ impl view::Host for Host {
         }))
     }
 
+    fn fate_of(&mut self, hash: String) -> wasmtime::Result<types::Fate> {
+        let stands = self.message(hash)?.is_some();
+        Ok(if stands { types::Fate::Standing } else { types::Fate::Unknown })
+    }
+
+    fn in_use(&mut self, _hash: String) -> wasmtime::Result<bool> {
+        self.ask()?;
+        Ok(false)
+    }
+
     fn file(&mut self, hash: String) -> wasmtime::Result<Option<types::FileInfo>> {
         let reader = self.ask()?;
         let Ok(hash) = ItemHash::parse(&hash) else { return Ok(None) };
@@ -209,6 +219,22 @@ impl view::Host for Host {
     fn setting(&mut self, name: String) -> wasmtime::Result<Option<String>> {
         self.ask()?;
         Ok(self.access.settings.get(&name).cloned())
+    }
+}
+
+impl crypto::Host for Host {
+    fn hash(&mut self, _kind: crypto::Digest, _data: Vec<u8>) -> wasmtime::Result<Vec<u8>> {
+        Err(overrun("PLACEHOLDER"))
+    }
+
+    fn verify(
+        &mut self,
+        _scheme: crypto::Scheme,
+        _key: Vec<u8>,
+        _signature: Vec<u8>,
+        _data: Vec<u8>,
+    ) -> wasmtime::Result<bool> {
+        Err(overrun("PLACEHOLDER"))
     }
 }
 

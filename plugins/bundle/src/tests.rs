@@ -31,9 +31,9 @@ fn check(plugin: &Plugin) -> Value {
             _ => {}
         }
     }
-    let allowed = ["aleph:plugin/types@0.1.0", "aleph:plugin/view@0.1.0", "aleph:plugin/log@0.1.0"];
+    let allowed = ["aleph:plugin/types@0.2.0", "aleph:plugin/view@0.2.0", "aleph:plugin/log@0.2.0"];
     assert!(imports.iter().all(|import| allowed.contains(&import.as_str())), "{name} imports {imports:?}");
-    for export in ["aleph:plugin/handler@0.1.0", "aleph:plugin/query@0.1.0"] {
+    for export in ["aleph:plugin/handler@0.2.0", "aleph:plugin/query@0.2.0"] {
         assert!(exports.iter().any(|name| name == export), "{name} exports {exports:?}");
     }
     let [manifest] = manifests.as_slice() else { panic!("{name} carries {} manifests", manifests.len()) };
@@ -47,7 +47,7 @@ fn every_plugin_is_a_component_of_the_contract() {
         let manifest = check(plugin);
         let name = plugin.name;
         assert_eq!(manifest["name"], name);
-        assert_eq!((&manifest["wit"], &manifest["kind"]), (&"aleph:plugin@0.1".into(), &"handler".into()), "{name}");
+        assert_eq!((&manifest["wit"], &manifest["kind"]), (&"aleph:plugin@0.2".into(), &"handler".into()), "{name}");
         assert_eq!(manifest["state"]["own"], name);
         assert_eq!(manifest["types"], Value::from(vec![name.to_uppercase()]));
         let texts = |value: &Value| value.as_array().is_some_and(|list| list.iter().all(Value::is_string));

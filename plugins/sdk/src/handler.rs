@@ -1,6 +1,6 @@
 //! The trait of a message type, and the macro that makes a plugin of it.
 
-use crate::{Costs, Message, Outcome, Plan, Rejection, Request, Response, View};
+use crate::{Costs, Effects, Message, Outcome, Plan, Rejection, Request, Response, View, Withdrawal, Write};
 use ccn_message::{ErrorCode, FormatError};
 
 /// What a message type is. Every function is pure: nothing but its arguments counts.
@@ -13,6 +13,10 @@ pub trait Handler {
 
     /// The meaning, called when [`Handler::validate`] passed and the sender may act for the address.
     fn process(message: &Message, view: &dyn View) -> Outcome;
+
+    /// Undoes what [`Handler::process`] added to the state for a message that stood, in whatever order the messages came. The view no longer
+    /// shows the message itself.
+    fn withdraw(message: &Message, why: Withdrawal, view: &dyn View) -> Vec<Write>;
 
     /// What the message costs; none when messages of this type have no price.
     ///
@@ -43,6 +47,23 @@ pub fn text_of(message: &Message) -> Result<&str, Rejection> {
     std::str::from_utf8(&message.content).map_err(|_| rejected(ErrorCode::InvalidFormat, "the content is not UTF-8"))
 }
 
+/// Effects that change nothing: what an accepted message starts from.
+#[must_use]
+pub fn no_effects() -> Effects {
+    Effects {
+        writes: Vec::new(),
+        pins: Vec::new(),
+        costs: None,
+        workload: None,
+        authorizations: None,
+        ledger: Vec::new(),
+        forgets: Vec::new(),
+        uses: Vec::new(),
+        follows: None,
+        watches: Vec::new(),
+    }
+}
+
 /// Makes a plugin of a type that implements [`Handler`]: exports the contract's functions and embeds the manifest.
 ///
 /// ```ignore
@@ -59,6 +80,9 @@ macro_rules! handler {
             }
             fn process(message: $crate::Message) -> $crate::Outcome {
                 <$handler as $crate::Handler>::process(&message, &$crate::HostView)
+            }
+            fn withdraw(message: $crate::Message, why: $crate::Withdrawal) -> Vec<$crate::Write> {
+                <$handler as $crate::Handler>::withdraw(&message, why, &$crate::HostView)
             }
             fn price(message: $crate::Message) -> Result<Option<$crate::Costs>, $crate::Rejection> {
                 <$handler as $crate::Handler>::price(&message, &$crate::HostView)

@@ -26,11 +26,12 @@ pub mod bindings {
 
 pub use bindings::{
     aleph::plugin::{
+        crypto::{Digest, Scheme, hash, verify},
         log::{Level, write as log},
         types::*,
     },
     exports::aleph::plugin::query::{Request, Response},
 };
 pub use ccn_message as message;
-pub use handler::{Handler, rejected, text_of};
+pub use handler::{Handler, no_effects, rejected, text_of};
 pub use view::{HostView, MemoryView, View, scan_all};

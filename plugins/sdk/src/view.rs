@@ -1,6 +1,6 @@
 //! What a handler may look at: the node's view in a plugin, a table filled by hand in tests.
 
-use crate::{FileInfo, ItemHash, Page, StoredMessage, bindings::aleph::plugin::view as host};
+use crate::{Fate, FileInfo, ItemHash, Page, StoredMessage, bindings::aleph::plugin::view as host};
 use std::collections::BTreeMap;
 
 /// Read-only facts and state; `plugins/wit/handler.wit` describes each function.
@@ -13,8 +13,12 @@ pub trait View {
     fn get_in(&self, namespace: &str, key: &[u8]) -> Option<Vec<u8>>;
     /// Keys of another namespace, if it is granted.
     fn scan_in(&self, namespace: &str, start: &[u8], end: &[u8], limit: u32, reverse: bool) -> Page;
-    /// A processed message.
+    /// A message that stands, as of the position of the one that asks.
     fn message(&self, hash: &str) -> Option<StoredMessage>;
+    /// What became of a message, as of the position of the one that asks.
+    fn fate_of(&self, hash: &str) -> Fate;
+    /// True when an earlier message that stands uses it.
+    fn in_use(&self, hash: &str) -> bool;
     /// A file that is here.
     fn file(&self, hash: &str) -> Option<FileInfo>;
     /// A parameter of the network.
@@ -40,6 +44,12 @@ impl View for HostView {
     }
     fn message(&self, hash: &str) -> Option<StoredMessage> {
         host::message(hash)
+    }
+    fn fate_of(&self, hash: &str) -> Fate {
+        host::fate_of(hash)
+    }
+    fn in_use(&self, hash: &str) -> bool {
+        host::in_use(hash)
     }
     fn file(&self, hash: &str) -> Option<FileInfo> {
         host::file(hash)
@@ -141,6 +151,12 @@ impl View for MemoryView {
     }
     fn message(&self, hash: &str) -> Option<StoredMessage> {
         self.messages.get(hash).cloned()
+    }
+    fn fate_of(&self, hash: &str) -> Fate {
+        if self.messages.contains_key(hash) { Fate::Standing } else { Fate::Unknown }
+    }
+    fn in_use(&self, _hash: &str) -> bool {
+        false
     }
     fn file(&self, hash: &str) -> Option<FileInfo> {
         self.files.get(hash).copied()

@@ -5,7 +5,7 @@ mod rules;
 mod security;
 mod state;
 
-use plugin_sdk::{Costs, Handler, Message, Outcome, Plan, Rejection, Request, Response, View};
+use plugin_sdk::{Costs, Handler, Message, Outcome, Plan, Rejection, Request, Response, View, Withdrawal, Write};
 
 /// The message type AGGREGATE.
 #[derive(Debug)]
@@ -18,6 +18,10 @@ impl Handler for Aggregate {
 
     fn process(message: &Message, view: &dyn View) -> Outcome {
         rules::process(message, view)
+    }
+
+    fn withdraw(message: &Message, why: Withdrawal, view: &dyn View) -> Vec<Write> {
+        rules::withdraw(message, why, view)
     }
 
     fn price(_message: &Message, _view: &dyn View) -> Result<Option<Costs>, Rejection> {

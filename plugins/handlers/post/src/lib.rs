@@ -8,7 +8,7 @@ mod query;
 mod rules;
 mod state;
 
-use plugin_sdk::{Costs, Handler, Message, Outcome, Plan, Rejection, Request, Response, View};
+use plugin_sdk::{Costs, Handler, Message, Outcome, Plan, Rejection, Request, Response, View, Withdrawal, Write};
 
 /// The message type POST.
 #[derive(Debug)]
@@ -21,6 +21,10 @@ impl Handler for Post {
 
     fn process(message: &Message, view: &dyn View) -> Outcome {
         rules::process(message, view)
+    }
+
+    fn withdraw(message: &Message, why: Withdrawal, view: &dyn View) -> Vec<Write> {
+        rules::withdraw(message, why, view)
     }
 
     fn price(_message: &Message, _view: &dyn View) -> Result<Option<Costs>, Rejection> {

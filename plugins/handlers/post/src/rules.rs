@@ -59,7 +59,7 @@ fn effects(message: &Message, view: &dyn View) -> Result<Effects, Refusal> {
         let entries: Vec<LedgerEntry> = ledger::entry(message, &content, view)?.into_iter().collect();
         (post(message, content, view), entries)
     };
-    Ok(Effects { writes, pins: Vec::new(), costs: None, workload: None, authorizations: None, ledger: entries })
+    Ok(Effects { writes, ledger: entries, ..plugin_sdk::no_effects() })
 }
 
 fn post(message: &Message, content: PostContent<'_>, view: &dyn View) -> Vec<Write> {
@@ -98,6 +98,11 @@ fn amend(message: &Message, content: PostContent<'_>, view: &dyn View) -> Result
         writes.extend(state::change(&original, Some(&record), &amended, view));
     }
     Ok(writes)
+}
+
+/// PLACEHOLDER until the handlers learn to forget.
+pub(crate) fn withdraw(_message: &Message, _why: plugin_sdk::Withdrawal, _view: &dyn View) -> Vec<plugin_sdk::Write> {
+    Vec::new()
 }
 
 #[cfg(test)]

@@ -4,7 +4,9 @@ mod cost;
 mod rules;
 mod volumes;
 
-use plugin_sdk::{Costs, Handler, Message, Outcome, Plan, Rejection, Request, Response, View, answer};
+use plugin_sdk::{
+    Costs, Handler, Message, Outcome, Plan, Rejection, Request, Response, View, Withdrawal, Write, answer,
+};
 
 /// The message type PROGRAM.
 #[derive(Debug)]
@@ -17,6 +19,10 @@ impl Handler for Program {
 
     fn process(message: &Message, view: &dyn View) -> Outcome {
         rules::process(message, view)
+    }
+
+    fn withdraw(message: &Message, why: Withdrawal, view: &dyn View) -> Vec<Write> {
+        rules::withdraw(message, why, view)
     }
 
     fn price(message: &Message, view: &dyn View) -> Result<Option<Costs>, Rejection> {

@@ -3,7 +3,7 @@
 mod query;
 mod rules;
 
-use plugin_sdk::{Costs, Handler, Message, Outcome, Plan, Rejection, Request, Response, View};
+use plugin_sdk::{Costs, Handler, Message, Outcome, Plan, Rejection, Request, Response, View, Withdrawal, Write};
 
 /// The message type STORE.
 #[derive(Debug)]
@@ -16,6 +16,10 @@ impl Handler for Store {
 
     fn process(message: &Message, view: &dyn View) -> Outcome {
         rules::process(message, view)
+    }
+
+    fn withdraw(message: &Message, why: Withdrawal, view: &dyn View) -> Vec<Write> {
+        rules::withdraw(message, why, view)
     }
 
     fn price(message: &Message, view: &dyn View) -> Result<Option<Costs>, Rejection> {

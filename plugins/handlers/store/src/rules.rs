@@ -101,9 +101,7 @@ fn effects(message: &Message, view: &dyn View) -> Result<Effects, Refusal> {
         writes,
         pins: vec![Pin { file: file_hash, ref_: content.reference }],
         costs: Some(price::costs(payment, lines, !free)),
-        workload: None,
-        authorizations: None,
-        ledger: Vec::new(),
+        ..plugin_sdk::no_effects()
     })
 }
 
@@ -167,6 +165,11 @@ fn estimated(size_mib: f64) -> Result<Decimal, Rejection> {
 
 fn write(key: Vec<u8>, value: Vec<u8>) -> Write {
     Write { key, value: Some(value) }
+}
+
+/// PLACEHOLDER until the handlers learn to forget.
+pub(crate) fn withdraw(_message: &Message, _why: plugin_sdk::Withdrawal, _view: &dyn View) -> Vec<plugin_sdk::Write> {
+    Vec::new()
 }
 
 #[cfg(test)]
