@@ -5,6 +5,7 @@
 //! here knows any message type by name.
 
 mod cache;
+mod crypto;
 mod manifest;
 mod outcome;
 mod plugin;

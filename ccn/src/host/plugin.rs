@@ -306,19 +306,23 @@ impl Plugin {
     ) -> Result<T, HostError> {
         let started = Instant::now();
         let fuel = self.manifest.limits.fuel;
-        let mut store = Store::new(&self.engine, Host::new(self.access.clone(), reader));
+        let mut store = Store::new(&self.engine, Host::new(self.access.clone(), reader, fuel));
         store.limiter(|host| host);
         store.set_epoch_deadline(DEADLINE_TICKS);
         let answer = || {
             store.set_fuel(START_FUEL)?;
             let instance = self.pre.instantiate(&mut store)?;
             store.set_fuel(fuel)?;
-            run(&mut store, &instance)
+            let answer = run(&mut store, &instance)?;
+            // One tank: what the host did is taken off what the plugin has left.
+            let used = store.data().fuel_used();
+            if store.get_fuel()? < used { Err(Trap::OutOfFuel.into()) } else { Ok(answer) }
         };
         let result = answer();
-        let left = store.get_fuel().unwrap_or(0);
+        let own = fuel.saturating_sub(store.get_fuel().unwrap_or(0));
+        let used = own.saturating_add(store.data().fuel_used()).min(fuel);
         self.counters.calls.fetch_add(1, Ordering::Relaxed);
-        self.counters.fuel.fetch_add(fuel.saturating_sub(left), Ordering::Relaxed);
+        self.counters.fuel.fetch_add(used, Ordering::Relaxed);
         self.counters.micros.fetch_add(outcome::micros(started.elapsed()), Ordering::Relaxed);
         result.map_err(|error| {
             self.counters.failed.fetch_add(1, Ordering::Relaxed);
@@ -332,6 +336,7 @@ impl Plugin {
         let error = match error.downcast::<ViewFault>() {
             Ok(ViewFault::Store(error)) => return HostError::Store(error),
             Ok(ViewFault::Overrun(reason)) => return HostError::Overrun { plugin, reason },
+            Ok(ViewFault::Machine(reason)) => return HostError::Node { plugin, reason },
             Err(error) => error,
         };
         if error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some() {

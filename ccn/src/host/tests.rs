@@ -2,49 +2,17 @@
 
 use crate::testing::{TestNode, account};
 use ccn_message::{MessageStatus, sign::Draft};
+use harness::hand_made::{HandMade, NOTHING as PASS};
 use std::{fs, path::Path};
 
 /// A message type of its own.
 const KIND: &str = "HOSTILE";
 
-/// A component whose `validate` accepts everything and whose functions have these bodies; memory is zero from 4096 on, and zeros are an empty plan.
+/// A component whose `validate` and `process` have these bodies.
 fn component(validate: &str, process: &str, manifest: &str) -> Vec<u8> {
-    let text = format!(
-        r#"(module
-            (import "aleph:plugin/view@0.2.0" "get" (func $get (param i32 i32 i32)))
-            (import "aleph:plugin/view@0.2.0" "get-in" (func $get_in (param i32 i32 i32 i32 i32)))
-            (import "aleph:plugin/log@0.2.0" "write" (func $log (param i32 i32 i32)))
-            (memory (export "memory") 2)
-            (global $free (mut i32) (i32.const 65536))
-            (data (i32.const 1024) "secret")
-            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
-                (local $at i32)
-                (local.set $at (i32.and (i32.add (global.get $free) (i32.const 7)) (i32.const -8)))
-                (global.set $free (i32.add (local.get $at) (local.get 3)))
-                (local.get $at))
-            (func $deep (param i32) (result i32) (i32.add (i32.const 1) (call $deep (local.get 0))))
-            (func (export "aleph:plugin/handler@0.2.0#validate") (param i32) (result i32) {validate})
-            (func (export "aleph:plugin/handler@0.2.0#process") (param i32) (result i32) {process})
-            (func (export "aleph:plugin/handler@0.2.0#price") (param i32) (result i32) unreachable)
-            (func (export "aleph:plugin/query@0.2.0#run") (param i32 i32 i32 i32 i32 i32) (result i32) unreachable))"#
-    );
-    let mut module = wat::parse_str(text).expect("a module");
-    let mut contract = wit_parser::Resolve::default();
-    let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/wit");
-    let (package, _) = contract.push_dir(&wit).expect("the contract");
-    let world = contract.select_world(&[package], Some("message-handler")).expect("the world");
-    wit_component::embed_component_metadata(&mut module, &contract, world, wit_component::StringEncoding::UTF8)
-        .expect("a module of that world");
-    let mut encoder = wit_component::ComponentEncoder::default();
-    let encoder = encoder.validate(true).module(&module).expect("a module of that world");
-    let mut component = encoder.encode().expect("a component");
-    let section = [&[14_u8][..], b"aleph:manifest", manifest.as_bytes()].concat();
-    component.push(0);
-    // The length in LEB128, on five bytes.
-    let length = u32::try_from(section.len()).expect("a short section");
-    component.extend((0..5).map(|place| ((length >> (7 * place)) & 0x7f) as u8 | if place < 4 { 0x80 } else { 0 }));
-    component.extend(section);
-    component
+    let mut plugin = HandMade::new(manifest);
+    (plugin.validate, plugin.process) = (validate.to_owned(), process.to_owned());
+    plugin.component().expect("a component")
 }
 
 fn manifest() -> String {
@@ -57,8 +25,12 @@ fn manifest() -> String {
 
 /// A plugin with these bodies gets a message; the reason that stands in the quarantine. Other messages go on as if nothing had been.
 async fn check(validate: &str, process: &str, expect: &str) {
+    check_with(&manifest(), validate, process, expect).await;
+}
+
+async fn check_with(manifest: &str, validate: &str, process: &str, expect: &str) {
     let folder = tempfile::tempdir().expect("a folder");
-    fs::write(folder.path().join("hostile.wasm"), component(validate, process, &manifest())).expect("a file");
+    fs::write(folder.path().join("hostile.wasm"), component(validate, process, manifest)).expect("a file");
     let node = TestNode::with(|config| config.plugins = Some(folder.path().to_owned())).await;
     let hostile = node.send(&account(1), Draft::new(KIND, "{}").time(1.0)).await;
     let rejection = hostile.rejection.expect("a rejection");
@@ -73,9 +45,6 @@ async fn check(validate: &str, process: &str, expect: &str) {
     assert_eq!(again.status, MessageStatus::Rejected);
     node.service.pipeline.stop().await;
 }
-
-/// An empty plan.
-const PASS: &str = "i32.const 4096";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn endless_work_uses_up_its_fuel() {
@@ -108,13 +77,29 @@ async fn traps_and_garbage_are_told() {
 async fn the_view_has_bounds() {
     let read = "(call $get (i32.const 1024) (i32.const 6) (i32.const 8192))";
     check(&format!("{read} (i32.const 4096)"), PASS, "looked at more than the message").await;
-    check(PASS, &format!("(loop $on {read} (br $on)) unreachable"), "more than 100000 questions").await;
+    let flood = format!("(loop $on {read} (br $on)) unreachable");
+    check(PASS, &flood, "used up its fuel of 2000000").await;
+    let rich = manifest().replace("2000000", "10000000000");
+    check_with(&rich, PASS, &flood, "more than 100000 questions").await;
     let long = "(call $get (i32.const 0) (i32.const 600) (i32.const 8192)) (i32.const 4096)";
     check(PASS, long, "a key has 600 bytes").await;
     // The manifest asks for the namespace, and the operator has not granted it.
     let foreign = "(i32.store (i32.const 2048) (i32.const 0x726f7473)) (i32.store8 (i32.const 2052) (i32.const 101))
         (call $get_in (i32.const 2048) (i32.const 5) (i32.const 1024) (i32.const 6) (i32.const 8192)) (i32.const 4096)";
     check(PASS, foreign, "may not read the namespace `store`").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_nodes_arithmetic_is_right_and_is_paid_for() {
+    // The sha256 of `secret` begins with 2bb80d53; anything else would be a division by zero.
+    let right = "(call $hash (i32.const 0) (i32.const 1024) (i32.const 6) (i32.const 8192))
+        (if (i32.ne (i32.load (i32.load (i32.const 8192))) (i32.const 0x530db82b))
+            (then (drop (i32.div_u (i32.const 1) (i32.const 0))))) unreachable";
+    check(PASS, right, "unreachable").await;
+    // Once is cheaper than 2,000,000, twice is not.
+    let hash = "(call $hash (i32.const 0) (i32.const 0) (i32.const 50000) (i32.const 8192))";
+    check(PASS, &format!("{hash} unreachable"), "unreachable").await;
+    check(PASS, &format!("{hash} {hash} unreachable"), "used up its fuel of 2000000").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

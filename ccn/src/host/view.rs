@@ -1,8 +1,10 @@
 //! What a plugin sees: a reader, settings, a log; each read counted.
 
 use super::{
-    bindings::aleph::plugin::{crypto, log, types, view},
-    contract, profile,
+    bindings::aleph::plugin::{log, types, view},
+    contract,
+    crypto::{ANSWERED_BYTE_FUEL, LINE_FUEL, QUESTION_FUEL, ROW_FUEL},
+    profile,
 };
 use crate::store::{
     Reader, StoreError,
@@ -11,7 +13,7 @@ use crate::store::{
 };
 use ccn_message::ItemHash;
 use std::{collections::BTreeMap, sync::Arc};
-use wasmtime::ResourceLimiter;
+use wasmtime::{ResourceLimiter, Trap};
 
 /// Longest key, bytes.
 pub(super) const MAX_KEY_BYTES: usize = 512;
@@ -37,6 +39,9 @@ pub(super) enum ViewFault {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The machine has no room.
+    #[error("{0}")]
+    Machine(String),
 }
 
 fn overrun(reason: impl Into<String>) -> wasmtime::Error {
@@ -62,11 +67,34 @@ pub(super) struct Host {
     reads: u64,
     read_bytes: u64,
     logged: usize,
+    /// Fuel that the host's work may still take.
+    fuel: u64,
+    /// Fuel that it has taken.
+    fuel_used: u64,
+    /// The growth that was last asked for was permitted.
+    may_grow: bool,
 }
 
 impl Host {
-    pub(super) fn new(access: Arc<Access>, reader: Option<Arc<dyn Reader + Send + Sync>>) -> Self {
-        Self { access, reader, reads: 0, read_bytes: 0, logged: 0 }
+    pub(super) fn new(access: Arc<Access>, reader: Option<Arc<dyn Reader + Send + Sync>>, fuel: u64) -> Self {
+        Self { access, reader, reads: 0, read_bytes: 0, logged: 0, fuel, fuel_used: 0, may_grow: false }
+    }
+
+    /// Takes fuel for what the host does.
+    pub(super) fn charge(&mut self, fuel: u64) -> wasmtime::Result<()> {
+        self.fuel_used = self.fuel_used.saturating_add(fuel);
+        self.fuel = self.fuel.checked_sub(fuel).ok_or(Trap::OutOfFuel)?;
+        Ok(())
+    }
+
+    /// The fuel that the host's work has taken.
+    pub(super) fn fuel_used(&self) -> u64 {
+        self.fuel_used
+    }
+
+    /// What is beyond the bounds of the type fails without having been asked for.
+    fn growth_failed(&mut self, error: &wasmtime::Error) -> wasmtime::Result<()> {
+        if std::mem::take(&mut self.may_grow) { Err(ViewFault::Machine(error.to_string()).into()) } else { Ok(()) }
     }
 
     /// Counts a question; the reader to ask.
@@ -75,6 +103,7 @@ impl Host {
         if self.reads > MAX_READS {
             return Err(overrun(format!("it asked more than {MAX_READS} questions")));
         }
+        self.charge(QUESTION_FUEL)?;
         self.reader.clone().ok_or_else(|| overrun("it looked at more than the message in `validate`"))
     }
 
@@ -83,7 +112,7 @@ impl Host {
         if self.read_bytes > MAX_READ_BYTES {
             return Err(overrun(format!("it read more than {MAX_READ_BYTES} bytes")));
         }
-        Ok(())
+        self.charge(ANSWERED_BYTE_FUEL * bytes as u64)
     }
 
     fn may_read(&self, namespace: &str) -> wasmtime::Result<()> {
@@ -115,6 +144,7 @@ impl Host {
         let mut rows = reader.range(Table::State, &start, &end, limit + 1, reverse).map_err(ViewFault::Store)?;
         let more = rows.len() > limit;
         rows.truncate(limit);
+        self.charge(ROW_FUEL * rows.len() as u64)?;
         self.count(rows.iter().map(|(key, value)| key.len() + value.len()).sum())?;
         let items = rows.into_iter().map(|(key, value)| (key[prefix..].to_vec(), value)).collect();
         Ok(types::Page { items, more })
@@ -222,24 +252,9 @@ impl view::Host for Host {
     }
 }
 
-impl crypto::Host for Host {
-    fn hash(&mut self, _kind: crypto::Digest, _data: Vec<u8>) -> wasmtime::Result<Vec<u8>> {
-        Err(overrun("PLACEHOLDER"))
-    }
-
-    fn verify(
-        &mut self,
-        _scheme: crypto::Scheme,
-        _key: Vec<u8>,
-        _signature: Vec<u8>,
-        _data: Vec<u8>,
-    ) -> wasmtime::Result<bool> {
-        Err(overrun("PLACEHOLDER"))
-    }
-}
-
 impl log::Host for Host {
     fn write(&mut self, level: log::Level, mut text: String) -> wasmtime::Result<()> {
+        self.charge(LINE_FUEL)?;
         if text.len() > MAX_LOG_BYTES {
             text.truncate(text.floor_char_boundary(MAX_LOG_BYTES));
         }
@@ -261,11 +276,22 @@ impl log::Host for Host {
 impl types::Host for Host {}
 
 impl ResourceLimiter for Host {
-    fn memory_growing(&mut self, _current: usize, desired: usize, _most: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(desired <= self.access.memory_bytes)
+    fn memory_growing(&mut self, _current: usize, desired: usize, most: Option<usize>) -> wasmtime::Result<bool> {
+        self.may_grow = desired <= self.access.memory_bytes && most.is_none_or(|most| desired <= most);
+        Ok(self.may_grow)
     }
 
-    fn table_growing(&mut self, _current: usize, desired: usize, _most: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(desired <= profile::MAX_TABLE_ELEMENTS)
+    /// What the bounds allow and the machine does not have: a plugin that saw it could decide by it, and differently on another machine.
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.growth_failed(&error)
+    }
+
+    fn table_growing(&mut self, _current: usize, desired: usize, most: Option<usize>) -> wasmtime::Result<bool> {
+        self.may_grow = desired <= profile::MAX_TABLE_ELEMENTS && most.is_none_or(|most| desired <= most);
+        Ok(self.may_grow)
+    }
+
+    fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.growth_failed(&error)
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod bench_boot;
 pub mod devnet;
+pub mod hand_made;
 pub mod http;
 pub mod installation;
 pub mod interrupt;
