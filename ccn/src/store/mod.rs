@@ -74,7 +74,18 @@ impl Store {
     /// # Errors
     /// It cannot be opened, or is of another version.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let database = Database::builder().set_cache_size(CACHE_BYTES).create(path)?;
+        Self::of(Database::builder().set_cache_size(CACHE_BYTES).create(path)?)
+    }
+
+    /// Opens or creates the store on something else than a file: memory, or a disk that fails.
+    ///
+    /// # Errors
+    /// It cannot be opened, or is of another version.
+    pub fn on(backend: impl redb::StorageBackend) -> Result<Self, StoreError> {
+        Self::of(Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)?)
+    }
+
+    fn of(database: Database) -> Result<Self, StoreError> {
         let store = Self { database: Arc::new(database) };
         let mut write = store.database.begin_write()?;
         write.set_quick_repair(true);
