@@ -7,6 +7,7 @@
 pub mod answer;
 pub mod decimal;
 mod handler;
+pub mod indexer;
 pub mod layout;
 pub mod price;
 pub mod simulation;
