@@ -18,13 +18,16 @@ use componentize::componentize;
 
 /// The standard plugins: folders of `plugins/handlers`, in the order in which they are listed.
 const HANDLERS: [&str; 4] = ["aggregate", "post", "program", "store"];
+/// The standard indexers of chains: folders of `plugins/indexers`.
+const INDEXERS: [&str; 2] = ["erc20", "ethereum"];
 /// What their text is made of, relative to the root of the workspace.
-const SOURCES: [&str; 9] = [
+const SOURCES: [&str; 10] = [
     "Cargo.lock",
     "Cargo.toml",
     "ccn/message/Cargo.toml",
     "ccn/message/src",
     "plugins/handlers",
+    "plugins/indexers",
     "plugins/sdk/Cargo.toml",
     "plugins/sdk/src",
     "plugins/wit",
@@ -54,18 +57,24 @@ fn bundle() -> Result<()> {
     println!("cargo::rerun-if-changed=src/componentize.rs");
     check_target()?;
     let modules = build(&root, &out.join("target"))?;
+    fs::write(out.join("bundle.rs"), list(&modules, &out, "handler", &HANDLERS)?)?;
+    fs::write(out.join("indexers.rs"), list(&modules, &out, "indexer", &INDEXERS)?)?;
+    Ok(())
+}
+
+/// Makes a component of each module; returns the list of them as an expression.
+fn list(modules: &Path, out: &Path, kind: &str, names: &[&str]) -> Result<String> {
     let mut list = String::from("[\n");
-    for name in HANDLERS {
-        let module = modules.join(format!("handler_{name}.wasm"));
+    for name in names {
+        let module = modules.join(format!("{kind}_{name}.wasm"));
         let module = fs::read(&module).with_context(|| module.display().to_string())?;
-        let component = componentize(&module).with_context(|| format!("handler-{name}"))?;
+        let component = componentize(&module).with_context(|| format!("{kind}-{name}"))?;
         let path = out.join(format!("{name}.wasm"));
         fs::write(&path, component).with_context(|| path.display().to_string())?;
         writeln!(list, "    Plugin {{ name: {name:?}, bytes: include_bytes!({path:?}) }},")?;
     }
     list.push(']');
-    fs::write(out.join("bundle.rs"), list)?;
-    Ok(())
+    Ok(list)
 }
 
 /// Says what is missing before a compiler says it in a hundred lines.
@@ -80,7 +89,7 @@ fn check_target() -> Result<()> {
     Ok(())
 }
 
-/// Builds all handlers, side by side; returns the folder of their core modules.
+/// Builds all plugins, side by side; returns the folder of their core modules.
 fn build(root: &Path, target_dir: &Path) -> Result<PathBuf> {
     let mut command = Command::new(env::var_os("CARGO").context("cargo sets CARGO")?);
     command
@@ -88,6 +97,7 @@ fn build(root: &Path, target_dir: &Path) -> Result<PathBuf> {
         .args(["build", "--quiet", "--locked", "--lib"])
         .args(["--target", TARGET, "--profile", PROFILE])
         .args(HANDLERS.map(|name| format!("--package=handler-{name}")))
+        .args(INDEXERS.map(|name| format!("--package=indexer-{name}")))
         .arg("--target-dir")
         .arg(target_dir);
     for (variable, _) in env::vars_os() {

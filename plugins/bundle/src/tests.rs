@@ -1,6 +1,6 @@
 //! What every plugin must be before a node looks at it: a valid component that asks for nothing but the contract and carries its manifest.
 
-use crate::{BUNDLE, Plugin};
+use crate::{BUNDLE, INDEXERS, Plugin};
 use serde_json::Value;
 use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 
@@ -9,7 +9,8 @@ const MAX_MANIFEST_BYTES: usize = 16 << 10;
 /// A plugin's size is its load time. The largest has about half of this.
 const MAX_PLUGIN_BYTES: usize = 1 << 20;
 
-fn check(plugin: &Plugin) -> Value {
+/// Holds a plugin against the contract: imports of these interfaces at most, exports of those at least. Returns its manifest.
+fn check(plugin: &Plugin, imported: &[&str], exported: &[&str]) -> Value {
     let name = plugin.name;
     // What the node's engine allows: no threads, no relaxed SIMD, no exceptions, no 64-bit memories.
     let features = WasmFeatures::WASM2 | WasmFeatures::COMPONENT_MODEL;
@@ -31,10 +32,11 @@ fn check(plugin: &Plugin) -> Value {
             _ => {}
         }
     }
-    let allowed = ["aleph:plugin/types@0.2.0", "aleph:plugin/view@0.2.0", "aleph:plugin/log@0.2.0"];
-    assert!(imports.iter().all(|import| allowed.contains(&import.as_str())), "{name} imports {imports:?}");
-    for export in ["aleph:plugin/handler@0.2.0", "aleph:plugin/query@0.2.0"] {
-        assert!(exports.iter().any(|name| name == export), "{name} exports {exports:?}");
+    let interface = |name: &&str| format!("aleph:plugin/{name}@0.2.0");
+    let imported: Vec<String> = imported.iter().map(interface).collect();
+    assert!(imports.iter().all(|import| imported.contains(import)), "{name} imports {imports:?}");
+    for export in exported.iter().map(interface) {
+        assert!(exports.contains(&export), "{name} exports {exports:?}");
     }
     let [manifest] = manifests.as_slice() else { panic!("{name} carries {} manifests", manifests.len()) };
     assert!(manifest.len() <= MAX_MANIFEST_BYTES, "{name}");
@@ -44,7 +46,7 @@ fn check(plugin: &Plugin) -> Value {
 #[test]
 fn every_plugin_is_a_component_of_the_contract() {
     for plugin in BUNDLE {
-        let manifest = check(plugin);
+        let manifest = check(plugin, &["types", "view", "crypto", "log"], &["handler", "query"]);
         let name = plugin.name;
         assert_eq!(manifest["name"], name);
         assert_eq!((&manifest["wit"], &manifest["kind"]), (&"aleph:plugin@0.2".into(), &"handler".into()), "{name}");
@@ -62,8 +64,19 @@ fn every_plugin_is_a_component_of_the_contract() {
 }
 
 #[test]
+fn every_indexer_is_a_component_of_its_world() {
+    for plugin in INDEXERS {
+        let manifest = check(plugin, &["types", "chain-view", "crypto", "log"], &["indexer"]);
+        let name = plugin.name;
+        assert_eq!((&manifest["name"], &manifest["state"]["own"]), (&name.into(), &name.into()));
+        assert_eq!((&manifest["wit"], &manifest["kind"]), (&"aleph:plugin@0.2".into(), &"indexer".into()), "{name}");
+        assert_eq!(manifest["types"], serde_json::json!([]), "{name}");
+    }
+}
+
+#[test]
 fn no_path_of_the_building_machine_is_inside() {
-    for plugin in BUNDLE {
+    for plugin in BUNDLE.iter().chain(INDEXERS) {
         for needle in [env!("CARGO_MANIFEST_DIR"), "/.cargo/", "/rustc-"] {
             let found = plugin.bytes.windows(needle.len()).any(|window| window == needle.as_bytes());
             assert!(!found, "{} holds {needle}", plugin.name);
