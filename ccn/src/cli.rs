@@ -1,14 +1,18 @@
 //! The command line.
 
-use clap::Parser;
+use crate::kit;
+use clap::{Parser, Subcommand};
 use std::{net::SocketAddr, path::PathBuf};
 
 /// Core channel node of the Aleph Cloud network: takes signed messages in, decides on them and answers questions about them.
 ///
 /// Settings come from one TOML file, then these flags, then BETH_* variables (BETH_LISTEN, BETH_LIMITS__QUEUE, …), each over the one before.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "ccn", version)]
+#[command(name = "ccn", version, args_conflicts_with_subcommands = true)]
 pub struct Arguments {
+    /// What to do instead of serving
+    #[command(subcommand)]
+    pub task: Option<Task>,
     /// Settings file
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -36,4 +40,12 @@ pub struct Arguments {
     /// Print the settings in effect as a file, and exit
     #[arg(long)]
     pub print_config: bool,
+}
+
+/// What can be done without serving.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Task {
+    /// For authors of plugins: check one, play messages to it, pack it
+    #[command(subcommand)]
+    Plugin(kit::Command),
 }

@@ -9,6 +9,7 @@ pub mod events;
 pub mod fetch;
 pub mod files;
 pub mod host;
+pub mod kit;
 pub mod ledger;
 pub mod network;
 pub mod node;

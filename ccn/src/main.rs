@@ -6,7 +6,12 @@
 )]
 
 use anyhow::Context as _;
-use ccn::{cli::Arguments, config::Config, node::Node};
+use ccn::{
+    cli::{Arguments, Task},
+    config::Config,
+    kit,
+    node::Node,
+};
 use clap::Parser as _;
 use std::{io::IsTerminal as _, process::ExitCode};
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,7 +19,9 @@ use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     match run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        // What went wrong was said.
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             // The sentence alone: a backtrace helps no operator.
             eprintln!("Error: {error:#}");
@@ -23,24 +30,35 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+fn run() -> anyhow::Result<bool> {
+    let mut arguments = Arguments::parse();
+    if let Some(task) = arguments.task.take() {
+        log_to_stderr("error");
+        return match task {
+            Task::Plugin(command) => kit::run(command),
+        };
+    }
     let config = Config::load(&arguments, std::env::vars())?;
     if arguments.print_config {
         print!("{}", config.to_toml());
-        return Ok(());
+        return Ok(true);
     }
-    let filter = EnvFilter::try_from_env("RUST_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    log_to_stderr("info");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
+    let served = runtime.block_on(serve(config));
+    // A thread that is opening a damaged store or reading a slow disk is not waited for.
+    runtime.shutdown_background();
+    served.map(|()| true)
+}
+
+/// Logs what is asked for, or what is of that level.
+fn log_to_stderr(level: &str) {
+    let filter = EnvFilter::try_from_env("RUST_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
-    let served = runtime.block_on(serve(config));
-    // A thread that is opening a damaged store or reading a slow disk is not waited for.
-    runtime.shutdown_background();
-    served
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {

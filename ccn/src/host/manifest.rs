@@ -165,6 +165,18 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// The contract that it was made for.
+    #[must_use]
+    pub fn contract(&self) -> &str {
+        &self.wit
+    }
+
+    /// What kind of plugin it is.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
     /// The namespace of its state.
     #[must_use]
     pub fn namespace(&self) -> &str {

@@ -28,8 +28,8 @@ pub mod bindings {
 pub use bindings::aleph::plugin::types as contract;
 pub use manifest::{Limits, Manifest, ManifestError};
 pub use outcome::{Effects, Need, Outcome, Plan, Price, Rejection, Subject, TokenBalances, Workload, Write};
-pub use plugin::{Plugin, PluginInfo, Statistics};
-pub use registry::{LoadError, Plugins, Source};
+pub use plugin::{Plugin, PluginInfo, PrepareError, Statistics};
+pub use registry::{LoadError, Plugins, Refusal, Source, inspect};
 pub(crate) use view::state_key;
 
 use crate::store::StoreError;

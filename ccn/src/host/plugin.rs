@@ -59,6 +59,7 @@ struct Counters {
     queries: AtomicU64,
     fuel: AtomicU64,
     micros: AtomicU64,
+    memory_peak_kib: AtomicU64,
 }
 
 /// What a plugin has done since the node started.
@@ -80,6 +81,8 @@ pub struct Statistics {
     pub fuel: u64,
     /// Microseconds of all calls.
     pub micros: u64,
+    /// Memory of the call that took most, KiB.
+    pub memory_peak_kib: u64,
 }
 
 /// What can be said of a plugin.
@@ -105,15 +108,19 @@ pub struct PluginInfo {
     pub statistics: Statistics,
 }
 
-/// Why a component cannot be a plugin here.
+/// Why a component cannot be a plugin here. Its author's to mend.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum PrepareError {
+pub enum PrepareError {
+    /// What it says of itself.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
+    /// What it wants from its host.
     #[error("it imports {0}, which the contract does not have")]
     Import(String),
+    /// Its functions.
     #[error("it does not fit the contract: {0}")]
     Contract(String),
+    /// What it wants to answer.
     #[error("`{0}` is no route pattern under `/api/`")]
     Route(String),
 }
@@ -204,6 +211,7 @@ impl Plugin {
                 queries: count(&counters.queries),
                 fuel: count(&counters.fuel),
                 micros: count(&counters.micros),
+                memory_peak_kib: count(&counters.memory_peak_kib),
             },
         }
     }
@@ -324,6 +332,7 @@ impl Plugin {
         self.counters.calls.fetch_add(1, Ordering::Relaxed);
         self.counters.fuel.fetch_add(used, Ordering::Relaxed);
         self.counters.micros.fetch_add(outcome::micros(started.elapsed()), Ordering::Relaxed);
+        self.counters.memory_peak_kib.fetch_max(store.data().memory_peak_kib(), Ordering::Relaxed);
         result.map_err(|error| {
             self.counters.failed.fetch_add(1, Ordering::Relaxed);
             self.failure(error)

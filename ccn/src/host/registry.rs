@@ -77,23 +77,40 @@ pub enum LoadError {
     },
 }
 
-/// Why a file is not loaded.
+/// Why a file is not loaded. Its author's to mend, or the operator's.
 #[derive(Debug, thiserror::Error)]
-enum Refusal {
+pub enum Refusal {
+    /// It is no plugin of this node.
     #[error(transparent)]
     Prepare(#[from] PrepareError),
+    /// The engine does not take it.
     #[error("it does not compile: {0}")]
     Compile(String),
+    /// It wants what another plugin has.
     #[error("the {what} `{name}` is that of the plugin {owner}")]
-    Taken { what: &'static str, name: String, owner: String },
+    Taken {
+        /// What.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// Whose it is.
+        owner: String,
+    },
+    /// There is no room.
     #[error("{MAX_PLUGINS} plugins are loaded already")]
     TooMany,
+    /// The system says why.
     #[error("it cannot be read: {0}")]
     Read(#[from] io::Error),
+    /// A folder, a pipe.
     #[error("it is no regular file")]
     NoFile,
+    /// Too large.
     #[error("it has {0} bytes, more than {MAX_FILE_BYTES}")]
     TooLarge(u64),
+    /// There is no node to say it.
+    #[error(transparent)]
+    Load(#[from] LoadError),
 }
 
 struct Loader {
@@ -159,17 +176,67 @@ impl Loader {
     }
 
     fn add_file(&mut self, path: &Path) -> Result<Arc<Plugin>, Refusal> {
-        let found = fs::metadata(path)?;
-        // Reading a pipe would never end.
-        if !found.is_file() {
-            return Err(Refusal::NoFile);
-        }
-        let size = found.len();
-        if size > MAX_FILE_BYTES {
-            return Err(Refusal::TooLarge(size));
-        }
-        self.add(&fs::read(path)?, false)
+        self.add(&read(path)?, false)
     }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Refusal> {
+    let found = fs::metadata(path)?;
+    // Reading a pipe would never end.
+    if !found.is_file() {
+        return Err(Refusal::NoFile);
+    }
+    let size = found.len();
+    if size > MAX_FILE_BYTES {
+        return Err(Refusal::TooLarge(size));
+    }
+    Ok(fs::read(path)?)
+}
+
+/// What a node with its own plugins and nothing else says to a file: the plugin, as it would be active, with everything granted that it asks for.
+///
+/// # Errors
+/// Why a node does not load it.
+pub fn inspect(mut source: Source, path: &Path) -> Result<(Arc<Plugins>, Arc<Plugin>), Refusal> {
+    let bytes = read(path)?;
+    let manifest = Manifest::of(&bytes).map_err(PrepareError::from)?;
+    let reads = manifest.reads().iter().map(|namespace| format!("read:{namespace}"));
+    let grants = manifest.grants.iter().cloned().chain(reads).collect();
+    source.grants.insert(ItemHash::sha256_of(&bytes).to_string(), grants);
+    let mut loader = loader(source)?;
+    let plugin = loader.add(&bytes, false)?;
+    Ok((Arc::new(loader.plugins), plugin))
+}
+
+/// Loads the node's own plugins and those of the folder.
+fn loader(source: Source) -> Result<Loader, LoadError> {
+    let folder_error = |path: &Path| {
+        let path = path.to_owned();
+        move |reason| LoadError::Folder { path, reason }
+    };
+    let engine = profile::engine().map_err(|error| LoadError::Engine(format!("{error:#}")))?;
+    let cache = Cache::open(&engine, &source.cache).map_err(folder_error(&source.cache))?;
+    let queries = Arc::new(Semaphore::new(source.queries));
+    let plugins = Plugins { plugins: Vec::new(), by_kind: BTreeMap::new(), queries };
+    let mut loader = Loader { engine, cache, settings: Arc::new(source.settings), grants: source.grants, plugins };
+    for plugin in plugin_bundle::BUNDLE {
+        loader
+            .add(plugin.bytes, true)
+            .map_err(|refusal| LoadError::Embedded { name: plugin.name.to_owned(), reason: refusal.to_string() })?;
+    }
+    fs::create_dir_all(&source.folder).map_err(folder_error(&source.folder))?;
+    let entries = fs::read_dir(&source.folder).map_err(folder_error(&source.folder))?;
+    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "wasm"));
+    // Which of two files gets what both want must not depend on the file system.
+    paths.sort();
+    for path in paths {
+        match loader.add_file(&path) {
+            Ok(plugin) => tracing::info!("plugin {} from {}", plugin.manifest().name, path.display()),
+            Err(refusal) => tracing::error!("{} is not loaded: {refusal}", path.display()),
+        }
+    }
+    Ok(loader)
 }
 
 impl Plugins {
@@ -178,33 +245,7 @@ impl Plugins {
     /// # Errors
     /// See [`LoadError`].
     pub fn load(source: Source) -> Result<Self, LoadError> {
-        let folder_error = |path: &Path| {
-            let path = path.to_owned();
-            move |reason| LoadError::Folder { path, reason }
-        };
-        let engine = profile::engine().map_err(|error| LoadError::Engine(format!("{error:#}")))?;
-        let cache = Cache::open(&engine, &source.cache).map_err(folder_error(&source.cache))?;
-        let queries = Arc::new(Semaphore::new(source.queries));
-        let plugins = Self { plugins: Vec::new(), by_kind: BTreeMap::new(), queries };
-        let mut loader = Loader { engine, cache, settings: Arc::new(source.settings), grants: source.grants, plugins };
-        for plugin in plugin_bundle::BUNDLE {
-            loader
-                .add(plugin.bytes, true)
-                .map_err(|refusal| LoadError::Embedded { name: plugin.name.to_owned(), reason: refusal.to_string() })?;
-        }
-        fs::create_dir_all(&source.folder).map_err(folder_error(&source.folder))?;
-        let entries = fs::read_dir(&source.folder).map_err(folder_error(&source.folder))?;
-        let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-        paths.retain(|path| path.extension().is_some_and(|extension| extension == "wasm"));
-        // Which of two files gets what both want must not depend on the file system.
-        paths.sort();
-        for path in paths {
-            match loader.add_file(&path) {
-                Ok(plugin) => tracing::info!("plugin {} from {}", plugin.manifest().name, path.display()),
-                Err(refusal) => tracing::error!("{} is not loaded: {refusal}", path.display()),
-            }
-        }
-        Ok(loader.plugins)
+        Ok(loader(source)?.plugins)
     }
 
     /// The plugin of a message type.

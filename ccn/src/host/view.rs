@@ -73,11 +73,18 @@ pub(super) struct Host {
     fuel_used: u64,
     /// The growth that was last asked for was permitted.
     may_grow: bool,
+    /// Most memory that it had, bytes.
+    memory_peak: usize,
 }
 
 impl Host {
     pub(super) fn new(access: Arc<Access>, reader: Option<Arc<dyn Reader + Send + Sync>>, fuel: u64) -> Self {
-        Self { access, reader, reads: 0, read_bytes: 0, logged: 0, fuel, fuel_used: 0, may_grow: false }
+        Self { access, reader, reads: 0, read_bytes: 0, logged: 0, fuel, fuel_used: 0, may_grow: false, memory_peak: 0 }
+    }
+
+    /// Most memory that the call had, KiB.
+    pub(super) fn memory_peak_kib(&self) -> u64 {
+        (self.memory_peak >> 10) as u64
     }
 
     /// Takes fuel for what the host does.
@@ -278,6 +285,9 @@ impl types::Host for Host {}
 impl ResourceLimiter for Host {
     fn memory_growing(&mut self, _current: usize, desired: usize, most: Option<usize>) -> wasmtime::Result<bool> {
         self.may_grow = desired <= self.access.memory_bytes && most.is_none_or(|most| desired <= most);
+        if self.may_grow {
+            self.memory_peak = self.memory_peak.max(desired);
+        }
         Ok(self.may_grow)
     }
 

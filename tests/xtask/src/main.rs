@@ -13,6 +13,7 @@ mod command;
 mod demo;
 mod doctor;
 mod images;
+mod plugin;
 mod progress;
 mod setup;
 mod test;
@@ -42,6 +43,9 @@ enum Task {
     /// Measures something: a table whose last line has the ratios.
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// For authors of message types: new, build, check, run, pack.
+    #[command(subcommand)]
+    Plugin(plugin::Plugin),
     /// Guest kernel, initramfs, runtimes, the KVM host, and the compute node beside them.
     Images(images::Arguments),
     /// Whether this machine can run microVMs, and what to do if not.
@@ -55,6 +59,7 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&arguments, yes),
         Task::Check => check::run(yes).map(|()| true),
         Task::Bench(bench) => bench::run(&bench, yes).map(|()| true),
+        Task::Plugin(plugin) => plugin::run(&plugin, yes).map(|()| true),
         Task::Images(arguments) => images::run(&arguments, yes).map(|()| true),
         Task::Doctor => doctor::run(),
     };
