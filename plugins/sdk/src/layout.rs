@@ -4,6 +4,12 @@
 //! order is that of the numbers because none is negative. Long texts, whose length strangers choose, stand in keys as their digest: a node
 //! takes keys of 512 bytes at most.
 
+pub mod aggregate;
+pub mod machine;
+pub mod store;
+pub mod tally;
+
+use crate::{Message, Write};
 use ccn_message::ItemHash;
 use std::borrow::Cow;
 
@@ -54,6 +60,12 @@ impl Key {
         self.0
     }
 
+    /// With a moment at the very end: earlier ones first, then by hash.
+    #[must_use]
+    pub fn moment(self, moment: &Moment) -> Vec<u8> {
+        self.time(moment.time).last(&moment.item_hash)
+    }
+
     /// As it is.
     #[must_use]
     pub fn done(self) -> Vec<u8> {
@@ -100,6 +112,20 @@ pub struct Moment {
 }
 
 impl Moment {
+    /// Where a message stands among all others.
+    #[must_use]
+    pub fn of(message: &Message) -> Self {
+        Self { time: message.time, item_hash: message.item_hash.clone() }
+    }
+
+    /// Reads the end of a key that [`Key::moment`] made, after its `prefix`.
+    #[must_use]
+    pub fn of_key(prefix: &[u8], key: &[u8]) -> Option<Self> {
+        let (time, item_hash) = key.strip_prefix(prefix)?.split_first_chunk::<8>()?;
+        let item_hash = std::str::from_utf8(item_hash).ok()?.to_owned();
+        Some(Self { time: f64::from_bits(u64::from_be_bytes(*time)), item_hash })
+    }
+
     /// A moment as bytes: the time, then the hash and the end of a text.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -119,179 +145,16 @@ impl Moment {
     }
 }
 
-/// A value made of a first byte and texts that end with zero bytes.
-fn record<'a>(first: u8, texts: impl Iterator<Item = &'a String>) -> Vec<u8> {
-    let mut bytes = vec![first];
-    for text in texts {
-        bytes.extend_from_slice(text.as_bytes());
-        bytes.push(END_OF_TEXT);
-    }
-    bytes
+/// A row that is put.
+#[must_use]
+pub fn put(key: Vec<u8>, value: Vec<u8>) -> Write {
+    Write { key, value: Some(value) }
 }
 
-/// Aggregates: namespace `aggregate`.
-pub mod aggregate {
-    use super::{END_OF_TEXT, Key, Moment};
-
-    /// The namespace.
-    pub const NAMESPACE: &str = "aggregate";
-    /// Table of current values: (owner, key, subkey) to a moment, the subkey and the value's JSON.
-    pub const CURRENT: u8 = b'c';
-
-    /// A subkey's value, and when it was written.
-    #[derive(Debug, Clone, PartialEq)]
-    pub struct Current<'a> {
-        /// When, and by which element.
-        pub moment: Moment,
-        /// The subkey.
-        pub subkey: &'a str,
-        /// Its value as JSON text.
-        pub json: &'a str,
-    }
-
-    impl<'a> Current<'a> {
-        /// As bytes.
-        #[must_use]
-        pub fn to_bytes(&self) -> Vec<u8> {
-            let mut bytes = self.moment.to_bytes();
-            bytes.extend_from_slice(self.subkey.as_bytes());
-            bytes.push(END_OF_TEXT);
-            bytes.extend_from_slice(self.json.as_bytes());
-            bytes
-        }
-
-        /// Reads a current value.
-        #[must_use]
-        pub fn read(value: &'a [u8]) -> Option<Self> {
-            let (moment, rest) = Moment::split(value)?;
-            let (subkey, json) = std::str::from_utf8(rest).ok()?.split_once('\0')?;
-            Some(Self { moment, subkey, json })
-        }
-    }
-
-    /// Key of the current value of a subkey.
-    #[must_use]
-    pub fn current(owner: &str, key: &str, subkey: &str) -> Vec<u8> {
-        Key::of(CURRENT).text(owner).text(key).last(subkey)
-    }
-
-    /// Prefix of all current values of an aggregate.
-    #[must_use]
-    pub fn all_current(owner: &str, key: &str) -> Vec<u8> {
-        Key::of(CURRENT).text(owner).text(key).done()
-    }
-}
-
-/// Stored files: namespace `store`.
-pub mod store {
-    use super::{Key, Moment, record};
-
-    /// The namespace.
-    pub const NAMESPACE: &str = "store";
-    /// Table of STORE messages: hash to file, and the rest of its record.
-    pub const MESSAGE: u8 = b'm';
-    /// Table of the latest version by tag: tag to a moment and the file.
-    pub const LATEST: u8 = b'l';
-
-    /// Key of a STORE message's record.
-    #[must_use]
-    pub fn message(hash: &str) -> Vec<u8> {
-        Key::of(MESSAGE).last(hash)
-    }
-
-    /// Key of the latest version of a tag: the hash of the first STORE, or `<owner>/<name>`.
-    #[must_use]
-    pub fn latest(tag: &str) -> Vec<u8> {
-        Key::of(LATEST).last(tag)
-    }
-
-    /// Splits a latest version into the STORE that it is and the file.
-    #[must_use]
-    pub fn read_latest(value: &[u8]) -> Option<(Moment, &str)> {
-        let (moment, file) = Moment::split(value)?;
-        Some((moment, std::str::from_utf8(file).ok()?))
-    }
-
-    /// What is known of a STORE message.
-    #[derive(Debug, Clone, PartialEq, Eq)]
-    pub struct Record {
-        /// The file.
-        pub file: String,
-        /// Its owner, as spelled in the content.
-        pub owner: String,
-        /// What it updates, as in the content.
-        pub reference: Option<String>,
-    }
-
-    impl Record {
-        /// As bytes: texts that end with zero bytes.
-        #[must_use]
-        pub fn to_bytes(&self) -> Vec<u8> {
-            let texts = [Some(&self.file), Some(&self.owner), self.reference.as_ref()];
-            record(1, texts.into_iter().flatten())
-        }
-
-        /// Reads a record.
-        #[must_use]
-        pub fn read(bytes: &[u8]) -> Option<Self> {
-            let text = std::str::from_utf8(bytes.strip_prefix(&[1])?).ok()?;
-            let mut parts = text.strip_suffix('\0')?.split('\0').map(str::to_owned);
-            Some(Self { file: parts.next()?, owner: parts.next()?, reference: parts.next() })
-        }
-    }
-}
-
-/// Programs: namespace `program`.
-pub mod program {
-    use super::{Key, record};
-
-    /// The namespace.
-    pub const NAMESPACE: &str = "program";
-    /// Table of programs: hash to its [`Record`].
-    pub const PROGRAM: u8 = b'p';
-    /// Table of what programs use: (STORE message or tag, program) to nothing. A file that is in use is not to be forgotten.
-    pub const USES: u8 = b'u';
-
-    /// Key of a program's record.
-    #[must_use]
-    pub fn program(hash: &str) -> Vec<u8> {
-        Key::of(PROGRAM).last(hash)
-    }
-
-    /// Key that says that a program uses a STORE message or tag.
-    #[must_use]
-    pub fn uses(reference: &str, program: &str) -> Vec<u8> {
-        Key::of(USES).text(reference).last(program)
-    }
-
-    /// What is known of a program.
-    #[derive(Debug, Clone, PartialEq, Eq)]
-    pub struct Record {
-        /// Whether others may replace it.
-        pub allow_amend: bool,
-        /// Its owner, as spelled in the content.
-        pub owner: String,
-        /// The program that it replaces.
-        pub replaces: Option<String>,
-    }
-
-    impl Record {
-        /// As bytes: a byte of flags, then texts that end with zero bytes.
-        #[must_use]
-        pub fn to_bytes(&self) -> Vec<u8> {
-            let texts = [Some(&self.owner), self.replaces.as_ref()];
-            record(b'0' + u8::from(self.allow_amend), texts.into_iter().flatten())
-        }
-
-        /// Reads a record.
-        #[must_use]
-        pub fn read(bytes: &[u8]) -> Option<Self> {
-            let (flags, rest) = bytes.split_first()?;
-            let text = std::str::from_utf8(rest).ok()?;
-            let mut parts = text.strip_suffix('\0')?.split('\0').map(str::to_owned);
-            Some(Self { allow_amend: *flags == b'1', owner: parts.next()?, replaces: parts.next() })
-        }
-    }
+/// A row that is deleted.
+#[must_use]
+pub fn delete(key: Vec<u8>) -> Write {
+    Write { key, value: None }
 }
 
 #[cfg(test)]
@@ -319,22 +182,6 @@ mod tests {
         assert!(key.len() <= 512, "{}", key.len());
     }
 
-    #[test]
-    fn records_survive() {
-        let long = "x".repeat(MAX_TEXT_BYTES + 1);
-        for replaces in [None, Some("x".to_owned()), Some(long.clone())] {
-            let record = program::Record { allow_amend: replaces.is_some(), owner: "o".into(), replaces };
-            assert_eq!(program::Record::read(&record.to_bytes()), Some(record));
-        }
-        assert_eq!(program::Record::read(b"1"), None);
-        for reference in [None, Some("x".to_owned()), Some(String::new()), Some(long)] {
-            let record = store::Record { file: "f".into(), owner: "o".into(), reference };
-            assert_eq!(store::Record::read(&record.to_bytes()), Some(record));
-        }
-        assert_eq!(store::Record::read(b""), None);
-        assert_eq!(store::Record::read(&[1, b'f', 0]), None);
-    }
-
     proptest! {
         #[test]
         fn times_sort_as_numbers(a in 0.0..9.3e9_f64, b in 0.0..9.3e9_f64) {
@@ -351,6 +198,13 @@ mod tests {
             let (read, left) = Moment::split(&bytes).expect("a moment");
             prop_assert_eq!(read, moment);
             prop_assert_eq!(left, rest.as_slice());
+        }
+
+        #[test]
+        fn moments_end_keys(time in 0.0..9.3e9_f64, item_hash in "[0-9a-f]{64}", text in ".{0,200}") {
+            let (prefix, moment) = (Key::of(b'x').text(&text), Moment { time, item_hash });
+            let key = prefix.clone().moment(&moment);
+            prop_assert_eq!(Moment::of_key(&prefix.done(), &key), Some(moment));
         }
     }
 }

@@ -92,14 +92,11 @@ fn builtin(product: Product) -> Prices {
 #[must_use]
 pub fn current(view: &dyn View, product: Product) -> Prices {
     let published = view.setting(OWNER_SETTING).and_then(|owner| {
-        let key = aggregate::current(&owner, KEY, product.name());
-        view.get_in(aggregate::NAMESPACE, &key)
+        aggregate::value_in(view, &owner, KEY, product.name())
     });
     published
-        .as_deref()
-        .and_then(aggregate::Current::read)
         // A table that cannot be read prices nothing: the built-in one holds on.
-        .and_then(|current| read_prices(current.json).ok())
+        .and_then(|json| read_prices(&json).ok())
         .unwrap_or_else(|| builtin(product))
 }
 

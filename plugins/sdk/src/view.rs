@@ -108,7 +108,12 @@ impl MemoryView {
 
     /// Applies what an accepted message writes.
     pub fn apply(&mut self, effects: &crate::Effects) {
-        for write in &effects.writes {
+        self.write(&effects.writes);
+    }
+
+    /// Changes the own namespace.
+    pub fn write(&mut self, writes: &[crate::Write]) {
+        for write in writes {
             let key = (self.own.clone(), write.key.clone());
             match &write.value {
                 Some(value) => self.state.insert(key, value.clone()),

@@ -39,12 +39,13 @@ fn content(summary: &Summary, view: &dyn View, left: &mut usize) -> Result<Conte
     let mut content = Content::new();
     for (_, value) in scan_all(view, None, &aggregate::all_current(&summary.owner, &summary.key)) {
         let Some(current) = Current::read(&value) else { continue };
-        let Some(rest) = left.checked_sub(current.subkey.len() + current.json.len()) else {
+        let Some(json) = current.value(view) else { continue };
+        let Some(rest) = left.checked_sub(current.subkey.len() + json.len()) else {
             let sentence = format!("the answer would exceed {MAX_BODY_BYTES} bytes: name fewer keys or a smaller page");
             return Err(answer::error(413, &sentence));
         };
         *left = rest;
-        if let Ok(json) = RawValue::from_string(current.json.to_owned()) {
+        if let Ok(json) = RawValue::from_string(json) {
             content.insert(current.subkey.to_owned(), json);
         }
     }

@@ -5,20 +5,23 @@
 
 use crate::{security, state};
 use plugin_sdk::{
-    Effects, Label, Message, Outcome, Plan, Rejection, Subject, View,
-    layout::{
-        Moment,
-        aggregate::{self, Current},
-    },
+    Effects, Label, Message, Outcome, Plan, Rejection, Subject, View, Withdrawal, Write,
+    layout::{Moment, aggregate},
     message::{ErrorCode, content::aggregate::AggregateContent},
     rejected, text_of,
 };
 
 /// An owner whose elements are kept as messages and never merged: nobody reads the result, which would be huge (ccn spec 2.2).
 const NEVER_BUILT: &str = "0x51A58800b26AA1451aaA803d1746687cB88E0501";
+/// Most subkeys of an element: taking it out again, whatever it covers, stays within what a message may write.
+const MAX_SUBKEYS: usize = 25_000;
 
 pub(crate) fn validate(message: &Message) -> Result<Plan, Rejection> {
     let content = AggregateContent::parse(text_of(message)?)?;
+    if content.content.len() > MAX_SUBKEYS {
+        let sentence = format!("content: at most {MAX_SUBKEYS} subkeys are allowed");
+        return Err(rejected(ErrorCode::InvalidFormat, sentence));
+    }
     let label = |name: &str, value: String| Label { name: name.to_owned(), value };
     let mut labels = vec![label("content-key", content.key)];
     labels.extend(content.tags.into_iter().map(|tag| label("tag", tag)));
@@ -43,27 +46,34 @@ fn effects(message: &Message, view: &dyn View) -> Result<Effects, Rejection> {
     if owner == NEVER_BUILT {
         return Ok(effects);
     }
-    let moment = Moment { time: message.time, item_hash: message.item_hash.clone() };
+    let moment = Moment::of(message);
     effects.writes = state::add_element(owner, key, &moment, view);
     for (subkey, value) in content.content.rest() {
-        effects.writes.push(state::write(state::version(owner, key, subkey, &moment), Vec::new()));
-        let place = aggregate::current(owner, key, subkey);
-        let newest = view.get(&place).and_then(|value| Some(Current::read(&value)?.moment));
-        if newest.is_some_and(|newest| newest > moment) {
-            continue;
-        }
-        let current = Current { moment: moment.clone(), subkey, json: value.text() };
-        effects.writes.push(state::write(place, current.to_bytes()));
+        effects.writes.extend(state::add_version(owner, key, &moment, (subkey, value.text()), view));
         if *key == security::KEY && subkey == security::SUBKEY {
+            // From its own moment on, whatever follows: the node puts delegations in order.
             effects.authorizations = Some(security::read(value));
         }
     }
     Ok(effects)
 }
 
-/// PLACEHOLDER until the handlers learn to forget.
-pub(crate) fn withdraw(_message: &Message, _why: plugin_sdk::Withdrawal, _view: &dyn View) -> Vec<plugin_sdk::Write> {
-    Vec::new()
+/// Takes an element out, or the trace that it left when it was forgotten.
+pub(crate) fn withdraw(message: &Message, why: Withdrawal, view: &dyn View) -> Vec<Write> {
+    let Ok(text) = text_of(message) else { return Vec::new() };
+    let Ok(content) = AggregateContent::parse(text) else { return Vec::new() };
+    let (owner, key, moment) = (&message.address, &content.key, Moment::of(message));
+    if view.get(&aggregate::elements(owner, key).moment(&moment)).is_none() {
+        return match why {
+            Withdrawal::Void => state::remove_gone(owner, key, &moment, view),
+            Withdrawal::Forgotten => Vec::new(),
+        };
+    }
+    let mut writes = state::remove_element(owner, key, &moment, why == Withdrawal::Forgotten, view);
+    for (subkey, _) in content.content.rest() {
+        writes.extend(state::remove_version(owner, key, &moment, subkey, view));
+    }
+    writes
 }
 
 #[cfg(test)]

@@ -1,23 +1,26 @@
-//! Tables of the namespace `aggregate` beside the published one of current values.
+//! Tables of the namespace `aggregate` beside the published ones of current values and elements.
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `v` versions | owner, key, subkey, time, hash | nothing |
-//! | `e` elements | owner, key, time, hash | nothing |
+//! | `v` versions | owner, key, subkey, time, hash | the value's JSON, when it is short |
 //! | `s` summaries | owner, key | [`Summary`] |
 //! | `m`, `n` listing by last change, by creation | time, owner, key | owner, key |
 //! | `M`, `N` the same within a key | key, time, owner | owner, key |
 //! | `t`, `T` how many there are, in all and of a key | (key) | number |
 //!
-//! A message that goes leaves the one before it to be found in `v` and `e`; the work of a message is that of its own subkeys.
+//! A message that goes leaves the one before it to be found in `v` and among the elements; the work of a message is that of its own subkeys.
 
 use plugin_sdk::{
     View, Write,
-    layout::{END_OF_TEXT, Key, Moment},
+    layout::{
+        END_OF_TEXT, Key, Moment,
+        aggregate::{self, Current},
+        delete, end_of, put,
+        tally::Tally,
+    },
 };
 
 const VERSION: u8 = b'v';
-const ELEMENT: u8 = b'e';
 const SUMMARY: u8 = b's';
 
 /// When an aggregate began and when it changed last, and whose it is.
@@ -59,12 +62,9 @@ pub(crate) fn read_name(bytes: &[u8]) -> Option<(&str, &str)> {
     std::str::from_utf8(bytes).ok()?.split_once('\0')
 }
 
-pub(crate) fn version(owner: &str, key: &str, subkey: &str, moment: &Moment) -> Vec<u8> {
-    Key::of(VERSION).text(owner).text(key).text(subkey).time(moment.time).last(&moment.item_hash)
-}
-
-fn element(owner: &str, key: &str, moment: &Moment) -> Vec<u8> {
-    Key::of(ELEMENT).text(owner).text(key).time(moment.time).last(&moment.item_hash)
+/// Prefix of the versions of a subkey; their moments follow.
+fn versions(owner: &str, key: &str, subkey: &str) -> Key {
+    Key::of(VERSION).text(owner).text(key).text(subkey)
 }
 
 pub(crate) fn summary(owner: &str, key: &str) -> Vec<u8> {
@@ -130,43 +130,131 @@ pub(crate) fn read_count(view: &dyn View, key: &[u8]) -> u64 {
     view.get(key).and_then(|value| value.try_into().ok()).map_or(0, u64::from_be_bytes)
 }
 
-/// What a new element changes beside the values: its own row, the summary and where the aggregate is listed.
+fn find_summary(owner: &str, key: &str, view: &dyn View) -> Option<Summary> {
+    view.get(&summary(owner, key)).and_then(|value| Summary::read(&value))
+}
+
+/// What changes when the summary of an aggregate becomes another: where it is listed, and how many there are.
+fn change(owner: &str, key: &str, before: Option<&Summary>, after: Option<&Summary>, view: &dyn View) -> Vec<Write> {
+    if before == after {
+        return Vec::new();
+    }
+    let mut writes = vec![Write { key: summary(owner, key), value: after.map(Summary::to_bytes) }];
+    for order in Order::ALL {
+        let (old, new) = (before.map(|summary| order.rows(summary)), after.map(|summary| order.rows(summary)));
+        if old != new {
+            writes.extend(old.into_iter().flatten().map(delete));
+            writes.extend(new.into_iter().flatten().map(|row| put(row, name(owner, key))));
+        }
+    }
+    if before.is_some() != after.is_some() {
+        for place in [count(None), count(Some(key))] {
+            let number = read_count(view, &place);
+            let number = if after.is_some() { number + 1 } else { number.saturating_sub(1) };
+            let value = (number > 0).then(|| number.to_be_bytes().to_vec());
+            writes.push(Write { key: place, value });
+        }
+    }
+    writes
+}
+
+/// What a new element changes beside the values.
 pub(crate) fn add_element(owner: &str, key: &str, moment: &Moment, view: &dyn View) -> Vec<Write> {
-    let mut writes = vec![write(element(owner, key, moment), Vec::new())];
-    let found = view.get(&summary(owner, key)).and_then(|value| Summary::read(&value));
-    let mut changed = found.clone().unwrap_or_else(|| Summary {
+    let mut writes = vec![put(aggregate::elements(owner, key).moment(moment), Vec::new())];
+    if aggregate::can_be_forgotten_by_key(key) {
+        let gone = aggregate::gone(owner, key).moment(moment);
+        writes.push(match view.get(&gone) {
+            Some(_) => delete(gone),
+            None => Tally::add(view, aggregate::tally(owner, key), &moment.item_hash),
+        });
+    }
+    let before = find_summary(owner, key, view);
+    let mut after = before.clone().unwrap_or_else(|| Summary {
         created: moment.clone(),
         updated: moment.clone(),
         owner: owner.to_owned(),
         key: key.to_owned(),
     });
-    if *moment < changed.created {
-        changed.created = moment.clone();
+    if *moment < after.created {
+        after.created = moment.clone();
     }
-    if *moment > changed.updated {
-        changed.updated = moment.clone();
+    if *moment > after.updated {
+        after.updated = moment.clone();
     }
-    for order in Order::ALL {
-        let rows = order.rows(&changed);
-        let before = found.as_ref().map(|found| order.rows(found));
-        if before.as_ref() == Some(&rows) {
-            continue;
-        }
-        writes.extend(before.into_iter().flatten().map(|key| Write { key, value: None }));
-        writes.extend(rows.map(|row| write(row, name(owner, key))));
+    writes.extend(change(owner, key, before.as_ref(), Some(&after), view));
+    writes
+}
+
+/// What an element that stands changes by going, beside the values; one that is forgotten is still to be found by a FORGET of its key.
+pub(crate) fn remove_element(owner: &str, key: &str, moment: &Moment, forgotten: bool, view: &dyn View) -> Vec<Write> {
+    let mut writes = vec![delete(aggregate::elements(owner, key).moment(moment))];
+    if aggregate::can_be_forgotten_by_key(key) {
+        writes.push(match forgotten {
+            true => put(aggregate::gone(owner, key).moment(moment), Vec::new()),
+            false => Tally::remove(view, aggregate::tally(owner, key), &moment.item_hash),
+        });
     }
-    if found.is_none() {
-        for place in [count(None), count(Some(key))] {
-            let number = read_count(view, &place) + 1;
-            writes.push(write(place, number.to_be_bytes().to_vec()));
-        }
+    let Some(before) = find_summary(owner, key, view) else { return writes };
+    let prefix = aggregate::elements(owner, key).done();
+    let end = |reverse: bool| {
+        let rows = view.scan(&prefix, &end_of(&prefix), 2, reverse).items;
+        rows.iter().filter_map(|(row, _)| Moment::of_key(&prefix, row)).find(|other| other != moment)
+    };
+    let mut after = Some(before.clone());
+    if before.created == *moment {
+        after = end(false).map(|created| Summary { created, ..before.clone() });
     }
-    if found.as_ref() != Some(&changed) {
-        writes.push(write(summary(owner, key), changed.to_bytes()));
+    if before.updated == *moment {
+        after = after.zip(end(true)).map(|(after, updated)| Summary { updated, ..after });
+    }
+    writes.extend(change(owner, key, Some(&before), after.as_ref(), view));
+    writes
+}
+
+/// The trace of an element that was forgotten goes too.
+pub(crate) fn remove_gone(owner: &str, key: &str, moment: &Moment, view: &dyn View) -> Vec<Write> {
+    let gone = aggregate::gone(owner, key).moment(moment);
+    if view.get(&gone).is_none() {
+        return Vec::new();
+    }
+    vec![delete(gone), Tally::remove(view, aggregate::tally(owner, key), &moment.item_hash)]
+}
+
+/// A subkey gets a value of that moment, which is the current one if none is newer.
+pub(crate) fn add_version(
+    owner: &str,
+    key: &str,
+    moment: &Moment,
+    (subkey, json): (&str, &str),
+    view: &dyn View,
+) -> Vec<Write> {
+    let json = aggregate::in_row(json);
+    let mut writes = vec![put(versions(owner, key, subkey).moment(moment), json.into())];
+    let place = aggregate::current(owner, key, subkey);
+    let newest = view.get(&place).and_then(|value| Some(Current::read(&value)?.moment));
+    if newest.is_none_or(|newest| newest < *moment) {
+        writes.push(put(place, Current { moment: moment.clone(), subkey, json }.to_bytes()));
     }
     writes
 }
 
-pub(crate) fn write(key: Vec<u8>, value: Vec<u8>) -> Write {
-    Write { key, value: Some(value) }
+/// A subkey's value of that moment goes, and uncovers the one before it.
+pub(crate) fn remove_version(owner: &str, key: &str, moment: &Moment, subkey: &str, view: &dyn View) -> Vec<Write> {
+    let mut writes = vec![delete(versions(owner, key, subkey).moment(moment))];
+    let place = aggregate::current(owner, key, subkey);
+    let current = view.get(&place).and_then(|value| Some(Current::read(&value)?.moment));
+    if current.as_ref() == Some(moment) {
+        let prefix = versions(owner, key, subkey).done();
+        let rows = view.scan(&prefix, &end_of(&prefix), 2, true).items;
+        let before = rows.iter().filter_map(|(row, json)| {
+            let moment = Moment::of_key(&prefix, row)?;
+            Some((moment, std::str::from_utf8(json).ok()?))
+        });
+        let value = before
+            .filter(|(other, _)| other != moment)
+            .map(|(moment, json)| Current { moment, subkey, json }.to_bytes())
+            .next();
+        writes.push(Write { key: place, value });
+    }
+    writes
 }

@@ -20,7 +20,7 @@ impl Post {
     pub(crate) fn find(hash: &str, view: &dyn View) -> Option<Self> {
         let record = Record::find(hash, view)?;
         let original = view.message(hash)?;
-        let amend = record.amend.as_ref().and_then(|amend| view.message(amend));
+        let amend = record.amend().and_then(|amend| view.message(amend));
         Some(Self { record, original, amend })
     }
 

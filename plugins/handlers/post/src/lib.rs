@@ -23,8 +23,8 @@ impl Handler for Post {
         rules::process(message, view)
     }
 
-    fn withdraw(message: &Message, why: Withdrawal, view: &dyn View) -> Vec<Write> {
-        rules::withdraw(message, why, view)
+    fn withdraw(message: &Message, _why: Withdrawal, view: &dyn View) -> Vec<Write> {
+        rules::withdraw(message, view)
     }
 
     fn price(_message: &Message, _view: &dyn View) -> Result<Option<Costs>, Rejection> {

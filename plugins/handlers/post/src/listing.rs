@@ -46,7 +46,7 @@ impl Filter {
                 Property::Kind => has(&record.kind),
                 Property::Reference => record.reference.as_ref().is_some_and(has),
                 Property::Channel => record.channel.as_ref().is_some_and(has),
-                Property::Tag => record.tags.iter().any(has),
+                Property::Tag => record.tags().iter().any(has),
             }
         };
         self.properties.iter().all(matches)

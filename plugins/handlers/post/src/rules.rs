@@ -9,7 +9,7 @@ use crate::{
 };
 use plugin_sdk::{
     Effects, Label, LedgerEntry, Message, Need, Outcome, Plan, Rejection, Subject, View, Wait, Write,
-    layout::{Moment, bounded},
+    layout::{Moment, bounded, delete},
     message::{
         ErrorCode, ItemHash,
         content::post::{AMEND, PostContent},
@@ -53,56 +53,71 @@ impl From<Rejection> for Refusal {
 
 fn effects(message: &Message, view: &dyn View) -> Result<Effects, Refusal> {
     let content = PostContent::parse(text_of(message)?).map_err(Rejection::from)?;
-    let (writes, entries) = if content.kind == AMEND {
-        (amend(message, content, view)?, Vec::new())
-    } else {
-        let entries: Vec<LedgerEntry> = ledger::entry(message, &content, view)?.into_iter().collect();
-        (post(message, content, view), entries)
-    };
-    Ok(Effects { writes, ledger: entries, ..plugin_sdk::no_effects() })
-}
-
-fn post(message: &Message, content: PostContent<'_>, view: &dyn View) -> Vec<Write> {
+    if content.kind == AMEND {
+        let original = amended(message, &content, view)?;
+        let moment = Moment::of(message);
+        let tags = state::bounded_tags(content.tags);
+        let mut writes = vec![state::put_amend(&original, &moment, &tags)];
+        // The original may be hidden by a message later than this one, which will hide this one too.
+        if let Some(record) = Record::find(&original, view) {
+            let after = record.clone().amended(&moment, tags);
+            writes.extend(state::change(&original, Some(&record), Some(&after), view));
+        }
+        return Ok(Effects { writes, follows: Some(original), ..plugin_sdk::no_effects() });
+    }
+    let ledger: Vec<LedgerEntry> = ledger::entry(message, &content, view)?.into_iter().collect();
     let text = |text: &String| bounded(text).into_owned();
-    let mut record = Record::new(&message.address, &content.kind, message.time);
+    let mut record = Record::new(&message.address, &content.kind, content.tags, message.time);
     record.reference = content.reference.as_ref().map(text);
     record.channel = message.channel.as_ref().map(text);
-    record.tags = state::bounded_tags(content.tags);
-    state::change(&message.item_hash, None, &record, view)
+    // Amends may be here already, if it stood before.
+    let record = record.newest(&message.item_hash, None, view);
+    let writes = state::change(&message.item_hash, None, Some(&record), view);
+    Ok(Effects { writes, ledger, ..plugin_sdk::no_effects() })
 }
 
-fn amend(message: &Message, content: PostContent<'_>, view: &dyn View) -> Result<Vec<Write>, Refusal> {
-    let original = content.reference.unwrap_or_default();
-    let Some(record) = Record::find(&original, view) else {
-        let unknown = rejected(ErrorCode::PostAmendTargetNotFound, format!("there is no post {original} to amend"));
-        return Err(match view.message(&original) {
-            Some(found) if found.message.kind == message.kind => {
-                let sentence = format!("{original} is an amend itself; name the post that it amends");
-                rejected(ErrorCode::PostAmendAmend, sentence).into()
-            }
-            // What is no hash names no post, and a message that is here and of another type never becomes one.
-            None if ItemHash::parse(&original).is_ok() => {
-                Refusal::Waiting(Wait { missing: vec![Need::Message(original)], otherwise: unknown })
-            }
-            _ => unknown.into(),
+/// The post that an amend changes: one that is here, is no amend and is of the same owner.
+fn amended(message: &Message, content: &PostContent<'_>, view: &dyn View) -> Result<String, Refusal> {
+    let original = content.reference.clone().unwrap_or_default();
+    let unknown = rejected(ErrorCode::PostAmendTargetNotFound, format!("there is no post {original} to amend"));
+    let Some(found) = view.message(&original) else {
+        // What is no hash names no post.
+        return Err(match ItemHash::parse(&original) {
+            Ok(_) => Refusal::Waiting(Wait { missing: vec![Need::Message(original)], otherwise: unknown }),
+            Err(_) => unknown.into(),
         });
     };
-    if record.owner != bounded(&message.address) {
-        let sentence = format!("{original} belongs to {}", record.owner);
+    if found.message.kind != message.kind {
+        return Err(unknown.into());
+    }
+    if PostContent::parse(text_of(&found.message)?).map_err(Rejection::from)?.kind == AMEND {
+        let sentence = format!("{original} is an amend itself; name the post that it amends");
+        return Err(rejected(ErrorCode::PostAmendAmend, sentence).into());
+    }
+    if found.message.address != message.address {
+        let sentence = format!("{original} belongs to {}", found.message.address);
         return Err(rejected(ErrorCode::PermissionDenied, sentence).into());
     }
-    let moment = Moment { time: message.time, item_hash: message.item_hash.clone() };
-    let mut writes = vec![state::amend(&original, &moment)];
-    if record.is_older_than(&moment) {
-        let amended = record.amended(&moment, content.tags);
-        writes.extend(state::change(&original, Some(&record), &amended, view));
-    }
-    Ok(writes)
+    Ok(original)
 }
 
-/// PLACEHOLDER until the handlers learn to forget.
-pub(crate) fn withdraw(_message: &Message, _why: plugin_sdk::Withdrawal, _view: &dyn View) -> Vec<plugin_sdk::Write> {
-    Vec::new()
+/// Takes a post or an amend out. Nothing is kept of what is forgotten: others name posts by their hash alone.
+pub(crate) fn withdraw(message: &Message, view: &dyn View) -> Vec<Write> {
+    let Ok(text) = text_of(message) else { return Vec::new() };
+    let Ok(content) = PostContent::parse(text) else { return Vec::new() };
+    if content.kind != AMEND {
+        let record = Record::find(&message.item_hash, view);
+        return state::change(&message.item_hash, record.as_ref(), None, view);
+    }
+    let (original, moment) = (content.reference.unwrap_or_default(), Moment::of(message));
+    let mut writes = vec![delete(state::amend(&original, &moment))];
+    if let Some(record) = Record::find(&original, view)
+        && record.amend() == Some(&message.item_hash)
+    {
+        let after = record.clone().newest(&original, Some(&moment), view);
+        writes.extend(state::change(&original, Some(&record), Some(&after), view));
+    }
+    writes
 }
 
 #[cfg(test)]

@@ -3,15 +3,16 @@
 //! | table | key | value |
 //! |---|---|---|
 //! | `p` posts | hash of the original | [`Record`] |
-//! | `a` amends | original, time, hash | nothing |
+//! | `a` amends | original, time, hash | its tags |
 //! | `i` listing | property, value, time of the last update (later ones first), hash of the original | nothing |
 //! | `n` how many there are | property, value | number |
 //!
-//! An amended post is listed once, where its newest amend puts it. All amends stay known, so that one that goes uncovers the one before.
+//! An amended post is listed once, where its newest amend puts it. All amends stay known, whether their original stands or not: one that goes
+//! uncovers the one before, and an original that comes finds those that were there.
 
 use plugin_sdk::{
     View, Write,
-    layout::{Key, Moment, bounded},
+    layout::{Key, Moment, bounded, delete, end_of, put},
 };
 use serde::{Deserialize, Serialize};
 
@@ -89,28 +90,39 @@ pub(crate) struct Record {
     pub(crate) reference: Option<String>,
     #[serde(rename = "c")]
     pub(crate) channel: Option<String>,
+    /// Of the original, as its own content.
     #[serde(rename = "t")]
-    pub(crate) tags: Vec<String>,
+    own_tags: Vec<String>,
     /// Content time of the original, as bits: they survive every format.
     #[serde(rename = "b")]
     created: u64,
-    #[serde(rename = "u")]
-    updated: u64,
     /// The newest amend, if there is one.
     #[serde(rename = "a")]
-    pub(crate) amend: Option<String>,
+    amend: Option<Amend>,
+}
+
+/// What is shown of an amend.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Amend {
+    #[serde(rename = "h")]
+    hash: String,
+    /// Its content time, as bits.
+    #[serde(rename = "b")]
+    time: u64,
+    #[serde(rename = "t")]
+    tags: Vec<String>,
 }
 
 impl Record {
-    pub(crate) fn new(owner: &str, kind: &str, time: f64) -> Self {
+    /// A post that nobody has amended.
+    pub(crate) fn new(owner: &str, kind: &str, tags: Vec<String>, time: f64) -> Self {
         Self {
             owner: bounded(owner).into_owned(),
             kind: bounded(kind).into_owned(),
             reference: None,
             channel: None,
-            tags: Vec::new(),
+            own_tags: bounded_tags(tags),
             created: time.to_bits(),
-            updated: time.to_bits(),
             amend: None,
         }
     }
@@ -120,21 +132,38 @@ impl Record {
     }
 
     pub(crate) fn updated(&self) -> f64 {
-        f64::from_bits(self.updated)
+        self.amend.as_ref().map_or(self.created(), |amend| f64::from_bits(amend.time))
     }
 
-    /// True when an amend of that moment is newer than what is shown. One that is not newer than the original changes nothing.
-    pub(crate) fn is_older_than(&self, moment: &Moment) -> bool {
-        match &self.amend {
-            None => self.created() < moment.time,
-            Some(hash) => Moment { time: self.updated(), item_hash: hash.clone() } < *moment,
+    /// The newest amend, if there is one.
+    pub(crate) fn amend(&self) -> Option<&String> {
+        self.amend.as_ref().map(|amend| &amend.hash)
+    }
+
+    /// The tags of what is shown.
+    pub(crate) fn tags(&self) -> &[String] {
+        self.amend.as_ref().map_or(&self.own_tags, |amend| &amend.tags)
+    }
+
+    /// The same post as the newest of its amends shows it, `but` one that goes. An amend that is not newer than the original changes nothing.
+    pub(crate) fn newest(mut self, hash: &str, but: Option<&Moment>, view: &dyn View) -> Self {
+        let prefix = amends(hash).done();
+        let rows = view.scan(&prefix, &end_of(&prefix), 2, true).items;
+        let moments = rows.iter().filter_map(|(key, tags)| Some((Moment::of_key(&prefix, key)?, tags)));
+        self.amend = None;
+        for (moment, tags) in moments.filter(|(moment, _)| but != Some(moment)).take(1) {
+            self = self.amended(&moment, serde_json::from_slice(tags).unwrap_or_default());
         }
+        self
     }
 
-    /// The same post as that amend shows it.
-    pub(crate) fn amended(&self, moment: &Moment, tags: Vec<String>) -> Self {
-        let (updated, amend) = (moment.time.to_bits(), Some(moment.item_hash.clone()));
-        Self { tags: bounded_tags(tags), updated, amend, ..self.clone() }
+    /// The same post with an amend more.
+    pub(crate) fn amended(mut self, moment: &Moment, tags: Vec<String>) -> Self {
+        let shown = self.amend.as_ref().map(|amend| Moment { time: self.updated(), item_hash: amend.hash.clone() });
+        if moment.time > self.created() && shown.is_none_or(|shown| shown < *moment) {
+            self.amend = Some(Amend { hash: moment.item_hash.clone(), time: moment.time.to_bits(), tags });
+        }
+        self
     }
 
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
@@ -150,7 +179,7 @@ impl Record {
         let mut properties = vec![(Property::All, ""), (Property::Owner, &self.owner), (Property::Kind, &self.kind)];
         properties.extend(self.reference.iter().map(|value| (Property::Reference, value.as_str())));
         properties.extend(self.channel.iter().map(|value| (Property::Channel, value.as_str())));
-        properties.extend(self.tags.iter().map(|value| (Property::Tag, value.as_str())));
+        properties.extend(self.tags().iter().map(|value| (Property::Tag, value.as_str())));
         properties
     }
 }
@@ -167,26 +196,39 @@ fn post(hash: &str) -> Vec<u8> {
     Key::of(POST).last(hash)
 }
 
-/// The row that says that an amend changes a post.
-pub(crate) fn amend(original: &str, moment: &Moment) -> Write {
-    write(Key::of(AMEND).text(original).time(moment.time).last(&moment.item_hash), Vec::new())
+/// Prefix of the amends of a post; their moments follow.
+fn amends(original: &str) -> Key {
+    Key::of(AMEND).text(original)
 }
 
-/// What changes when a post becomes `after`: its record, where it is listed, and how many there are of a value.
-pub(crate) fn change(hash: &str, before: Option<&Record>, after: &Record, view: &dyn View) -> Vec<Write> {
-    let record = serde_json::to_vec(after).unwrap_or_default();
-    let mut writes = vec![write(post(hash), record)];
-    let old = before.map(Record::properties).unwrap_or_default();
-    let new = after.properties();
-    if let Some(before) = before {
-        writes.extend(old.iter().map(|(property, value)| Write {
-            key: listed(&property.prefix(value), before.updated(), hash),
-            value: None,
-        }));
+/// Key of the row that says that an amend changes a post.
+pub(crate) fn amend(original: &str, moment: &Moment) -> Vec<u8> {
+    amends(original).moment(moment)
+}
+
+/// That row.
+pub(crate) fn put_amend(original: &str, moment: &Moment, tags: &[String]) -> Write {
+    put(amend(original, moment), serde_json::to_vec(tags).unwrap_or_default())
+}
+
+/// What changes when a post comes, goes or becomes another: its record, where it is listed, and how many there are of a value.
+pub(crate) fn change(hash: &str, before: Option<&Record>, after: Option<&Record>, view: &dyn View) -> Vec<Write> {
+    if before == after {
+        return Vec::new();
     }
-    writes.extend(
-        new.iter().map(|(property, value)| write(listed(&property.prefix(value), after.updated(), hash), Vec::new())),
-    );
+    let record = after.map(|after| serde_json::to_vec(after).unwrap_or_default());
+    let mut writes = vec![Write { key: post(hash), value: record }];
+    let old = before.map(Record::properties).unwrap_or_default();
+    let new = after.map(Record::properties).unwrap_or_default();
+    let place = |(property, value): &(Property, &str), record: &Record| {
+        listed(&property.prefix(value), record.updated(), hash)
+    };
+    if let Some(before) = before {
+        writes.extend(old.iter().map(|each| delete(place(each, before))));
+    }
+    if let Some(after) = after {
+        writes.extend(new.iter().map(|each| put(place(each, after), Vec::new())));
+    }
     let mut count = |(property, value): &(Property, &str), difference: i64| {
         let number = property.count(value, view).saturating_add_signed(difference);
         let value_or_none = (number > 0).then(|| number.to_be_bytes().to_vec());
@@ -195,8 +237,4 @@ pub(crate) fn change(hash: &str, before: Option<&Record>, after: &Record, view: 
     old.iter().filter(|each| !new.contains(each)).for_each(|each| count(each, -1));
     new.iter().filter(|each| !old.contains(each)).for_each(|each| count(each, 1));
     writes
-}
-
-fn write(key: Vec<u8>, value: Vec<u8>) -> Write {
-    Write { key, value: Some(value) }
 }

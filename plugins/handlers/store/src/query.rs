@@ -1,12 +1,14 @@
 //! Which file a STORE or a tag stands for: `/api/v0/storage/by-message-hash` and `by-ref` (ccn spec 5.5).
 
-use crate::rules::owned_tag;
 use plugin_sdk::{
     Request, Response, View, answer,
-    layout::store::{self, Record},
-    message::ItemHash,
+    layout::store::{self, owned_tag},
+    message::{ItemHash, content::store::StoreContent},
 };
 use serde_json::json;
+
+/// The type whose messages are described.
+const KIND: &str = "STORE";
 
 pub(crate) fn answer(request: &Request, view: &dyn View) -> Response {
     match request.route.as_str() {
@@ -46,17 +48,19 @@ fn by_tag(tag: &str, view: &dyn View) -> Response {
 }
 
 fn describe(hash: &str, view: &dyn View) -> Response {
-    let record = view.get(&store::message(hash)).and_then(|value| Record::read(&value));
-    let Some((record, file)) = record.and_then(|record| view.file(&record.file).map(|file| (record, file))) else {
-        return answer::error(404, "no STORE message has this hash");
-    };
+    let unknown = || answer::error(404, "no STORE message has this hash");
+    let Some(stored) = view.message(hash).filter(|stored| stored.message.kind == KIND) else { return unknown() };
+    let content = std::str::from_utf8(&stored.message.content).ok().and_then(|text| StoreContent::parse(text).ok());
+    let Some(content) = content else { return unknown() };
+    let file_hash = content.item_hash.to_string();
+    let Some(file) = view.file(&file_hash) else { return unknown() };
     // Clients expect a text: a first version is known by its own hash.
-    let reference = record.reference.as_deref().unwrap_or(hash);
+    let reference = content.reference.as_deref().unwrap_or(hash);
     let body = json!({
         "ref": reference,
-        "owner": record.owner,
-        "file_hash": record.file,
-        "download_url": format!("/api/v0/storage/raw/{}", record.file),
+        "owner": stored.message.address,
+        "file_hash": file_hash,
+        "download_url": format!("/api/v0/storage/raw/{file_hash}"),
         "size": file.size,
     });
     answer::json_response(200, &body)

@@ -1,12 +1,14 @@
 //! The rules of STORE.
 //!
 //! A file has versions: the tag of a version is the hash of the first STORE, or `<owner>/<name>` for names of the owner's own. Each version is a
-//! row, and the newest by (time, hash) is repeated where other plugins look, so that whatever comes first, the state is the same.
+//! row, and the newest by (time, hash) that stands is repeated where it is asked for. A version that is forgotten leaves a row without content:
+//! a machine whose message is older still resolves the tag to it.
 
 use plugin_sdk::{
-    CostLine, Costs, Effects, Label, Message, Need, Outcome, Payment, Pin, Plan, Rejection, Subject, View, Wait, Write,
+    CostLine, Costs, Effects, Label, Message, Need, Outcome, Payment, Pin, Plan, Rejection, Subject, View, Wait, Withdrawal,
+    Write,
     decimal::Decimal,
-    layout::{Key, Moment, store},
+    layout::{Moment, delete, end_of, put, store, tally::Tally},
     message::{
         ErrorCode, ItemHash,
         content::{payment::PaymentType, store::StoreContent},
@@ -15,8 +17,6 @@ use plugin_sdk::{
     rejected, text_of,
 };
 
-/// Table of all versions: (tag, time, hash) to the file. A version that goes leaves the one before it to be found here.
-const VERSIONS: u8 = b'v';
 /// Files up to this size need no funds when they are paid by holding, bytes (ccn spec 6.6).
 const FREE_BYTES: u64 = 25 << 20;
 /// Credits pay for at least that much, MiB (ccn spec 6.3).
@@ -82,18 +82,16 @@ fn effects(message: &Message, view: &dyn View) -> Result<Effects, Refusal> {
         return Err(rejected(ErrorCode::InvalidPaymentMethod, sentence).into());
     }
 
-    let moment = Moment { time: message.time, item_hash: message.item_hash.clone() };
-    let record =
-        store::Record { file: file_hash.clone(), owner: message.address.clone(), reference: content.reference.clone() };
-    let mut writes = vec![
-        write(store::message(&message.item_hash), record.to_bytes()),
-        write(Key::of(VERSIONS).text(&tag).time(moment.time).last(&moment.item_hash), file_hash.clone().into_bytes()),
-    ];
+    let moment = Moment::of(message);
+    let mut writes = vec![put(store::versions(&tag).moment(&moment), file_hash.clone().into_bytes())];
+    let gone = store::gone(&tag).moment(&moment);
+    writes.push(match view.get(&gone) {
+        Some(_) => delete(gone),
+        None => Tally::add(view, store::tally(&tag), &message.item_hash),
+    });
     let newest = view.get(&store::latest(&tag)).and_then(|value| Some(store::read_latest(&value)?.0));
     if newest.is_none_or(|newest| newest < moment) {
-        let mut value = moment.to_bytes();
-        value.extend_from_slice(file_hash.as_bytes());
-        writes.push(write(store::latest(&tag), value));
+        writes.push(put(store::latest(&tag), store::write_latest(&moment, &file_hash)));
     }
     let free = message.envelope_time < cutoff::FREE_UNTIL || (payment == Payment::Hold && file.size <= FREE_BYTES);
     let lines = vec![line(price::mib(file.size), payment, view)];
@@ -107,35 +105,70 @@ fn effects(message: &Message, view: &dyn View) -> Result<Effects, Refusal> {
 
 /// The tag that a STORE is a version of. A hash names the STORE that it updates, which must be here, be of the same owner and be no update itself.
 fn resolve_tag(message: &Message, reference: Option<&str>, view: &dyn View) -> Result<String, Refusal> {
-    let Some(reference) = reference else {
-        return Ok(message.item_hash.clone());
+    let tag = tag(message, reference);
+    let Some(reference) = reference.filter(|reference| tag == **reference) else { return Ok(tag) };
+    let unknown = || rejected(ErrorCode::StoreRefNotFound, format!("there is no STORE {reference} to update"));
+    let Some(first) = view.message(reference) else {
+        return Err(Refusal::Waiting(Wait {
+            missing: vec![Need::Message(reference.to_owned())],
+            otherwise: unknown(),
+        }));
     };
-    if ItemHash::parse(reference).is_err() {
-        return Ok(owned_tag(&message.address, reference));
+    // A message that is here and of another type never becomes a STORE.
+    if first.message.kind != message.kind {
+        return Err(unknown().into());
     }
-    let first = view.get(&store::message(reference)).and_then(|value| store::Record::read(&value));
-    let Some(first) = first else {
-        let otherwise = rejected(ErrorCode::StoreRefNotFound, format!("there is no STORE {reference} to update"));
-        // A message that is here and of another type never becomes a STORE.
-        return Err(match view.message(reference) {
-            Some(_) => Refusal::Rejected(otherwise),
-            None => Refusal::Waiting(Wait { missing: vec![Need::Message(reference.to_owned())], otherwise }),
-        });
-    };
-    if first.reference.is_some() {
+    if StoreContent::parse(text_of(&first.message)?).map_err(Rejection::from)?.reference.is_some() {
         let sentence = format!("{reference} is an update itself; name the first version");
         return Err(rejected(ErrorCode::StoreUpdateUpdate, sentence).into());
     }
-    if first.owner != message.address {
-        let sentence = format!("{reference} belongs to {}", first.owner);
+    if first.message.address != message.address {
+        let sentence = format!("{reference} belongs to {}", first.message.address);
         return Err(rejected(ErrorCode::PermissionDenied, sentence).into());
     }
-    Ok(reference.to_owned())
+    Ok(tag)
 }
 
-/// The tag of a name of the owner's own.
-pub(crate) fn owned_tag(owner: &str, name: &str) -> String {
-    format!("{owner}/{name}")
+/// The tag that a STORE names, whether it may or not.
+pub(crate) fn tag(message: &Message, reference: Option<&str>) -> String {
+    match reference {
+        None => message.item_hash.clone(),
+        Some(reference) if ItemHash::parse(reference).is_ok() => reference.to_owned(),
+        Some(name) => store::owned_tag(&message.address, name),
+    }
+}
+
+/// Takes a version out, or the trace that it left when it was forgotten; the newest of those that remain is the latest again.
+pub(crate) fn withdraw(message: &Message, why: Withdrawal, view: &dyn View) -> Vec<Write> {
+    let Ok(text) = text_of(message) else { return Vec::new() };
+    let Ok(content) = StoreContent::parse(text) else { return Vec::new() };
+    let (tag, moment) = (tag(message, content.reference.as_deref()), Moment::of(message));
+    let (standing, gone) = (store::versions(&tag).moment(&moment), store::gone(&tag).moment(&moment));
+    let without = || Tally::remove(view, store::tally(&tag), &message.item_hash);
+    if view.get(&standing).is_none() {
+        let ends = why == Withdrawal::Void && view.get(&gone).is_some();
+        return if ends { vec![delete(gone), without()] } else { Vec::new() };
+    }
+    let mut writes = vec![delete(standing)];
+    writes.push(match why {
+        Withdrawal::Forgotten => put(gone, Vec::new()),
+        Withdrawal::Void => without(),
+    });
+    let latest = view.get(&store::latest(&tag)).and_then(|value| Some(store::read_latest(&value)?.0));
+    if latest.as_ref() == Some(&moment) {
+        let prefix = store::versions(&tag).done();
+        let rows = view.scan(&prefix, &end_of(&prefix), 2, true).items;
+        let rest = rows.iter().filter_map(|(row, file)| {
+            let moment = Moment::of_key(&prefix, row)?;
+            Some((moment, std::str::from_utf8(file).ok()?))
+        });
+        let value = rest
+            .filter(|(other, _)| *other != moment)
+            .map(|(moment, file)| store::write_latest(&moment, file))
+            .next();
+        writes.push(Write { key: store::latest(&tag), value });
+    }
+    writes
 }
 
 fn payment_type(content: &StoreContent) -> PaymentType {
@@ -161,15 +194,6 @@ fn estimated(size_mib: f64) -> Result<Decimal, Rejection> {
     let refuse = || rejected(ErrorCode::InvalidFormat, format!("estimated_size_mib: {size_mib} is not a size"));
     // A double's shortest text is the number that the client wrote.
     if size_mib < 0.0 { Err(refuse()) } else { size_mib.to_string().parse().map_err(|_| refuse()) }
-}
-
-fn write(key: Vec<u8>, value: Vec<u8>) -> Write {
-    Write { key, value: Some(value) }
-}
-
-/// PLACEHOLDER until the handlers learn to forget.
-pub(crate) fn withdraw(_message: &Message, _why: plugin_sdk::Withdrawal, _view: &dyn View) -> Vec<plugin_sdk::Write> {
-    Vec::new()
 }
 
 #[cfg(test)]

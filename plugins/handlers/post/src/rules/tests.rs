@@ -23,7 +23,7 @@ fn node() -> Simulation<Post> {
 
 /// The amend that is shown.
 fn shown(node: &Simulation<Post>, original: &str) -> Option<String> {
-    Record::find(original, &node.view).expect("a post").amend
+    Record::find(original, &node.view).expect("a post").amend().cloned()
 }
 
 #[test]
