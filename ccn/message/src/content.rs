@@ -4,11 +4,16 @@
 //! network is, free JSON stays raw text.
 
 pub mod aggregate;
+pub mod forget;
+pub mod instance;
+pub mod machine;
 pub mod payment;
 pub mod post;
 pub mod program;
 pub mod store;
+pub mod trusted;
 pub mod volume;
+pub mod vprogram;
 
 use crate::json::{FormatError, Value};
 

@@ -344,6 +344,18 @@ impl<'a> Object<'a> {
         self.take(key).map(read).transpose().map_err(|error| error.within(key))
     }
 
+    /// An optional member that has a default and so must not be `null`; read by `read`, its errors name the member.
+    ///
+    /// # Errors
+    /// It is there and `read` refuses it.
+    pub fn defaulted<T>(
+        &mut self,
+        key: &str,
+        read: impl FnOnce(Value<'a>) -> Result<T, FormatError>,
+    ) -> Result<Option<T>, FormatError> {
+        self.take_raw(key).map(read).transpose().map_err(|error| error.within(key))
+    }
+
     /// What nobody has taken, in key order.
     pub fn rest(&self) -> impl Iterator<Item = (&str, Value<'a>)> {
         self.members.iter().map(|(key, value)| (key.as_ref(), *value))

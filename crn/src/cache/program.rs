@@ -7,6 +7,7 @@ use crate::ccn::{CcnError, Client, Message};
 use ccn_message::{
     ItemHash,
     content::{
+        machine::Machine,
         program::{Encoding, Interface, ProgramContent},
         store::StoreContent,
         volume::{FileReference, VolumeKind},
@@ -217,10 +218,10 @@ impl Programs {
 
 /// The volumes and their mount points, as long as they are of the one kind that there is yet.
 fn immutable_volumes(content: &ProgramContent) -> Result<Vec<(FileReference, String)>, LookupError> {
-    if content.volumes.len() > MAX_VOLUMES {
+    if content.machine.volumes.len() > MAX_VOLUMES {
         return Err(LookupError::Unsupported(format!(
             "The program has {} volumes; this node attaches at most {MAX_VOLUMES}",
-            content.volumes.len()
+            content.machine.volumes.len()
         )));
     }
     let only = |(index, volume): (usize, &ccn_message::content::volume::Volume)| {
@@ -236,7 +237,7 @@ fn immutable_volumes(content: &ProgramContent) -> Result<Vec<(FileReference, Str
             "The program asks for {kind} volume; this node offers immutable volumes only, so far"
         )))
     };
-    content.volumes.iter().enumerate().map(only).collect()
+    content.machine.volumes.iter().enumerate().map(only).collect()
 }
 
 /// Puts the pieces together. `found` has the runtime, the code, the data if there is any, and the volumes.
@@ -246,7 +247,8 @@ fn assemble(
     paths: Vec<String>,
     found: Vec<(ItemHash, ItemHash)>,
 ) -> Blueprint {
-    let ProgramContent { code, data, environment, resources, variables, authorized_keys, .. } = content;
+    let ProgramContent { machine, code, data, environment, .. } = content;
+    let Machine { resources, variables, authorized_keys, .. } = machine;
     let mut found = found.into_iter();
     let mut next = || found.next().expect("every reference was resolved");
     let (_, runtime) = next();

@@ -1,6 +1,8 @@
 //! The trait of a message type, and the macro that makes a plugin of it.
 
-use crate::{Costs, Effects, Message, Outcome, Plan, Rejection, Request, Response, View, Withdrawal, Write};
+use crate::{
+    Costs, Effects, Message, Need, Outcome, Plan, Rejection, Request, Response, View, Wait, Withdrawal, Write,
+};
 use ccn_message::{ErrorCode, FormatError};
 
 /// What a message type is. Every function is pure: nothing but its arguments counts.
@@ -26,6 +28,45 @@ pub trait Handler {
 
     /// Answers a request to one of the manifest's routes.
     fn query(request: &Request, view: &dyn View) -> Response;
+}
+
+/// Why a message is not accepted now: what `?` carries through the rules of a handler.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Refusal {
+    /// It can never be, or not as long as what it rests on stays as it is.
+    Rejected(Rejection),
+    /// Something is missing.
+    Waiting(Wait),
+}
+
+impl Refusal {
+    /// Waits for all of `missing`; `otherwise` is the verdict should they never come.
+    #[must_use]
+    pub fn waiting(missing: Vec<Need>, otherwise: Rejection) -> Self {
+        Self::Waiting(Wait { missing, otherwise })
+    }
+}
+
+impl From<Rejection> for Refusal {
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejected(rejection)
+    }
+}
+
+impl From<FormatError> for Refusal {
+    fn from(error: FormatError) -> Self {
+        Self::Rejected(error.into())
+    }
+}
+
+impl From<Result<Effects, Refusal>> for Outcome {
+    fn from(result: Result<Effects, Refusal>) -> Self {
+        match result {
+            Ok(effects) => Self::Accepted(effects),
+            Err(Refusal::Rejected(rejection)) => Self::Rejected(rejection),
+            Err(Refusal::Waiting(wait)) => Self::Waiting(wait),
+        }
+    }
 }
 
 /// A rejection with one sentence.

@@ -34,5 +34,5 @@ pub use bindings::{
     exports::aleph::plugin::query::{Request, Response},
 };
 pub use ccn_message as message;
-pub use handler::{Handler, no_effects, rejected, text_of};
+pub use handler::{Handler, Refusal, no_effects, rejected, text_of};
 pub use view::{HostView, MemoryView, View, scan_all};

@@ -29,10 +29,7 @@ pub(crate) fn validate(message: &Message) -> Result<Plan, Rejection> {
 }
 
 pub(crate) fn process(message: &Message, view: &dyn View) -> Outcome {
-    match effects(message, view) {
-        Ok(effects) => Outcome::Accepted(effects),
-        Err(rejection) => Outcome::Rejected(rejection),
-    }
+    effects(message, view).map_or_else(Outcome::Rejected, Outcome::Accepted)
 }
 
 fn effects(message: &Message, view: &dyn View) -> Result<Effects, Rejection> {

@@ -8,7 +8,7 @@ use crate::{
     state::{self, Record},
 };
 use plugin_sdk::{
-    Effects, Label, LedgerEntry, Message, Need, Outcome, Plan, Rejection, Subject, View, Wait, Write,
+    Effects, Label, LedgerEntry, Message, Need, Outcome, Plan, Refusal, Rejection, Subject, View, Write,
     layout::{Moment, bounded, delete},
     message::{
         ErrorCode, ItemHash,
@@ -32,27 +32,11 @@ pub(crate) fn validate(message: &Message) -> Result<Plan, Rejection> {
 }
 
 pub(crate) fn process(message: &Message, view: &dyn View) -> Outcome {
-    match effects(message, view) {
-        Ok(effects) => Outcome::Accepted(effects),
-        Err(Refusal::Rejected(rejection)) => Outcome::Rejected(rejection),
-        Err(Refusal::Waiting(wait)) => Outcome::Waiting(wait),
-    }
-}
-
-/// Why a message is not accepted now.
-enum Refusal {
-    Rejected(Rejection),
-    Waiting(Wait),
-}
-
-impl From<Rejection> for Refusal {
-    fn from(rejection: Rejection) -> Self {
-        Self::Rejected(rejection)
-    }
+    effects(message, view).into()
 }
 
 fn effects(message: &Message, view: &dyn View) -> Result<Effects, Refusal> {
-    let content = PostContent::parse(text_of(message)?).map_err(Rejection::from)?;
+    let content = PostContent::parse(text_of(message)?)?;
     if content.kind == AMEND {
         let original = amended(message, &content, view)?;
         let moment = Moment::of(message);
@@ -83,14 +67,14 @@ fn amended(message: &Message, content: &PostContent<'_>, view: &dyn View) -> Res
     let Some(found) = view.message(&original) else {
         // What is no hash names no post.
         return Err(match ItemHash::parse(&original) {
-            Ok(_) => Refusal::Waiting(Wait { missing: vec![Need::Message(original)], otherwise: unknown }),
+            Ok(_) => Refusal::waiting(vec![Need::Message(original)], unknown),
             Err(_) => unknown.into(),
         });
     };
     if found.message.kind != message.kind {
         return Err(unknown.into());
     }
-    if PostContent::parse(text_of(&found.message)?).map_err(Rejection::from)?.kind == AMEND {
+    if PostContent::parse(text_of(&found.message)?)?.kind == AMEND {
         let sentence = format!("{original} is an amend itself; name the post that it amends");
         return Err(rejected(ErrorCode::PostAmendAmend, sentence).into());
     }

@@ -220,9 +220,8 @@ pub(crate) fn change(hash: &str, before: Option<&Record>, after: Option<&Record>
     let mut writes = vec![Write { key: post(hash), value: record }];
     let old = before.map(Record::properties).unwrap_or_default();
     let new = after.map(Record::properties).unwrap_or_default();
-    let place = |(property, value): &(Property, &str), record: &Record| {
-        listed(&property.prefix(value), record.updated(), hash)
-    };
+    let place =
+        |(property, value): &(Property, &str), record: &Record| listed(&property.prefix(value), record.updated(), hash);
     if let Some(before) = before {
         writes.extend(old.iter().map(|each| delete(place(each, before))));
     }

@@ -1,8 +1,6 @@
 //! What PROGRAM messages mean: a function that a compute node runs, made of files that STORE messages hold (messages spec 6, ccn spec 2.4 and 6).
 
-mod cost;
 mod rules;
-mod volumes;
 
 use plugin_sdk::{
     Costs, Handler, Message, Outcome, Plan, Rejection, Request, Response, View, Withdrawal, Write, answer,
@@ -21,8 +19,8 @@ impl Handler for Program {
         rules::process(message, view)
     }
 
-    fn withdraw(message: &Message, why: Withdrawal, view: &dyn View) -> Vec<Write> {
-        rules::withdraw(message, why, view)
+    fn withdraw(message: &Message, _why: Withdrawal, _view: &dyn View) -> Vec<Write> {
+        rules::withdraw(message)
     }
 
     fn price(message: &Message, view: &dyn View) -> Result<Option<Costs>, Rejection> {

@@ -5,8 +5,8 @@
 //! a machine whose message is older still resolves the tag to it.
 
 use plugin_sdk::{
-    CostLine, Costs, Effects, Label, Message, Need, Outcome, Payment, Pin, Plan, Rejection, Subject, View, Wait, Withdrawal,
-    Write,
+    CostLine, Costs, Effects, Label, Message, Need, Outcome, Payment, Pin, Plan, Refusal, Rejection, Subject, View,
+    Withdrawal, Write,
     decimal::Decimal,
     layout::{Moment, delete, end_of, put, store, tally::Tally},
     message::{
@@ -37,11 +37,7 @@ pub(crate) fn validate(message: &Message) -> Result<Plan, Rejection> {
 }
 
 pub(crate) fn process(message: &Message, view: &dyn View) -> Outcome {
-    match effects(message, view) {
-        Ok(effects) => Outcome::Accepted(effects),
-        Err(Refusal::Rejected(rejection)) => Outcome::Rejected(rejection),
-        Err(Refusal::Waiting(wait)) => Outcome::Waiting(wait),
-    }
+    effects(message, view).into()
 }
 
 /// The price of keeping the file, or one of the size that an estimate names.
@@ -56,24 +52,12 @@ pub(crate) fn price(message: &Message, view: &dyn View) -> Result<Costs, Rejecti
     Ok(price::costs(payment, lines, true))
 }
 
-/// Why a message is not accepted now.
-enum Refusal {
-    Rejected(Rejection),
-    Waiting(Wait),
-}
-
-impl From<Rejection> for Refusal {
-    fn from(rejection: Rejection) -> Self {
-        Self::Rejected(rejection)
-    }
-}
-
 fn effects(message: &Message, view: &dyn View) -> Result<Effects, Refusal> {
-    let content = StoreContent::parse(text_of(message)?).map_err(Rejection::from)?;
+    let content = StoreContent::parse(text_of(message)?)?;
     let file_hash = content.item_hash.to_string();
     let Some(file) = view.file(&file_hash) else {
         let otherwise = rejected(ErrorCode::FileUnavailable, format!("the file {file_hash} was not found"));
-        return Err(Refusal::Waiting(Wait { missing: vec![Need::File(file_hash)], otherwise }));
+        return Err(Refusal::waiting(vec![Need::File(file_hash)], otherwise));
     };
     let tag = resolve_tag(message, content.reference.as_deref(), view)?;
     let payment = payment(&content);
@@ -109,16 +93,13 @@ fn resolve_tag(message: &Message, reference: Option<&str>, view: &dyn View) -> R
     let Some(reference) = reference.filter(|reference| tag == **reference) else { return Ok(tag) };
     let unknown = || rejected(ErrorCode::StoreRefNotFound, format!("there is no STORE {reference} to update"));
     let Some(first) = view.message(reference) else {
-        return Err(Refusal::Waiting(Wait {
-            missing: vec![Need::Message(reference.to_owned())],
-            otherwise: unknown(),
-        }));
+        return Err(Refusal::waiting(vec![Need::Message(reference.to_owned())], unknown()));
     };
     // A message that is here and of another type never becomes a STORE.
     if first.message.kind != message.kind {
         return Err(unknown().into());
     }
-    if StoreContent::parse(text_of(&first.message)?).map_err(Rejection::from)?.reference.is_some() {
+    if StoreContent::parse(text_of(&first.message)?)?.reference.is_some() {
         let sentence = format!("{reference} is an update itself; name the first version");
         return Err(rejected(ErrorCode::StoreUpdateUpdate, sentence).into());
     }
@@ -162,10 +143,8 @@ pub(crate) fn withdraw(message: &Message, why: Withdrawal, view: &dyn View) -> V
             let moment = Moment::of_key(&prefix, row)?;
             Some((moment, std::str::from_utf8(file).ok()?))
         });
-        let value = rest
-            .filter(|(other, _)| *other != moment)
-            .map(|(moment, file)| store::write_latest(&moment, file))
-            .next();
+        let value =
+            rest.filter(|(other, _)| *other != moment).map(|(moment, file)| store::write_latest(&moment, file)).next();
         writes.push(Write { key: store::latest(&tag), value });
     }
     writes

@@ -1,41 +1,61 @@
 use super::*;
 use crate::Program;
 use plugin_sdk::{
-    FileInfo, FileKind,
-    layout::{Moment, store},
+    FileInfo, FileKind, Need, Payment, Wait, Workload, WorkloadKind,
+    layout::{Moment, machine, store},
+    message::ItemHash,
+    price::cutoff,
     simulation::{Simulation, Standing, message},
 };
+use serde_json::{Value, json};
 
+const MIB: u64 = 1 << 20;
 const LATE: f64 = 1_780_000_000.0;
 
 fn hash(name: &str) -> String {
     ItemHash::sha256_of(name.as_bytes()).to_string()
 }
 
-/// What a STORE message leaves in a node: its record, and the newest version of its tag.
-fn add_store(node: &mut Simulation<Program>, name: &str, file: &str, size: u64) {
-    let record = store::Record { file: file.into(), owner: "0xA".into(), reference: None };
-    let mut latest = Moment { time: 1.0, item_hash: hash(name) }.to_bytes();
-    latest.extend_from_slice(file.as_bytes());
-    let state = &mut node.view.state;
-    state.insert((store::NAMESPACE.into(), store::message(&hash(name))), record.to_bytes());
-    state.insert((store::NAMESPACE.into(), store::latest(&hash(name))), latest);
-    node.view.files.insert(file.into(), FileInfo { size, kind: FileKind::File });
+fn file(name: &str) -> String {
+    ItemHash::sha256_of(format!("{name}.file").as_bytes()).to_string()
 }
 
-/// A newer version of a tag, as an update leaves it.
-fn update_store(node: &mut Simulation<Program>, name: &str, file: &str, size: u64) {
-    let mut latest = Moment { time: 2.0, item_hash: hash("update") }.to_bytes();
-    latest.extend_from_slice(file.as_bytes());
-    node.view.state.insert((store::NAMESPACE.into(), store::latest(&hash(name))), latest);
-    node.view.files.insert(file.into(), FileInfo { size, kind: FileKind::File });
+/// What a STORE message leaves in a node, as a version of a tag: itself, and its rows.
+fn add_version(node: &mut Simulation<Program>, (name, tag): (&str, &str), (time, size): (f64, u64), reference: &str) {
+    let content =
+        format!(r#"{{"address":"0xA","time":{time},"item_type":"storage","item_hash":"{}"{reference}}}"#, file(name));
+    let mut store = message("STORE", &content).expect("a message");
+    store.item_hash = hash(name);
+    let key = store::versions(&hash(tag)).moment(&Moment { time, item_hash: hash(name) });
+    let state = &mut node.view.state;
+    state.insert((store::NAMESPACE.into(), key), file(name).into_bytes());
+    state.entry((store::NAMESPACE.into(), store::tally(&hash(tag)))).or_default().push(1);
+    let stored = plugin_sdk::StoredMessage {
+        message: store,
+        signature: None,
+        item_type: "inline".into(),
+        size: 1,
+        labels: vec![],
+        confirmations: "[]".into(),
+    };
+    node.view.messages.insert(hash(name), stored);
+    node.view.files.insert(file(name), FileInfo { size, kind: FileKind::File });
+}
+
+fn add_store(node: &mut Simulation<Program>, name: &str, size: u64) {
+    add_version(node, (name, name), (1.0, size), "");
+}
+
+/// A newer version of a tag.
+fn update_store(node: &mut Simulation<Program>, name: &str, newer: &str, size: u64) {
+    add_version(node, (newer, name), (2.0, size), &format!(r#","ref":"{}""#, hash(name)));
 }
 
 /// A node that has code, a runtime and a volume of 2 MiB.
 fn node() -> Simulation<Program> {
-    let mut node = Simulation::new(program::NAMESPACE);
+    let mut node = Simulation::new(machine::PROGRAM);
     for (name, size) in [("code", 1 << 10), ("runtime", 64 << 20), ("volume", 2 * MIB)] {
-        add_store(&mut node, name, &format!("{name}.file"), size);
+        add_store(&mut node, name, size);
     }
     node
 }
@@ -90,15 +110,20 @@ fn missing_files_are_waited_for_together() {
            "volumes":[{{"ref":"{two}"}},{{"ref":"{two}","mount":"/again"}},{{"size_mib":5,"parent":{{"ref":"{one}"}}}}]"#
     ));
     let wait = waits(&node, &program);
-    let need = |key: Vec<u8>| Need::State((store::NAMESPACE.to_owned(), key));
-    assert_eq!(wait.missing, [need(store::message(&one)), need(store::latest(&two)), need(store::latest(&one))]);
+    let version = |hash: &str| Need::State((store::NAMESPACE.to_owned(), store::tally(hash)));
+    let mut expected = vec![Need::Message(one.clone()), Need::Message(two.clone()), version(&one), version(&two)];
+    for need in &wait.missing {
+        let place = expected.iter().position(|each| each == need).expect("it is missing");
+        expected.remove(place);
+    }
+    assert_eq!(expected, []);
     assert_eq!(wait.otherwise.code, 301);
     assert_eq!(wait.otherwise.errors, [format!("\"{one}\""), format!("\"{two}\"")]);
     assert_eq!(node.submit(&program), Standing::Waiting(301));
-    add_store(&mut node, "one", "one.file", 10);
+    add_store(&mut node, "one", 10);
     node.settle();
     assert_eq!(node.standing(&program.item_hash), Some(Standing::Waiting(301)));
-    add_store(&mut node, "two", "two.file", 10);
+    add_store(&mut node, "two", 10);
     node.settle();
     assert_eq!(node.standing(&program.item_hash), Some(Standing::Processed));
 }
@@ -110,7 +135,7 @@ fn the_newest_version_counts_where_it_is_wished_for() {
         let text = format!(r#","volumes":[{{"ref":"{}","use_latest":{use_latest}}}]"#, hash("volume"));
         program_of(&text)
     };
-    update_store(&mut node, "volume", "newer.file", 3 * MIB);
+    update_store(&mut node, "volume", "newer", 3 * MIB);
     let size = |message: &Message| {
         let costs = price(message, &node.view).expect("a price");
         costs.lines.iter().find(|line| line.name.starts_with('#')).and_then(|line| line.size_mib.clone())
@@ -148,16 +173,16 @@ fn volumes_hold_what_they_start_as() {
         ))
     };
     assert_eq!(node.submit(&starting(2, true)), Standing::Processed);
-    let Outcome::Rejected(rejection) = process(&starting(1, true), &node.view) else { panic!("it is refused") };
+    let Outcome::Rejected(rejection) = process(&starting(1, false), &node.view) else { panic!("it is refused") };
     assert_eq!(rejection.code, 304);
     let details: Value = serde_json::from_str(&rejection.errors[0]).expect("JSON");
-    let expected = json!({"volume_name": "disk", "parent_ref": hash("volume"), "parent_file": "volume.file",
+    let expected = json!({"volume_name": "disk", "parent_ref": hash("volume"), "parent_file": file("volume"),
         "parent_size": 2 * MIB, "volume_size": MIB});
     assert_eq!(details, expected);
-    // The newest version is larger, the first one would fit: whether it stays the newest is not for this message to decide.
-    update_store(&mut node, "volume", "newer.file", 3 * MIB);
+    // Another version that would fit may still come.
+    update_store(&mut node, "volume", "newer", 3 * MIB);
     let wait = waits(&node, &starting(2, true));
-    assert_eq!(wait.missing, [Need::State((store::NAMESPACE.into(), store::latest(&hash("volume"))))]);
+    assert_eq!(wait.missing, [Need::State((store::NAMESPACE.into(), store::tally(&hash("volume"))))]);
     assert_eq!(wait.otherwise.code, 304);
     assert_eq!(node.submit(&starting(2, false)), Standing::Processed);
 }
@@ -218,10 +243,11 @@ fn a_program_is_something_to_run() {
         node: Some(chosen),
     };
     assert_eq!(effects.workload, Some(expected));
-    for used in ["code", "runtime", "volume"] {
-        let key = (program::NAMESPACE.to_owned(), program::uses(&hash(used), &program.item_hash));
-        assert!(node.view.state.contains_key(&key), "{used} is in use");
-    }
+    let mut used = ["code", "runtime", "volume"].map(hash);
+    used.sort_unstable();
+    assert_eq!(effects.uses, used);
+    let watched = ["runtime", "volume"].map(|name| (store::NAMESPACE.to_owned(), store::tally(&hash(name))));
+    assert!(effects.watches.len() == 2 && watched.iter().all(|key| effects.watches.contains(key)));
 }
 
 /// A published message is charged for its files, whatever size it claims for them.

@@ -1,8 +1,9 @@
 use super::*;
 use plugin_sdk::{
-    FileInfo, FileKind, MemoryView,
-    layout::store,
-    message::{Amount, ItemHash},
+    FileInfo, FileKind, MemoryView, Message, StoredMessage,
+    layout::{Moment, store},
+    message::{Amount, ItemHash, content::program::ProgramContent},
+    simulation::message,
 };
 
 /// A content with resources and features that a case is about.
@@ -20,14 +21,29 @@ fn view(code: u64, runtime: u64) -> MemoryView {
     let mut view = MemoryView::new("program");
     for (name, size) in [("code", code), ("runtime", runtime), ("volume", 2 << 20)] {
         let hash = ItemHash::sha256_of(name.as_bytes()).to_string();
-        let record = store::Record { file: name.into(), owner: "0xA".into(), reference: None };
-        view.state.insert((store::NAMESPACE.into(), store::message(&hash)), record.to_bytes());
-        let mut latest = plugin_sdk::layout::Moment { time: 1.0, item_hash: hash.clone() }.to_bytes();
-        latest.extend_from_slice(name.as_bytes());
-        view.state.insert((store::NAMESPACE.into(), store::latest(&hash)), latest);
-        view.files.insert(name.into(), FileInfo { size, kind: FileKind::File });
+        let content = format!(r#"{{"address":"0xA","time":0.5,"item_type":"storage","item_hash":"{hash}"}}"#);
+        let message = Message { item_hash: hash.clone(), ..message("STORE", &content).expect("a message") };
+        let key = store::versions(&hash).moment(&Moment::of(&message));
+        view.state.insert((store::NAMESPACE.into(), key), hash.clone().into_bytes());
+        let stored = StoredMessage {
+            message,
+            signature: None,
+            item_type: "inline".into(),
+            size: 1,
+            labels: vec![],
+            confirmations: "[]".into(),
+        };
+        view.messages.insert(hash.clone(), stored);
+        view.files.insert(hash, FileInfo { size, kind: FileKind::File });
     }
     view
+}
+
+/// The rows of a program's estimate.
+fn lines(content: &ProgramContent, view: &MemoryView) -> Vec<CostLine> {
+    let parts = Parts::of_program(content);
+    let at = message("PROGRAM", r#"{"address":"0xA","time":1}"#).expect("a message");
+    super::lines(&parts, &Files::find(&parts.references(), &at, view), true, view)
 }
 
 const ON_DEMAND: &str = r#","on":{"http":true},"environment":{}"#;
