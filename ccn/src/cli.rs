@@ -7,7 +7,7 @@ use std::{net::SocketAddr, path::PathBuf};
 /// Core channel node of the Aleph Cloud network: takes signed messages in, decides on them and answers questions about them.
 ///
 /// Settings come from one TOML file, then these flags, then BETH_* variables (BETH_LISTEN, BETH_LIMITS__QUEUE, …), each over the one before.
-#[derive(Debug, Clone, Parser)]
+#[derive(Debug, Clone, Default, Parser)]
 #[command(name = "ccn", version, args_conflicts_with_subcommands = true)]
 pub struct Arguments {
     /// What to do instead of serving
@@ -48,4 +48,43 @@ pub enum Task {
     /// For authors of plugins: check one, play messages to it, pack it
     #[command(subcommand)]
     Plugin(kit::Command),
+    /// For operators: ask the node that is running, or tell it something
+    Node {
+        /// What
+        #[command(subcommand)]
+        order: Order,
+        /// Its settings file
+        #[arg(long, global = true, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Its folder
+        #[arg(long, global = true, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+        /// Where it serves HTTP
+        #[arg(long, global = true, value_name = "ADDR:PORT")]
+        listen: Option<SocketAddr>,
+    },
+}
+
+/// What an operator asks a running node, or tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum Order {
+    /// List its plugins, and the files of the folder that are none and why
+    Plugins,
+    /// List the messages that were put aside because their plugin failed
+    Quarantine,
+    /// Have a message decided anew that was put aside
+    Retry {
+        /// Its item hash
+        hash: String,
+    },
+    /// Call a plugin again that was suspended
+    Resume {
+        /// Its name
+        plugin: String,
+    },
+    /// Delete the state of a plugin whose file is gone
+    DropState {
+        /// Its name
+        plugin: String,
+    },
 }

@@ -4,7 +4,7 @@
 //! name a setting of this one are read: `BETH_LISTEN` is `listen`, `BETH_PIPELINE__HORIZON_SECONDS` is `horizon_seconds` in `[pipeline]`, and
 //! `BETH_PEERS` is a list with commas.
 
-use crate::{cli::Arguments, network::Network};
+use crate::{cli::Arguments, host::Compiler, network::Network};
 use ccn_message::ItemHash;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -37,6 +37,9 @@ pub struct Config {
     pub pipeline: Pipeline,
     /// What strangers may take from the node.
     pub limits: Limits,
+    /// How plugins are compiled; no setting of the operator's.
+    #[serde(skip)]
+    pub compiler: Compiler,
 }
 
 /// A compute node that is linked to this node.
@@ -129,6 +132,7 @@ impl Default for Config {
             network: Network::default(),
             pipeline: Pipeline::default(),
             limits: Limits::default(),
+            compiler: Compiler::default(),
         }
     }
 }
@@ -174,6 +178,14 @@ pub enum ConfigError {
     Url {
         /// The setting.
         name: &'static str,
+        /// What it says.
+        value: String,
+    },
+    /// The sha256 of a plugin is none.
+    #[error("network.plugins pins {kind} to {value:?}, which is no sha256 of a file")]
+    Pin {
+        /// The message type.
+        kind: String,
         /// What it says.
         value: String,
     },
@@ -234,6 +246,11 @@ impl Config {
         ] {
             if value == 0 {
                 return Err(ConfigError::Zero(name));
+            }
+        }
+        for (kind, sha256) in &self.network.plugins {
+            if !ItemHash::parse(sha256).is_ok_and(|hash| hash.sha256().is_some()) {
+                return Err(ConfigError::Pin { kind: kind.clone(), value: sha256.clone() });
             }
         }
         if self.dev && self.network.name != Network::default().name {

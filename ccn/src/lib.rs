@@ -13,6 +13,7 @@ pub mod kit;
 pub mod ledger;
 pub mod network;
 pub mod node;
+pub mod operator;
 pub mod pipeline;
 pub mod schedule;
 mod server;

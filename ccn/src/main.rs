@@ -9,8 +9,10 @@ use anyhow::Context as _;
 use ccn::{
     cli::{Arguments, Task},
     config::Config,
+    host::{COMPILE_COMMAND, compile_standard_input},
     kit,
     node::Node,
+    operator,
 };
 use clap::Parser as _;
 use std::{io::IsTerminal as _, process::ExitCode};
@@ -18,6 +20,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
+    // Before anything is read or started: it is to have nothing.
+    if std::env::args_os().nth(1).is_some_and(|word| word == COMPILE_COMMAND) {
+        return compile_standard_input();
+    }
     match run() {
         Ok(true) => ExitCode::SUCCESS,
         // What went wrong was said.
@@ -36,9 +42,17 @@ fn run() -> anyhow::Result<bool> {
         log_to_stderr("error");
         return match task {
             Task::Plugin(command) => kit::run(command),
+            Task::Node { order, config, data_dir, listen } => {
+                let arguments = Arguments { config, data_dir, listen, ..Arguments::default() };
+                let config = Config::load(&arguments, std::env::vars())?;
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                print!("{}", runtime.context("no runtime")?.block_on(operator::run(&order, &config))?);
+                Ok(true)
+            }
         };
     }
-    let config = Config::load(&arguments, std::env::vars())?;
+    let mut config = Config::load(&arguments, std::env::vars())?;
+    config.compiler.program = Some(std::env::current_exe().context("where this program is")?);
     if arguments.print_config {
         print!("{}", config.to_toml());
         return Ok(true);

@@ -23,6 +23,8 @@ pub struct Network {
     pub corechannel_owner: String,
     /// Further settings for plugins, by name.
     pub settings: BTreeMap<String, String>,
+    /// Message types whose plugin the network has agreed on, each with the sha256 of that plugin's file.
+    pub plugins: BTreeMap<String, String>,
 }
 
 impl Default for Network {
@@ -41,6 +43,7 @@ impl Default for Network {
             pricing_owner: "0xFba561a84A537fCaa567bb7A2257e7142701ae2A".into(),
             corechannel_owner: "0xa1B3bb7d2332383D96b7796B908fB7f7F3c2Be10".into(),
             settings: BTreeMap::new(),
+            plugins: BTreeMap::new(),
         }
     }
 }

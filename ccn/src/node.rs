@@ -6,7 +6,8 @@ use crate::{
     dev::{self, DevError, Keys},
     fetch::Fetcher,
     files::Files,
-    host::{LoadError, Plugins, Source},
+    host::{Keeper, LoadError, Plugins, Source, first_look},
+    operator::Word,
     pipeline::Pipeline,
     server::Server,
     store::Store,
@@ -30,8 +31,12 @@ pub struct Service {
     pub store: Store,
     /// What message types mean.
     pub plugins: Arc<Plugins>,
+    /// Who keeps them as the folder has them; none where there is no folder.
+    pub keeper: Option<Keeper>,
     /// Files.
     pub files: Files,
+    /// By what the operator is known; none where there is no operator.
+    pub word: Option<Word>,
 }
 
 /// A node that serves.
@@ -115,20 +120,31 @@ impl Service {
         };
         let store = open_store(data.join("store.redb")).await?;
         let files = Files::open_folder(&data.join("files")).map_err(folder(&data.join("files")))?;
+        let word = Word::open(&data).map_err(folder(&data))?;
         let source = Source {
             folder: config.plugin_folder(),
             cache: compiled_plugins(&data),
+            compiler: config.compiler.clone(),
             grants: config.plugin_grants.clone(),
+            pins: config.network.plugins.clone(),
             settings: config.network.settings(),
             queries: config.limits.queries,
         };
-        let plugins = tokio::task::spawn_blocking(move || Plugins::load(source)).await;
-        let plugins = Arc::new(plugins.map_err(|error| LoadError::Engine(error.to_string()))??);
+        let (look_in, of_store) = (config.plugin_folder(), store.clone());
+        let loaded = tokio::task::spawn_blocking(move || {
+            let plugins = Arc::new(Plugins::load(source)?);
+            let found =
+                first_look(&plugins, &of_store).map_err(|reason| LoadError::Folder { path: look_in, reason })?;
+            Ok::<_, LoadError>((plugins, found))
+        });
+        let (plugins, found) = loaded.await.map_err(|error| LoadError::Engine(error.to_string()))??;
         let limits = &config.limits;
         let fetcher = Fetcher::new(files.clone(), config.peers.clone(), limits.fetch_mib << 20, limits.fetches)?;
         let pipeline = Pipeline::start(&config, store.clone(), files.clone(), plugins.clone(), fetcher);
         let pipeline = pipeline.map_err(NodeError::Thread)?;
-        Ok(Self { config, pipeline, store, plugins, files })
+        let keeper = Keeper::start(plugins.clone(), pipeline.clone(), store.clone(), found);
+        let keeper = keeper.map_err(NodeError::Thread)?;
+        Ok(Self { config, pipeline, store, plugins, keeper: Some(keeper), files, word: Some(word) })
     }
 }
 
@@ -171,7 +187,7 @@ impl Node {
             "ccn ready on http://{} (network {}, {} plugins, {} compute nodes)",
             self.server.address(),
             config.network.name,
-            self.service.plugins.list().len(),
+            self.service.plugins.all().len(),
             config.crns.len(),
         ));
         lines

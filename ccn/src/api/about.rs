@@ -19,10 +19,6 @@ pub(super) async fn version() -> Response {
     Json(json!({"version": VERSION})).into_response()
 }
 
-pub(super) async fn plugins(state: State) -> Response {
-    Json(json!({"plugins": state.service.plugins.list()})).into_response()
-}
-
 /// Addresses under which other nodes reach this one; it does not gossip yet.
 pub(super) async fn public() -> Response {
     Json(json!({"node_multi_addresses": []})).into_response()
@@ -39,8 +35,8 @@ pub(super) async fn page(state: State) -> ApiResult<Response> {
     let service = &state.service;
     let waiting = if waiting < MAX_COUNTED { waiting.to_string() } else { format!("{MAX_COUNTED} and more") };
     let row = |name: &str, value: String| format!("<tr><th>{name}</th><td>{}</td></tr>\n", escaped(&value));
-    let plugins = service.plugins.list();
-    let types: Vec<String> = plugins.iter().flat_map(|plugin| plugin.types.clone()).collect();
+    let plugins = service.plugins.all();
+    let types: Vec<String> = plugins.iter().flat_map(|plugin| plugin.manifest().types.clone()).collect();
     let crns: Vec<String> = service.config.crns.iter().map(|crn| format!("{} ({})", crn.name, crn.url)).collect();
     let rows = [
         row("version", VERSION.to_owned()),

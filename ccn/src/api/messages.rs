@@ -152,10 +152,10 @@ pub(super) async fn content(state: State, Path(hash): Path<String>) -> ApiResult
 /// Types of the operator's own plugins are shown to those who ask for them: a client that does not know a type fails on the whole page.
 pub(super) fn filter(api: &Api, parameters: &Parameters) -> ApiResult<Filter> {
     let mut filter = read_filter(parameters)?;
-    let plugins = api.service.plugins.list();
-    if filter.kinds.is_empty() && filter.hashes.is_empty() && plugins.iter().any(|plugin| !plugin.embedded) {
-        let usual = plugins.into_iter().filter(|plugin| plugin.embedded);
-        filter.kinds = usual.flat_map(|plugin| plugin.types).collect();
+    let plugins = api.service.plugins.all();
+    if filter.kinds.is_empty() && filter.hashes.is_empty() && plugins.iter().any(|plugin| !plugin.is_bundled()) {
+        let usual = plugins.iter().filter(|plugin| plugin.is_bundled());
+        filter.kinds = usual.flat_map(|plugin| plugin.manifest().types.clone()).collect();
     }
     Ok(filter)
 }

@@ -38,22 +38,14 @@ impl Cache {
         Ok(Self { engine: engine.clone(), folder, key })
     }
 
-    /// The component of these bytes, whose sha256 that is.
-    pub(super) fn component(&self, sha256: &str, bytes: &[u8]) -> wasmtime::Result<Component> {
-        let path = self.folder.join(format!("{sha256}.cwasm"));
-        if let Some(component) = self.kept(sha256, &path) {
-            return Ok(component);
-        }
-        let code = self.engine.precompile_component(bytes)?;
-        if let Err(error) = self.keep(sha256, &path, &code) {
-            tracing::warn!("{}: {error}; the plugin is compiled again at the next start", path.display());
-        }
-        self.trusted(&code)
-    }
-
-    fn kept(&self, sha256: &str, path: &Path) -> Option<Component> {
-        let file = fs::read(path).ok()?;
-        let (mac, code) = file.split_at_checked(MAC_BYTES)?;
+    /// The component of that sha256, when it is kept.
+    pub(super) fn kept(&self, sha256: &str) -> Option<Component> {
+        let path = self.path(sha256);
+        let file = fs::read(&path).ok()?;
+        let Some((mac, code)) = file.split_at_checked(MAC_BYTES) else {
+            tracing::warn!("{} is cut short and is made anew", path.display());
+            return None;
+        };
         if self.mac(sha256, code).verify_slice(mac).is_err() {
             tracing::warn!("{} does not carry this node's mark and is made anew", path.display());
             return None;
@@ -61,7 +53,20 @@ impl Cache {
         self.trusted(code).inspect_err(|error| tracing::warn!("{}: {error}", path.display())).ok()
     }
 
-    fn keep(&self, sha256: &str, path: &Path, code: &[u8]) -> io::Result<()> {
+    /// The component of code that this program has just compiled from bytes of that sha256; it is kept.
+    pub(super) fn keep(&self, sha256: &str, code: &[u8]) -> wasmtime::Result<Component> {
+        let path = self.path(sha256);
+        if let Err(error) = self.write(sha256, &path, code) {
+            tracing::warn!("{}: {error}; the plugin is compiled again at the next start", path.display());
+        }
+        self.trusted(code)
+    }
+
+    fn path(&self, sha256: &str) -> PathBuf {
+        self.folder.join(format!("{sha256}.cwasm"))
+    }
+
+    fn write(&self, sha256: &str, path: &Path, code: &[u8]) -> io::Result<()> {
         let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
         file.write_all(&self.mac(sha256, code).finalize().into_bytes())?;
         file.write_all(code)?;
@@ -78,7 +83,7 @@ impl Cache {
 
     #[expect(unsafe_code, reason = "wasmtime cannot know where compiled code comes from; this module does")]
     fn trusted(&self, code: &[u8]) -> wasmtime::Result<Component> {
-        // SAFETY: the bytes are what this process has just compiled, or they carry this node's mark, which only a process that can read the
+        // SAFETY: the bytes are what this program has just compiled, here or in a process of its own, or they carry this node's mark, which only a process that can read the
         // node's key can have made; wasmtime itself checks that they are of this version and these settings.
         unsafe { Component::deserialize(&self.engine, code) }
     }

@@ -9,6 +9,8 @@ const SECTION: &str = "aleph:manifest";
 const CONTRACT: &str = "aleph:plugin@0.2";
 /// The kind of plugin that a message type is.
 const HANDLER: &str = "handler";
+/// What a plugin asks for to move credits and tokens.
+pub(super) const LEDGER: &str = "ledger";
 /// Largest manifest, bytes.
 const MAX_BYTES: usize = 16 << 10;
 /// Most entries of a list.
@@ -50,8 +52,15 @@ pub struct Manifest {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 struct State {
     own: String,
+    /// Of the layout of its state: another one has the state made anew from the messages.
+    #[serde(default = "first_version")]
+    version: u32,
     #[serde(default)]
     read: Vec<String>,
+}
+
+fn first_version() -> u32 {
+    1
 }
 
 /// What a call may take.
@@ -181,6 +190,12 @@ impl Manifest {
     #[must_use]
     pub fn namespace(&self) -> &str {
         &self.state.own
+    }
+
+    /// The version of the layout of its state.
+    #[must_use]
+    pub fn state_version(&self) -> u32 {
+        self.state.version
     }
 
     /// The namespaces of others that it asks to read.

@@ -5,7 +5,13 @@
 //! here knows any message type by name.
 
 mod cache;
+mod compiler;
 mod crypto;
+mod failure;
+mod folder;
+mod health;
+mod histogram;
+mod keeper;
 mod manifest;
 mod outcome;
 mod plugin;
@@ -26,10 +32,14 @@ pub mod bindings {
 }
 
 pub use bindings::aleph::plugin::types as contract;
+pub use compiler::{COMMAND as COMPILE_COMMAND, Compiler, compile_standard_input};
+pub use failure::FailureClass;
+pub(crate) use keeper::first_look;
+pub use keeper::{FirstLook, Keeper, Request, RequestError};
 pub use manifest::{Limits, Manifest, ManifestError};
 pub use outcome::{Effects, Need, Outcome, Plan, Price, Rejection, Subject, TokenBalances, Workload, Write};
-pub use plugin::{Plugin, PluginInfo, PrepareError, Statistics};
-pub use registry::{LoadError, Plugins, Refusal, Source, inspect};
+pub use plugin::{Failures, Origin, Plugin, PluginInfo, PluginState, PrepareError, Quantiles, Statistics};
+pub use registry::{Deviation, LoadError, Plugins, Refusal, Source, inspect};
 pub(crate) use view::state_key;
 
 use crate::store::StoreError;
@@ -72,6 +82,22 @@ pub enum HostError {
         /// Which bound.
         reason: String,
     },
+    /// Its stack is full, which is not the same on every machine: no verdict follows from it.
+    #[error("the plugin {plugin} failed: {reason}")]
+    NotPortable {
+        /// The plugin.
+        plugin: String,
+        /// What happened.
+        reason: String,
+    },
+    /// It is not called any more: its messages wait.
+    #[error("the plugin {plugin} is suspended: {reason}")]
+    Suspended {
+        /// The plugin.
+        plugin: String,
+        /// Why.
+        reason: String,
+    },
     /// It took too long, or the machine has no room for it. This node's problem.
     #[error("the plugin {plugin} could not be run: {reason}")]
     Node {
@@ -83,6 +109,19 @@ pub enum HostError {
     /// The store failed while the plugin read.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl HostError {
+    /// Whose trouble it is.
+    #[must_use]
+    pub fn class(&self) -> FailureClass {
+        match self {
+            Self::Trapped { .. } | Self::Overrun { .. } => FailureClass::Deterministic,
+            Self::OutOfFuel { .. } => FailureClass::OutOfFuel,
+            Self::NotPortable { .. } => FailureClass::NotPortable,
+            Self::Suspended { .. } | Self::Node { .. } | Self::Store(_) => FailureClass::Node,
+        }
+    }
 }
 
 #[cfg(test)]

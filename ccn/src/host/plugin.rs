@@ -1,23 +1,27 @@
 //! One plugin: a compiled component, what it may do, and a fresh instance for every call.
 
 use super::{
-    HostError, Manifest, ManifestError, Response,
+    FailureClass, HostError, Manifest, ManifestError, Response,
     bindings::{MessageHandlerPre, exports::aleph::plugin::query},
     contract,
+    failure::class_of,
+    health::Health,
+    histogram::Histogram,
     outcome::{self, Outcome, Overrun, Plan, Price, Rejection},
     profile::{DEADLINE_TICKS, PROFILE},
     route::Route,
     view::{Access, Host, ViewFault},
 };
-use crate::store::Reader;
+use crate::{pipeline::ration::Ration, store::Reader};
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
+    path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 use wasmtime::{
     Engine, Store, Trap,
@@ -30,17 +34,45 @@ const START_FUEL: u64 = 50_000_000;
 const IMPORTS: [&str; 4] =
     ["aleph:plugin/types@0.2.0", "aleph:plugin/view@0.2.0", "aleph:plugin/crypto@0.2.0", "aleph:plugin/log@0.2.0"];
 
+/// Calls of a plugin that has just come that are made twice.
+const FIRST_CALLS_TWICE: u64 = 20;
+/// After them, one call in so many is made twice.
+const TWICE_EVERY: u64 = 200;
+/// Time of a call that a plugin of the operator's own has for nothing; what goes beyond it is taken from its ration, and so is the whole of a
+/// call that fails.
+const FREE_TIME: Duration = Duration::from_millis(1);
+/// One part in so many of a thread's time is a plugin's ration.
+const RATION_SHARE: u32 = 16;
+/// What may be saved up.
+const RATION_MOST: Duration = Duration::from_millis(200);
+
+/// Where a plugin is from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// The program itself.
+    Bundled,
+    /// A file of the operator's.
+    File(PathBuf),
+}
+
 /// A plugin that can be called.
 pub struct Plugin {
     manifest: Manifest,
     sha256: String,
-    embedded: bool,
-    may_move: bool,
+    origin: Origin,
+    granted: Granted,
     access: Arc<Access>,
     engine: Engine,
     pre: MessageHandlerPre<Host>,
     routes: Vec<Route>,
     counters: Counters,
+    health: Mutex<Health>,
+    /// Time beyond what is free; of the operator's own plugins only.
+    ration: Mutex<Ration>,
+    /// Why it is not called any more.
+    suspended: OnceLock<String>,
+    /// Which calls are made twice: none can foresee it.
+    salt: u64,
 }
 
 impl std::fmt::Debug for Plugin {
@@ -55,14 +87,20 @@ struct Counters {
     accepted: AtomicU64,
     rejected: AtomicU64,
     waiting: AtomicU64,
-    failed: AtomicU64,
     queries: AtomicU64,
+    twice: AtomicU64,
+    deferred: AtomicU64,
+    failed: [AtomicU64; 4],
     fuel: AtomicU64,
     micros: AtomicU64,
     memory_peak_kib: AtomicU64,
+    /// Of calls for messages.
+    fuels: Histogram,
+    /// The same, microseconds.
+    times: Histogram,
 }
 
-/// What a plugin has done since the node started.
+/// What a plugin has done since it was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Statistics {
     /// Calls of all kinds.
@@ -74,28 +112,88 @@ pub struct Statistics {
     /// Messages that it let wait.
     pub waiting: u64,
     /// Calls that failed.
-    pub failed: u64,
+    pub failed: Failures,
     /// Questions that it answered.
     pub queries: u64,
-    /// Fuel of all calls.
+    /// Calls that were made a second time, to compare.
+    pub twice: u64,
+    /// Messages that waited because it had used up its time.
+    pub deferred: u64,
+    /// Fuel of all calls for messages.
     pub fuel: u64,
     /// Microseconds of all calls.
     pub micros: u64,
     /// Memory of the call that took most, KiB.
     pub memory_peak_kib: u64,
+    /// Fuel of calls for messages.
+    pub fuel_per_call: Quantiles,
+    /// Microseconds of calls for messages.
+    pub micros_per_call: Quantiles,
 }
 
-/// What can be said of a plugin.
+/// Calls that failed, by whose trouble that is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Failures {
+    /// [`FailureClass::Deterministic`].
+    pub deterministic: u64,
+    /// [`FailureClass::OutOfFuel`].
+    pub out_of_fuel: u64,
+    /// [`FailureClass::NotPortable`].
+    pub not_portable: u64,
+    /// [`FailureClass::Node`].
+    pub node: u64,
+}
+
+/// What half of the calls, and all but one in a hundred, do not exceed; an eighth too high at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Quantiles {
+    /// The median.
+    pub p50: u64,
+    /// The 99th percentile.
+    pub p99: u64,
+}
+
+/// How a plugin is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PluginState {
+    /// It is called.
+    Active,
+    /// It is being compiled.
+    Compiling,
+    /// Its state is being made from the messages that are stored.
+    Rebuilding,
+    /// It is no plugin of this node.
+    Refused,
+    /// It is not called any more; its messages wait.
+    Suspended,
+    /// Its file is gone; its state is still there.
+    Removed,
+}
+
+/// What can be said of a plugin, or of a file that is none.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PluginInfo {
-    /// Its name.
-    pub name: String,
+    /// Its name; of a file whose manifest cannot be read, none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// Its version.
-    pub version: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
     /// Of its file, hex.
-    pub sha256: String,
-    /// True for one of the node's own.
-    pub embedded: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// `bundled` or `file`.
+    pub origin: &'static str,
+    /// The file's name in the folder of plugins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// How it is doing.
+    pub state: PluginState,
+    /// Why, when it is refused or suspended; how far, when it is being rebuilt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// Message types.
     pub types: Vec<String>,
     /// Route patterns.
@@ -103,9 +201,15 @@ pub struct PluginInfo {
     /// The engine profile that it runs under.
     pub profile: &'static str,
     /// What a call may take.
-    pub limits: super::Limits,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<super::Limits>,
+    /// What its manifest asks for beyond its own state.
+    pub asks: Vec<String>,
+    /// What it has of that.
+    pub grants: Vec<String>,
     /// What it has done.
-    pub statistics: Statistics,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub statistics: Option<Statistics>,
 }
 
 /// Why a component cannot be a plugin here. Its author's to mend.
@@ -130,7 +234,6 @@ pub enum PrepareError {
 pub(super) struct Granted {
     pub(super) readable: Vec<String>,
     pub(super) may_move: bool,
-    pub(super) embedded: bool,
 }
 
 impl Plugin {
@@ -140,6 +243,7 @@ impl Plugin {
         component: &Component,
         manifest: Manifest,
         sha256: String,
+        origin: Origin,
         granted: Granted,
         settings: Arc<BTreeMap<String, String>>,
     ) -> Result<Self, PrepareError> {
@@ -160,20 +264,27 @@ impl Plugin {
         let access = Access {
             plugin: manifest.name.clone(),
             namespace: manifest.namespace().to_owned(),
-            readable: granted.readable,
+            readable: granted.readable.clone(),
             settings,
             memory_bytes: (manifest.limits.memory_mib << 20) as usize,
         };
+        let mut salt = [0; 8];
+        // Without randomness a guess is a little easier, and nothing else is.
+        let _ = getrandom::fill(&mut salt);
         Ok(Self {
             manifest,
             sha256,
-            embedded: granted.embedded,
-            may_move: granted.may_move,
+            origin,
+            granted,
             access: Arc::new(access),
             engine: engine.clone(),
             pre,
             routes,
             counters: Counters::default(),
+            health: Mutex::default(),
+            ration: Mutex::new(Ration::of(RATION_SHARE, RATION_MOST, Instant::now())),
+            suspended: OnceLock::new(),
+            salt: u64::from_le_bytes(salt),
         })
     }
 
@@ -183,37 +294,95 @@ impl Plugin {
         &self.manifest
     }
 
+    /// Of its file, hex.
+    #[must_use]
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    /// True for one of the node's own.
+    #[must_use]
+    pub fn is_bundled(&self) -> bool {
+        self.origin == Origin::Bundled
+    }
+
+    /// Where it is from.
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// True for the plugin that one of this origin would replace. The node's own replace nothing.
+    pub(super) fn is_from(&self, origin: &Origin) -> bool {
+        matches!(origin, Origin::File(_)) && self.origin == *origin
+    }
+
+    /// The operator's file that it is from.
+    pub(super) fn file(&self) -> Option<&Path> {
+        match &self.origin {
+            Origin::Bundled => None,
+            Origin::File(path) => Some(path),
+        }
+    }
+
     pub(super) fn routes(&self) -> &[Route] {
         &self.routes
+    }
+
+    /// Why it is not called any more, if it is not.
+    #[must_use]
+    pub fn suspended(&self) -> Option<&str> {
+        self.suspended.get().map(String::as_str)
+    }
+
+    /// Has it not be called any more.
+    pub(super) fn suspend(&self, reason: String) {
+        if self.suspended.set(reason.clone()).is_ok() {
+            tracing::error!(
+                "the plugin {} is suspended: {reason}; its messages wait until it is replaced or resumed",
+                self.manifest.name
+            );
+        }
+    }
+
+    /// False when it has used up its time: what comes for it has to wait.
+    #[must_use]
+    pub fn may_run(&self) -> bool {
+        let may = self.is_bundled() || self.ration().may_begin(Instant::now());
+        if !may {
+            self.counters.deferred.fetch_add(1, Ordering::Relaxed);
+        }
+        may
+    }
+
+    /// How long until it may be called again.
+    #[must_use]
+    pub fn wait(&self) -> Duration {
+        if self.is_bundled() { Duration::ZERO } else { self.ration().wait() }
+    }
+
+    fn ration(&self) -> std::sync::MutexGuard<'_, Ration> {
+        self.ration.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What it has done since it was started.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        self.counters.statistics()
     }
 
     /// What can be said of it.
     #[must_use]
     pub fn info(&self) -> PluginInfo {
-        let manifest = &self.manifest;
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let counters = &self.counters;
-        PluginInfo {
-            name: manifest.name.clone(),
-            version: manifest.version.clone(),
-            sha256: self.sha256.clone(),
-            embedded: self.embedded,
-            types: manifest.types.clone(),
-            routes: manifest.routes.clone(),
-            profile: PROFILE,
-            limits: manifest.limits,
-            statistics: Statistics {
-                calls: count(&counters.calls),
-                accepted: count(&counters.accepted),
-                rejected: count(&counters.rejected),
-                waiting: count(&counters.waiting),
-                failed: count(&counters.failed),
-                queries: count(&counters.queries),
-                fuel: count(&counters.fuel),
-                micros: count(&counters.micros),
-                memory_peak_kib: count(&counters.memory_peak_kib),
-            },
-        }
+        let Granted { readable, may_move } = &self.granted;
+        let read = readable.iter().map(|namespace| format!("read:{namespace}"));
+        let statistics = Some(self.statistics());
+        let grants = may_move.then(|| super::manifest::LEDGER.to_owned()).into_iter().chain(read).collect();
+        let (state, reason) = match self.suspended() {
+            None => (PluginState::Active, None),
+            Some(reason) => (PluginState::Suspended, Some(reason.to_owned())),
+        };
+        let of_manifest = PluginInfo::of_manifest(&self.manifest, &self.sha256, self.file());
+        PluginInfo { state, reason, grants, statistics, ..of_manifest }
     }
 
     /// The schema: a function of the message alone.
@@ -221,7 +390,8 @@ impl Plugin {
     /// # Errors
     /// The plugin failed.
     pub fn validate(&self, message: &contract::Message) -> Result<Result<Plan, Rejection>, HostError> {
-        let found = self.call(None, |store, plugin| plugin.aleph_plugin_handler().call_validate(store, message))?;
+        let found =
+            self.call_for_message(None, |store, plugin| plugin.aleph_plugin_handler().call_validate(store, message))?;
         self.checked(match found {
             Ok(plan) => outcome::plan(plan).map(Ok),
             Err(rejection) => outcome::rejection(rejection).map(Err),
@@ -237,9 +407,11 @@ impl Plugin {
         message: &contract::Message,
         reader: Arc<dyn Reader + Send + Sync>,
     ) -> Result<Outcome, HostError> {
-        let found =
-            self.call(Some(reader), |store, plugin| plugin.aleph_plugin_handler().call_process(store, message))?;
-        let outcome = self.checked(outcome::outcome(found, &self.manifest.limits, &message.address, self.may_move))?;
+        let found = self.call_for_message(Some(reader), |store, plugin| {
+            plugin.aleph_plugin_handler().call_process(store, message)
+        })?;
+        let may_move = self.granted.may_move;
+        let outcome = self.checked(outcome::outcome(found, &self.manifest.limits, &message.address, may_move))?;
         let counter = match &outcome {
             Outcome::Accepted(_) => &self.counters.accepted,
             Outcome::Rejected(_) => &self.counters.rejected,
@@ -259,8 +431,9 @@ impl Plugin {
         why: contract::Withdrawal,
         reader: Arc<dyn Reader + Send + Sync>,
     ) -> Result<Vec<outcome::Write>, HostError> {
-        let found =
-            self.call(Some(reader), |store, plugin| plugin.aleph_plugin_handler().call_withdraw(store, message, why))?;
+        let found = self.call_for_message(Some(reader), |store, plugin| {
+            plugin.aleph_plugin_handler().call_withdraw(store, message, why)
+        })?;
         self.checked(outcome::writes(found, &self.manifest.limits))
     }
 
@@ -273,8 +446,9 @@ impl Plugin {
         message: &contract::Message,
         reader: Arc<dyn Reader + Send + Sync>,
     ) -> Result<Result<Option<Price>, Rejection>, HostError> {
+        self.counters.calls.fetch_add(1, Ordering::Relaxed);
         let found =
-            self.call(Some(reader), |store, plugin| plugin.aleph_plugin_handler().call_price(store, message))?;
+            self.call(Some(reader), |store, plugin| plugin.aleph_plugin_handler().call_price(store, message)).result?;
         self.checked(match found {
             Ok(costs) => costs.map(outcome::price).transpose().map(Ok),
             Err(rejection) => outcome::rejection(rejection).map(Err),
@@ -292,8 +466,10 @@ impl Plugin {
         parameters: Vec<(String, String)>,
         reader: Arc<dyn Reader + Send + Sync>,
     ) -> Result<Response, HostError> {
+        self.counters.calls.fetch_add(1, Ordering::Relaxed);
         let request = query::Request { route: route.to_owned(), path, parameters };
-        let found = self.call(Some(reader), |store, plugin| plugin.aleph_plugin_query().call_run(store, &request))?;
+        let found = self.call(Some(reader), |store, plugin| plugin.aleph_plugin_query().call_run(store, &request));
+        let found = found.result?;
         self.counters.queries.fetch_add(1, Ordering::Relaxed);
         self.checked(outcome::check_response(found.status, &found.content_type, &found.body))?;
         Ok(Response { status: found.status, content_type: found.content_type, body: found.body })
@@ -301,9 +477,57 @@ impl Plugin {
 
     fn checked<T>(&self, result: Result<T, Overrun>) -> Result<T, HostError> {
         result.map_err(|reason| {
-            self.counters.failed.fetch_add(1, Ordering::Relaxed);
-            HostError::Overrun { plugin: self.manifest.name.clone(), reason }
+            let error = HostError::Overrun { plugin: self.manifest.name.clone(), reason };
+            self.count_failure(&error);
+            error
         })
+    }
+
+    fn count_failure(&self, error: &HostError) {
+        self.counters.failed[error.class() as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Runs a fresh instance for a message, now and then twice: a pure function gives the same answer for the same fuel.
+    fn call_for_message<T: PartialEq>(
+        &self,
+        reader: Option<Arc<dyn Reader + Send + Sync>>,
+        run: impl Fn(&mut Store<Host>, &super::bindings::MessageHandler) -> wasmtime::Result<T>,
+    ) -> Result<T, HostError> {
+        if let Some(reason) = self.suspended() {
+            return Err(HostError::Suspended { plugin: self.manifest.name.clone(), reason: reason.to_owned() });
+        }
+        let started = Instant::now();
+        let number = self.counters.calls.fetch_add(1, Ordering::Relaxed);
+        let first = self.call(reader.clone(), &run);
+        // Out of fuel is a verdict: it is not given for one run.
+        let twice = matches!(first.result, Err(HostError::OutOfFuel { .. }))
+            || number < FIRST_CALLS_TWICE
+            || number.wrapping_add(self.salt).is_multiple_of(TWICE_EVERY);
+        if twice && !first.is_the_nodes_trouble() {
+            self.counters.twice.fetch_add(1, Ordering::Relaxed);
+            let second = self.call(reader, &run);
+            if !second.is_the_nodes_trouble()
+                && let Some(difference) = first.difference(&second)
+            {
+                self.suspend(format!("it is not deterministic: {difference}"));
+                let reason = self.suspended().unwrap_or_default().to_owned();
+                return Err(HostError::Suspended { plugin: self.manifest.name.clone(), reason });
+            }
+        }
+        self.counters.fuel.fetch_add(first.fuel, Ordering::Relaxed);
+        self.counters.fuels.add(first.fuel);
+        let taken = started.elapsed();
+        self.counters.times.add(outcome::micros(taken));
+        let failure = first.result.as_ref().err().map(HostError::class);
+        if !self.is_bundled() {
+            self.ration().used(if failure.is_some() { taken } else { taken.saturating_sub(FREE_TIME) });
+            // One of the node's own is never suspended for what strangers make it do, or they could end a type for all.
+            let verdict = self.health.lock().unwrap_or_else(PoisonError::into_inner).record(failure);
+            if let Some(reason) = verdict {
+                self.suspend(reason);
+            }
+        }
+        first.result
     }
 
     /// Runs a fresh instance.
@@ -311,7 +535,7 @@ impl Plugin {
         &self,
         reader: Option<Arc<dyn Reader + Send + Sync>>,
         run: impl FnOnce(&mut Store<Host>, &super::bindings::MessageHandler) -> wasmtime::Result<T>,
-    ) -> Result<T, HostError> {
+    ) -> Call<T> {
         let started = Instant::now();
         let fuel = self.manifest.limits.fuel;
         let mut store = Store::new(&self.engine, Host::new(self.access.clone(), reader, fuel));
@@ -329,14 +553,14 @@ impl Plugin {
         let result = answer();
         let own = fuel.saturating_sub(store.get_fuel().unwrap_or(0));
         let used = own.saturating_add(store.data().fuel_used()).min(fuel);
-        self.counters.calls.fetch_add(1, Ordering::Relaxed);
-        self.counters.fuel.fetch_add(used, Ordering::Relaxed);
         self.counters.micros.fetch_add(outcome::micros(started.elapsed()), Ordering::Relaxed);
         self.counters.memory_peak_kib.fetch_max(store.data().memory_peak_kib(), Ordering::Relaxed);
-        result.map_err(|error| {
-            self.counters.failed.fetch_add(1, Ordering::Relaxed);
-            self.failure(error)
-        })
+        let result = result.map_err(|error| {
+            let error = self.failure(error);
+            self.count_failure(&error);
+            error
+        });
+        Call { result, fuel: used }
     }
 
     /// Whose problem an error is.
@@ -351,12 +575,113 @@ impl Plugin {
         if error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some() {
             return HostError::Node { plugin, reason: error.to_string() };
         }
-        match error.downcast_ref::<Trap>() {
-            Some(Trap::OutOfFuel) => HostError::OutOfFuel { plugin, fuel: self.manifest.limits.fuel },
-            Some(Trap::Interrupt) => HostError::Node { plugin, reason: "it took too long on this machine".into() },
-            Some(trap) => HostError::Trapped { plugin, reason: trap.to_string() },
-            // An answer that is none of the contract: text that is not UTF-8, pointers to nowhere.
-            None => HostError::Trapped { plugin, reason: error.root_cause().to_string() },
+        // An answer that is none of the contract: text that is not UTF-8, pointers to nowhere.
+        let Some(trap) = error.downcast_ref::<Trap>() else {
+            return HostError::Trapped { plugin, reason: error.root_cause().to_string() };
+        };
+        match class_of(*trap) {
+            Some(FailureClass::Deterministic) => HostError::Trapped { plugin, reason: trap.to_string() },
+            Some(FailureClass::OutOfFuel) => HostError::OutOfFuel { plugin, fuel: self.manifest.limits.fuel },
+            Some(FailureClass::NotPortable) => HostError::NotPortable { plugin, reason: trap.to_string() },
+            Some(FailureClass::Node) if *trap == Trap::Interrupt => {
+                HostError::Node { plugin, reason: "it took too long on this machine".into() }
+            }
+            Some(FailureClass::Node) | None => HostError::Node { plugin, reason: trap.to_string() },
+        }
+    }
+}
+
+/// One run.
+struct Call<T> {
+    result: Result<T, HostError>,
+    fuel: u64,
+}
+
+impl<T: PartialEq> Call<T> {
+    fn is_the_nodes_trouble(&self) -> bool {
+        self.result.as_ref().is_err_and(|error| error.class() == FailureClass::Node)
+    }
+
+    /// What is not the same in another run on the same arguments.
+    fn difference(&self, other: &Self) -> Option<String> {
+        match (&self.result, &other.result) {
+            (Ok(one), Ok(two)) if one != two => Some("two runs on one message gave two answers".into()),
+            // How deep the stack goes is the same here and now; it need not be in another build.
+            (Err(one), Err(two)) if one.class() != two.class() => {
+                Some(format!("two runs on one message ended differently: {one}; {two}"))
+            }
+            (Ok(_), Err(error)) | (Err(error), Ok(_)) => {
+                Some(format!("one of two runs on one message ended in an error: {error}"))
+            }
+            _ if self.fuel != other.fuel => {
+                Some(format!("two runs on one message took {} and {} of fuel", self.fuel, other.fuel))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Counters {
+    fn statistics(&self) -> Statistics {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let failed = |class: FailureClass| count(&self.failed[class as usize]);
+        let quantiles = |of: &Histogram| Quantiles { p50: of.quantile(50), p99: of.quantile(99) };
+        Statistics {
+            calls: count(&self.calls),
+            accepted: count(&self.accepted),
+            rejected: count(&self.rejected),
+            waiting: count(&self.waiting),
+            failed: Failures {
+                deterministic: failed(FailureClass::Deterministic),
+                out_of_fuel: failed(FailureClass::OutOfFuel),
+                not_portable: failed(FailureClass::NotPortable),
+                node: failed(FailureClass::Node),
+            },
+            queries: count(&self.queries),
+            twice: count(&self.twice),
+            deferred: count(&self.deferred),
+            fuel: count(&self.fuel),
+            micros: count(&self.micros),
+            memory_peak_kib: count(&self.memory_peak_kib),
+            fuel_per_call: quantiles(&self.fuels),
+            micros_per_call: quantiles(&self.times),
+        }
+    }
+}
+
+impl PluginInfo {
+    /// What a manifest says, of a file that is being looked at.
+    pub(super) fn of_manifest(manifest: &Manifest, sha256: &str, file: Option<&Path>) -> Self {
+        let reads = manifest.reads().iter().map(|namespace| format!("read:{namespace}"));
+        Self {
+            name: Some(manifest.name.clone()),
+            version: Some(manifest.version.clone()),
+            sha256: Some(sha256.to_owned()),
+            types: manifest.types.clone(),
+            routes: manifest.routes.clone(),
+            limits: Some(manifest.limits),
+            asks: manifest.grants.iter().cloned().chain(reads).collect(),
+            ..Self::of_file(file)
+        }
+    }
+
+    /// A file of which nothing is known yet.
+    pub(super) fn of_file(file: Option<&Path>) -> Self {
+        Self {
+            name: None,
+            version: None,
+            sha256: None,
+            origin: if file.is_some() { "file" } else { "bundled" },
+            file: file.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned()),
+            state: PluginState::Compiling,
+            reason: None,
+            types: Vec::new(),
+            routes: Vec::new(),
+            profile: PROFILE,
+            limits: None,
+            asks: Vec::new(),
+            grants: Vec::new(),
+            statistics: None,
         }
     }
 }

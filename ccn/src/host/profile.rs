@@ -2,10 +2,10 @@
 
 use super::manifest::MAX_MEMORY_MIB;
 use std::time::Duration;
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
-/// Name of everything below: the line of wasmtime, the options, the bounds of `view` and `outcome`.
-pub(super) const PROFILE: &str = "wt48-a";
+/// Name of everything below: the line of wasmtime, the options, the bounds of `view` and `outcome`, the fuel of `crypto`.
+pub(super) const PROFILE: &str = "wt48-b";
 
 /// Stack of a plugin, bytes. Threads that run plugins have at least four times as much.
 const MAX_STACK_BYTES: usize = 512 << 10;
@@ -29,23 +29,29 @@ pub(super) const DEADLINE_TICKS: u64 = 500;
 ///
 /// # Errors
 /// The machine lacks what the profile needs.
-pub(super) fn engine() -> wasmtime::Result<Engine> {
-    let pooled = Engine::new(&config(true));
+pub(super) fn engine(optimize: bool) -> wasmtime::Result<Engine> {
+    let pooled = Engine::new(&config(true, optimize));
     let engine = match pooled {
         Ok(engine) => engine,
         Err(error) => {
             // Address space is limited, as in some containers: slower, and the same answers.
             tracing::warn!("plugins run without a pool of instances: {error}");
-            Engine::new(&config(false))?
+            Engine::new(&config(false, optimize))?
         }
     };
     tick(engine.weak());
     Ok(engine)
 }
 
-fn config(pooled: bool) -> Config {
+/// An engine that compiles and runs nothing: without a pool, which takes a terabyte of address space.
+pub(super) fn compiler(optimize: bool) -> wasmtime::Result<Engine> {
+    Engine::new(&config(false, optimize))
+}
+
+fn config(pooled: bool, optimize: bool) -> Config {
     let mut config = Config::new();
     config
+        .cranelift_opt_level(if optimize { OptLevel::Speed } else { OptLevel::None })
         .consume_fuel(true)
         .epoch_interruption(true)
         .cranelift_nan_canonicalization(true)

@@ -1,40 +1,72 @@
-//! All plugins of a node: which type is whose, which path is whose.
+//! All plugins of a node: which type is whose, which path is whose, and which file is none and why.
+//!
+//! What is active is one value behind an `Arc`: a message takes it once, so that what is swapped under way is swapped for the next one.
 
 use super::{
-    HostError, Manifest, Plugin, PluginInfo, Response,
+    Compiler, HostError, Manifest, Origin, Plugin, PluginInfo, PluginState, Response,
     cache::Cache,
+    compiler::{self, MAX_FILE_BYTES},
+    folder::Stamp,
+    manifest::LEDGER,
     plugin::{Granted, PrepareError},
     profile,
     route::Parts,
 };
 use crate::store::Store;
 use ccn_message::ItemHash;
+use serde::Serialize;
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs::{self, File},
+    io::{self, Read as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use tokio::sync::Semaphore;
-use wasmtime::Engine;
+use wasmtime::{Engine, component::Component};
 
-/// Largest file of a plugin, bytes.
-const MAX_FILE_BYTES: u64 = 64 << 20;
 /// Most plugins.
 const MAX_PLUGINS: usize = 256;
-/// What a plugin asks for in its manifest to move credits and tokens.
-const LEDGER: &str = "ledger";
+/// Most files of the folder that are looked at; further ones are as if they were not there.
+const MAX_FILES: usize = 1_000;
+/// One of the operator's own plugins answers so much of all questions at once.
+const GUEST_SHARE: usize = 4;
 
-/// All plugins that are active.
+/// All plugins of a node.
 pub struct Plugins {
-    plugins: Vec<Arc<Plugin>>,
+    active: RwLock<Arc<Active>>,
+    loader: Loader,
+    /// Files that are not active as they are, with the reason.
+    candidates: Mutex<BTreeMap<PathBuf, PluginInfo>>,
+    /// Plugins whose file is gone and whose state is not, by namespace.
+    removed: Mutex<BTreeMap<String, PluginInfo>>,
+    queries: Arc<Semaphore>,
+    /// Places of each of the operator's own among them.
+    guest_queries: usize,
+}
+
+/// What is active.
+#[derive(Default)]
+struct Active {
+    plugins: Vec<Slot>,
     by_kind: BTreeMap<String, Arc<Plugin>>,
+}
+
+#[derive(Clone)]
+struct Slot {
+    plugin: Arc<Plugin>,
+    /// Questions at once.
     queries: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Plugins {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_list().entries(&self.plugins).finish()
+        let active = self.active();
+        formatter.debug_list().entries(active.plugins.iter().map(|slot| &slot.plugin)).finish()
     }
 }
 
@@ -45,8 +77,12 @@ pub struct Source {
     pub folder: PathBuf,
     /// Folder of compiled ones.
     pub cache: PathBuf,
+    /// How they are compiled.
+    pub compiler: Compiler,
     /// What the operator's own may do, by the sha256 of their file.
     pub grants: BTreeMap<String, Vec<String>>,
+    /// The sha256 of the only plugin that a message type may have on this network.
+    pub pins: BTreeMap<String, String>,
     /// What they read as settings.
     pub settings: BTreeMap<String, String>,
     /// Questions at once; more wait.
@@ -69,7 +105,7 @@ pub enum LoadError {
     },
     /// One of the node's own does not load.
     #[error("the standard plugin {name} does not load: {reason}")]
-    Embedded {
+    Bundled {
         /// Its name.
         name: String,
         /// Why.
@@ -96,6 +132,16 @@ pub enum Refusal {
         /// Whose it is.
         owner: String,
     },
+    /// The network has agreed on another one.
+    #[error("the network pins the message type `{kind}` to the plugin {pinned}, and this one is {found}")]
+    Pinned {
+        /// The message type.
+        kind: String,
+        /// The sha256 that is pinned.
+        pinned: String,
+        /// The sha256 of the file.
+        found: String,
+    },
     /// There is no room.
     #[error("{MAX_PLUGINS} plugins are loaded already")]
     TooMany,
@@ -113,84 +159,136 @@ pub enum Refusal {
     Load(#[from] LoadError),
 }
 
+impl Refusal {
+    /// True when another plugin's going may change it.
+    pub(super) fn may_pass(&self) -> bool {
+        matches!(self, Self::Taken { .. } | Self::TooMany)
+    }
+}
+
+/// A message type that is not handled as the network says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Deviation {
+    /// The message type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The sha256 of the plugin that the network pins.
+    pub pinned: String,
+    /// That of the plugin that is active here; none when there is none.
+    pub found: Option<String>,
+}
+
+impl std::fmt::Display for Deviation {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { kind, pinned, found } = self;
+        write!(formatter, "the network pins the message type `{kind}` to the plugin {pinned}, and this node runs ")?;
+        match found {
+            Some(found) => write!(formatter, "{found}"),
+            None => write!(formatter, "none for it"),
+        }
+    }
+}
+
+/// Makes plugins of bytes.
 struct Loader {
     engine: Engine,
     cache: Cache,
+    compiler: Compiler,
     settings: Arc<BTreeMap<String, String>>,
     grants: BTreeMap<String, Vec<String>>,
-    plugins: Plugins,
+    pins: BTreeMap<String, String>,
+    folder: PathBuf,
+    /// Ends a compilation that is under way.
+    stop: AtomicBool,
 }
 
 impl Loader {
-    fn add(&mut self, bytes: &[u8], embedded: bool) -> Result<Arc<Plugin>, Refusal> {
-        if self.plugins.plugins.len() >= MAX_PLUGINS {
-            return Err(Refusal::TooMany);
-        }
+    /// A plugin of these bytes, if the others leave it what it claims.
+    fn load(&self, bytes: &[u8], origin: Origin, others: &Active) -> Result<Arc<Plugin>, Refusal> {
         let manifest = Manifest::of(bytes).map_err(PrepareError::from)?;
-        self.check_is_free(&manifest)?;
         let sha256 = ItemHash::sha256_of(bytes).to_string();
-        let component = self.cache.component(&sha256, bytes).map_err(|error| Refusal::Compile(format!("{error:#}")))?;
-        let granted = self.granted(&manifest, &sha256, embedded);
-        let settings = self.settings.clone();
-        let plugin = Arc::new(Plugin::prepare(&self.engine, &component, manifest, sha256, granted, settings)?);
-        for kind in &plugin.manifest().types {
-            self.plugins.by_kind.insert(kind.clone(), plugin.clone());
+        let is_bundled = origin == Origin::Bundled;
+        check_is_free(&manifest, &origin, others)?;
+        if !is_bundled {
+            self.check_pins(&manifest, &sha256)?;
         }
-        self.plugins.plugins.push(plugin.clone());
-        Ok(plugin)
+        let component = match self.cache.kept(&sha256) {
+            Some(component) => component,
+            None => self.compile(&sha256, bytes, is_bundled).map_err(Refusal::Compile)?,
+        };
+        let granted = self.granted(&manifest, &sha256, is_bundled);
+        let settings = self.settings.clone();
+        Ok(Arc::new(Plugin::prepare(&self.engine, &component, manifest, sha256, origin, granted, settings)?))
     }
 
-    /// What is another plugin's stays so.
-    fn check_is_free(&self, manifest: &Manifest) -> Result<(), Refusal> {
-        let taken = |what, name: &str, owner: &Plugin| Refusal::Taken {
-            what,
-            name: name.to_owned(),
-            owner: owner.manifest().name.clone(),
+    fn compile(&self, sha256: &str, bytes: &[u8], is_bundled: bool) -> Result<Component, String> {
+        let code = match &self.compiler.program {
+            Some(program) if !is_bundled => compiler::compile_apart(program, bytes, &self.stop)?,
+            _ => self.engine.precompile_component(bytes).map_err(|error| compiler::one_line(&error))?,
         };
-        for plugin in &self.plugins.plugins {
-            let other = plugin.manifest();
-            if other.name == manifest.name {
-                return Err(taken("name", &manifest.name, plugin));
-            }
-            if other.namespace() == manifest.namespace() {
-                return Err(taken("namespace", manifest.namespace(), plugin));
-            }
-            if let Some(kind) = manifest.types.iter().find(|kind| other.types.contains(kind)) {
-                return Err(taken("message type", kind, plugin));
-            }
-            if let Some(route) = manifest.routes.iter().find(|route| other.routes.contains(route)) {
-                return Err(taken("route", route, plugin));
+        self.cache.keep(sha256, &code).map_err(|error| compiler::one_line(&error))
+    }
+
+    fn check_pins(&self, manifest: &Manifest, sha256: &str) -> Result<(), Refusal> {
+        for kind in &manifest.types {
+            if let Some(pinned) = self.pins.get(kind)
+                && pinned != sha256
+            {
+                let (kind, pinned, found) = (kind.clone(), pinned.clone(), sha256.to_owned());
+                return Err(Refusal::Pinned { kind, pinned, found });
             }
         }
         Ok(())
     }
 
     /// What it asks for, as far as it may have it: the node's own are trusted, others get what the operator grants to that very file.
-    fn granted(&self, manifest: &Manifest, sha256: &str, embedded: bool) -> Granted {
+    fn granted(&self, manifest: &Manifest, sha256: &str, is_bundled: bool) -> Granted {
         let grants = self.grants.get(sha256);
-        let has = |grant: &str| embedded || grants.is_some_and(|grants| grants.iter().any(|each| each == grant));
+        let has = |grant: &str| is_bundled || grants.is_some_and(|grants| grants.iter().any(|each| each == grant));
         let mut readable = manifest.reads().to_vec();
         readable.retain(|namespace| has(&format!("read:{namespace}")));
         let may_move = manifest.grants.iter().any(|grant| grant == LEDGER) && has(LEDGER);
-        Granted { readable, may_move, embedded }
-    }
-
-    fn add_file(&mut self, path: &Path) -> Result<Arc<Plugin>, Refusal> {
-        self.add(&read(path)?, false)
+        Granted { readable, may_move }
     }
 }
 
+/// What is another plugin's stays so.
+fn check_is_free(manifest: &Manifest, origin: &Origin, others: &Active) -> Result<(), Refusal> {
+    let others = others.plugins.iter().map(|slot| &slot.plugin).filter(|plugin| !plugin.is_from(origin));
+    let mut count = 0;
+    for plugin in others {
+        count += 1;
+        let other = plugin.manifest();
+        let taken = |what, name: &str| {
+            let (name, owner) = (name.to_owned(), other.name.clone());
+            Err(Refusal::Taken { what, name, owner })
+        };
+        if other.name == manifest.name {
+            return taken("name", &manifest.name);
+        }
+        if other.namespace() == manifest.namespace() {
+            return taken("namespace", manifest.namespace());
+        }
+        if let Some(kind) = manifest.types.iter().find(|kind| other.types.contains(kind)) {
+            return taken("message type", kind);
+        }
+        if let Some(route) = manifest.routes.iter().find(|route| other.routes.contains(route)) {
+            return taken("route", route);
+        }
+    }
+    if count >= MAX_PLUGINS { Err(Refusal::TooMany) } else { Ok(()) }
+}
+
+/// Reads a file once, as long as it is one.
 fn read(path: &Path) -> Result<Vec<u8>, Refusal> {
-    let found = fs::metadata(path)?;
-    // Reading a pipe would never end.
-    if !found.is_file() {
+    // Opening a pipe would never end.
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
         return Err(Refusal::NoFile);
     }
-    let size = found.len();
-    if size > MAX_FILE_BYTES {
-        return Err(Refusal::TooLarge(size));
-    }
-    Ok(fs::read(path)?)
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES { Err(Refusal::TooLarge(bytes.len() as u64)) } else { Ok(bytes) }
 }
 
 /// What a node with its own plugins and nothing else says to a file: the plugin, as it would be active, with everything granted that it asks for.
@@ -203,69 +301,238 @@ pub fn inspect(mut source: Source, path: &Path) -> Result<(Arc<Plugins>, Arc<Plu
     let reads = manifest.reads().iter().map(|namespace| format!("read:{namespace}"));
     let grants = manifest.grants.iter().cloned().chain(reads).collect();
     source.grants.insert(ItemHash::sha256_of(&bytes).to_string(), grants);
-    let mut loader = loader(source)?;
-    let plugin = loader.add(&bytes, false)?;
-    Ok((Arc::new(loader.plugins), plugin))
+    let plugins = Plugins::load(source)?;
+    let plugin = plugins.loader.load(&bytes, Origin::File(path.to_owned()), &plugins.active())?;
+    plugins.activate(&plugin);
+    Ok((Arc::new(plugins), plugin))
 }
 
-/// Loads the node's own plugins and those of the folder.
-fn loader(source: Source) -> Result<Loader, LoadError> {
-    let folder_error = |path: &Path| {
-        let path = path.to_owned();
-        move |reason| LoadError::Folder { path, reason }
-    };
-    let engine = profile::engine().map_err(|error| LoadError::Engine(format!("{error:#}")))?;
-    let cache = Cache::open(&engine, &source.cache).map_err(folder_error(&source.cache))?;
-    let queries = Arc::new(Semaphore::new(source.queries));
-    let plugins = Plugins { plugins: Vec::new(), by_kind: BTreeMap::new(), queries };
-    let mut loader = Loader { engine, cache, settings: Arc::new(source.settings), grants: source.grants, plugins };
-    for plugin in plugin_bundle::BUNDLE {
-        loader
-            .add(plugin.bytes, true)
-            .map_err(|refusal| LoadError::Embedded { name: plugin.name.to_owned(), reason: refusal.to_string() })?;
-    }
-    fs::create_dir_all(&source.folder).map_err(folder_error(&source.folder))?;
-    let entries = fs::read_dir(&source.folder).map_err(folder_error(&source.folder))?;
-    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "wasm"));
-    // Which of two files gets what both want must not depend on the file system.
-    paths.sort();
-    for path in paths {
-        match loader.add_file(&path) {
-            Ok(plugin) => tracing::info!("plugin {} from {}", plugin.manifest().name, path.display()),
-            Err(refusal) => tracing::error!("{} is not loaded: {refusal}", path.display()),
+impl Active {
+    /// With a plugin in the place of the one from the same origin.
+    fn with(&self, plugin: &Arc<Plugin>, queries: usize) -> Self {
+        let mut plugins = self.plugins.clone();
+        let slot = Slot { plugin: plugin.clone(), queries: Arc::new(Semaphore::new(queries)) };
+        let replaces = |slot: &&mut Slot| {
+            slot.plugin.is_from(plugin.origin()) || slot.plugin.manifest().name == plugin.manifest().name
+        };
+        match plugins.iter_mut().find(replaces) {
+            Some(replaced) => *replaced = slot,
+            None => plugins.push(slot),
         }
+        Self::of(plugins)
     }
-    Ok(loader)
+
+    fn of(plugins: Vec<Slot>) -> Self {
+        let kinds = plugins
+            .iter()
+            .flat_map(|slot| slot.plugin.manifest().types.iter().map(|kind| (kind.clone(), slot.plugin.clone())));
+        let by_kind = kinds.collect();
+        Self { plugins, by_kind }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Plugins {
-    /// Loads the node's own plugins and those of the folder. A file of the folder that does not load is left out, and the log says why.
+    /// Loads the node's own plugins.
     ///
     /// # Errors
     /// See [`LoadError`].
     pub fn load(source: Source) -> Result<Self, LoadError> {
-        Ok(loader(source)?.plugins)
+        let folder_error = |path: &Path| {
+            let path = path.to_owned();
+            move |reason| LoadError::Folder { path, reason }
+        };
+        let optimize = source.compiler.optimize;
+        let engine = profile::engine(optimize).map_err(|error| LoadError::Engine(format!("{error:#}")))?;
+        let cache = Cache::open(&engine, &source.cache).map_err(folder_error(&source.cache))?;
+        fs::create_dir_all(&source.folder).map_err(folder_error(&source.folder))?;
+        let loader = Loader {
+            engine,
+            cache,
+            compiler: source.compiler,
+            settings: Arc::new(source.settings),
+            grants: source.grants,
+            pins: source.pins,
+            folder: source.folder,
+            stop: AtomicBool::new(false),
+        };
+        let plugins = Self {
+            active: RwLock::default(),
+            loader,
+            candidates: Mutex::default(),
+            removed: Mutex::default(),
+            queries: Arc::new(Semaphore::new(source.queries)),
+            guest_queries: source.queries.div_ceil(GUEST_SHARE),
+        };
+        for bundled in plugin_bundle::BUNDLE {
+            let plugin = plugins.loader.load(bundled.bytes, Origin::Bundled, &plugins.active());
+            plugins.activate(&plugin.map_err(|refusal| LoadError::Bundled {
+                name: bundled.name.to_owned(),
+                reason: refusal.to_string(),
+            })?);
+        }
+        Ok(plugins)
     }
 
-    /// The plugin of a message type.
+    /// What is active now.
+    fn active(&self) -> Arc<Active> {
+        self.active.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_active(&self, active: Active) {
+        *self.active.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(active);
+    }
+
+    /// The plugin that is active from a file.
+    pub(super) fn active_from(&self, path: &Path) -> Option<Arc<Plugin>> {
+        let active = self.active();
+        let slot = active.plugins.iter().find(|slot| slot.plugin.file() == Some(path))?;
+        Some(slot.plugin.clone())
+    }
+
+    /// Makes a plugin of a file, without activating it. None when the very same is active.
+    pub(super) fn prepare(&self, path: &Path, force: bool) -> Result<Option<Arc<Plugin>>, Refusal> {
+        lock(&self.candidates).insert(path.to_owned(), PluginInfo::of_file(Some(path)));
+        let prepared = read(path).and_then(|bytes| {
+            let sha256 = ItemHash::sha256_of(&bytes).to_string();
+            if !force && self.active_from(path).is_some_and(|active| active.sha256() == sha256) {
+                return Ok(None);
+            }
+            if let Ok(manifest) = Manifest::of(&bytes) {
+                let info = PluginInfo::of_manifest(&manifest, &sha256, Some(path));
+                lock(&self.candidates).insert(path.to_owned(), info);
+            }
+            self.loader.load(&bytes, Origin::File(path.to_owned()), &self.active()).map(Some)
+        });
+        let mut candidates = lock(&self.candidates);
+        match &prepared {
+            Ok(None) => {
+                candidates.remove(path);
+            }
+            Ok(Some(_)) => {}
+            Err(refusal) => {
+                let info = candidates.entry(path.to_owned()).or_insert_with(|| PluginInfo::of_file(Some(path)));
+                (info.state, info.reason) = (PluginState::Refused, Some(refusal.to_string()));
+            }
+        }
+        prepared
+    }
+
+    /// One of the node's own, as it was before it was suspended.
+    pub(super) fn bundled_again(&self, suspended: &Plugin) -> Result<Arc<Plugin>, Refusal> {
+        let is_it =
+            |bundled: &&plugin_bundle::Plugin| ItemHash::sha256_of(bundled.bytes).to_string() == suspended.sha256();
+        let bundled = plugin_bundle::BUNDLE.iter().find(is_it).ok_or(Refusal::NoFile)?;
+        let active = self.active();
+        let others = active.plugins.iter().filter(|slot| slot.plugin.sha256() != suspended.sha256());
+        self.loader.load(bundled.bytes, Origin::Bundled, &Active::of(others.cloned().collect()))
+    }
+
+    /// Says how far a file has come that is not active yet.
+    pub(super) fn say(&self, path: &Path, state: PluginState, reason: String) {
+        if let Some(info) = lock(&self.candidates).get_mut(path) {
+            (info.state, info.reason) = (state, Some(reason));
+        }
+    }
+
+    /// Makes a plugin active, in the place of the one from the same file. The types that had no plugin, or a suspended one, until now.
+    pub(super) fn activate(&self, plugin: &Arc<Plugin>) -> Vec<String> {
+        let before = self.active();
+        let queries = if plugin.is_bundled() { Semaphore::MAX_PERMITS } else { self.guest_queries };
+        let after = before.with(plugin, queries);
+        let was_handled = |kind: &String| before.by_kind.get(kind).is_some_and(|plugin| plugin.suspended().is_none());
+        let arrived = plugin.manifest().types.iter().filter(|kind| !was_handled(kind)).cloned().collect();
+        self.set_active(after);
+        if let Some(path) = plugin.file() {
+            lock(&self.candidates).remove(path);
+        }
+        lock(&self.removed).remove(plugin.manifest().namespace());
+        arrived
+    }
+
+    /// Takes the plugin of a file out.
+    pub(super) fn remove(&self, path: &Path) -> Option<Arc<Plugin>> {
+        lock(&self.candidates).remove(path);
+        let before = self.active();
+        let (gone, stay): (Vec<Slot>, Vec<Slot>) =
+            before.plugins.iter().cloned().partition(|slot| slot.plugin.file() == Some(path));
+        let gone = gone.into_iter().next()?.plugin;
+        self.set_active(Active::of(stay));
+        let info = PluginInfo { state: PluginState::Removed, reason: None, ..gone.info() };
+        let mut removed = lock(&self.removed);
+        if removed.len() < MAX_PLUGINS {
+            removed.insert(gone.manifest().namespace().to_owned(), info);
+        }
+        Some(gone)
+    }
+
+    /// The plugin of a message type, unless it is suspended.
     #[must_use]
     pub fn for_kind(&self, kind: &str) -> Option<Arc<Plugin>> {
-        self.by_kind.get(kind).cloned()
+        self.active().by_kind.get(kind).filter(|plugin| plugin.suspended().is_none()).cloned()
     }
 
-    /// All plugins.
+    /// The plugin of that name, suspended or not.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<Arc<Plugin>> {
+        self.all().into_iter().find(|plugin| plugin.manifest().name == name)
+    }
+
+    /// All that are active, suspended ones too.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Plugin>> {
+        self.active().plugins.iter().map(|slot| slot.plugin.clone()).collect()
+    }
+
+    /// All plugins, and the files that are none, as they are shown.
     #[must_use]
     pub fn list(&self) -> Vec<PluginInfo> {
-        self.plugins.iter().map(|plugin| plugin.info()).collect()
+        let active = self.all();
+        let candidates: Vec<PluginInfo> = lock(&self.candidates).values().cloned().collect();
+        let removed: Vec<PluginInfo> = lock(&self.removed).values().cloned().collect();
+        active.iter().map(|plugin| plugin.info()).chain(candidates).chain(removed).collect()
+    }
+
+    /// Message types that are not handled as the network says.
+    #[must_use]
+    pub fn deviations(&self) -> Vec<Deviation> {
+        let found = |kind: &String| self.for_kind(kind).map(|plugin| plugin.sha256().to_owned());
+        let all = self.loader.pins.iter();
+        let all =
+            all.map(|(kind, pinned)| Deviation { kind: kind.clone(), pinned: pinned.clone(), found: found(kind) });
+        all.filter(|deviation| deviation.found.as_ref() != Some(&deviation.pinned)).collect()
+    }
+
+    /// The files in the folder that may be plugins.
+    pub(super) fn files(&self) -> io::Result<BTreeMap<PathBuf, Stamp>> {
+        let mut files = BTreeMap::new();
+        let entries = fs::read_dir(&self.loader.folder)?.take(MAX_FILES);
+        for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+            if path.extension().is_some_and(|extension| extension == "wasm")
+                && let Ok(found) = fs::metadata(&path)
+            {
+                let modified_ns = i128::from(found.mtime()) * 1_000_000_000 + i128::from(found.mtime_nsec());
+                files.insert(path, Stamp { bytes: found.len(), modified_ns, inode: found.ino() });
+            }
+        }
+        Ok(files)
+    }
+
+    /// Ends a compilation that is under way, and all later ones.
+    pub(super) fn stop_compiling(&self) {
+        self.loader.stop.store(true, Ordering::Relaxed);
     }
 
     /// The plugin that answers a path, with the pattern and what its parts matched.
-    fn route(&self, path: &str) -> Option<(Arc<Plugin>, String, Parts)> {
-        let routes = self.plugins.iter().flat_map(|plugin| plugin.routes().iter().map(move |route| (plugin, route)));
-        let matching = routes.filter_map(|(plugin, route)| Some((plugin, route, route.matches(path)?)));
-        let (plugin, route, parts) = matching.max_by_key(|(_, route, _)| route.letters())?;
-        Some((plugin.clone(), route.pattern().to_owned(), parts))
+    fn route(&self, path: &str) -> Option<(Slot, String, Parts)> {
+        let active = self.active();
+        let routes = active.plugins.iter().flat_map(|slot| slot.plugin.routes().iter().map(move |route| (slot, route)));
+        let matching = routes.filter_map(|(slot, route)| Some((slot, route, route.matches(path)?)));
+        let (slot, route, parts) = matching.max_by_key(|(_, route, _)| route.letters())?;
+        Some((slot.clone(), route.pattern().to_owned(), parts))
     }
 
     /// Answers a plugin's route; none when no plugin has it. The path is that of the URL, percent-encoded; parameters are decoded. Runs on a
@@ -276,16 +543,24 @@ impl Plugins {
         path: &str,
         parameters: Vec<(String, String)>,
     ) -> Option<Result<Response, HostError>> {
-        let (plugin, route, parts) = self.route(path)?;
+        let (Slot { plugin, queries }, route, parts) = self.route(path)?;
         let name = plugin.manifest().name.clone();
+        if let Some(reason) = plugin.suspended() {
+            return Some(Err(HostError::Suspended { plugin: name, reason: reason.to_owned() }));
+        }
         let node = |reason: String| HostError::Node { plugin: name.clone(), reason };
-        let permit = match self.queries.clone().acquire_owned().await {
-            Ok(permit) => permit,
+        // Who asks one of the operator's own must not take all places from those who ask others.
+        let permits = async {
+            let own = queries.acquire_owned().await?;
+            Ok::<_, tokio::sync::AcquireError>((own, self.queries.clone().acquire_owned().await?))
+        };
+        let permits = match permits.await {
+            Ok(permits) => permits,
             Err(error) => return Some(Err(node(error.to_string()))),
         };
         let store = store.clone();
         let answer = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
+            let _permits = permits;
             let snapshot = Arc::new(store.snapshot()?);
             plugin.query(&route, parts, parameters, snapshot)
         });

@@ -1,5 +1,6 @@
 //! Hostile plugins, written in WebAssembly's text form and dropped into the folder of plugins as any other: each must fail alone.
 
+use super::PluginState;
 use crate::testing::{TestNode, account};
 use ccn_message::{MessageStatus, sign::Draft};
 use harness::hand_made::{HandMade, NOTHING as PASS};
@@ -121,8 +122,8 @@ async fn a_harmless_plugin_of_the_operators_own_works_until_a_restart_and_after(
     let node = node.restarted().await;
     assert_eq!(node.status(&first.item_hash), Some((MessageStatus::Processed, None)));
     let info = node.service.plugins.list();
-    let own = info.iter().find(|plugin| plugin.name == "hostile").expect("the plugin");
-    assert!(!own.embedded && own.types == [KIND]);
+    let own = info.iter().find(|plugin| plugin.name.as_deref() == Some("hostile")).expect("the plugin");
+    assert!(own.origin == "file" && own.types == [KIND] && own.state == PluginState::Active);
     node.service.pipeline.stop().await;
 }
 
@@ -135,17 +136,29 @@ async fn what_is_taken_or_foreign_is_not_loaded() {
     let outside = manifest().replace("/api/v0/hostile", "/etc");
     fs::write(folder.path().join("c.wasm"), component(PASS, PASS, &outside)).expect("a file");
     let node = TestNode::with(|config| config.plugins = Some(folder.path().to_owned())).await;
-    assert!(node.service.plugins.list().iter().all(|plugin| plugin.embedded));
+    assert!(node.service.plugins.all().iter().all(|plugin| plugin.is_bundled()));
+    let list = node.service.plugins.list();
+    for (file, words) in [
+        ("a.wasm", "the message type `POST` is that of the plugin post"),
+        ("b.wasm", "it is no WebAssembly component"),
+        ("c.wasm", "no route pattern under `/api/`"),
+    ] {
+        let refused = list.iter().find(|plugin| plugin.file.as_deref() == Some(file)).expect("it is shown");
+        assert_eq!(refused.state, PluginState::Refused);
+        assert!(refused.reason.as_ref().is_some_and(|reason| reason.contains(words)), "{refused:?}");
+    }
     node.service.pipeline.stop().await;
 }
 
 #[test]
-fn compiled_code_without_the_nodes_own_mark_is_made_anew() {
+fn compiled_code_without_the_nodes_own_mark_is_not_believed() {
     let folder = tempfile::tempdir().expect("a folder");
-    let engine = super::profile::engine().expect("an engine");
+    let engine = super::profile::engine(true).expect("an engine");
     let cache = super::cache::Cache::open(&engine, folder.path()).expect("a cache");
-    let bytes = component(PASS, PASS, &manifest());
-    cache.component("name", &bytes).expect("a component");
+    let code = engine.precompile_component(&component(PASS, PASS, &manifest())).expect("code");
+    assert!(cache.kept("name").is_none());
+    cache.keep("name", &code).expect("a component");
+    assert!(cache.kept("name").is_some());
     let of_engine = fs::read_dir(folder.path()).expect("a folder").filter_map(|entry| Some(entry.ok()?.path()));
     let of_engine = of_engine.into_iter().find(|path| path.is_dir()).expect("a folder of the engine");
     let path = of_engine.join("name.cwasm");
@@ -157,13 +170,22 @@ fn compiled_code_without_the_nodes_own_mark_is_made_anew() {
     };
     for bad in [flipped(0), flipped(40), flipped(good.len() - 1), good[..20].to_vec(), Vec::new()] {
         fs::write(&path, bad).expect("a write");
-        cache.component("name", &bytes).expect("a component");
-        assert_eq!(fs::read(&path).expect("the file"), good, "it is made anew");
+        assert!(cache.kept("name").is_none());
     }
     // The mark of one plugin is none of another's.
-    fs::copy(&path, of_engine.join("other.cwasm")).expect("a copy");
-    cache.component("other", &bytes).expect("a component");
-    assert_ne!(fs::read(of_engine.join("other.cwasm")).expect("the file"), good);
+    fs::write(of_engine.join("other.cwasm"), &good).expect("a copy");
+    assert!(cache.kept("other").is_none());
+}
+
+#[test]
+fn what_is_compiled_without_a_pool_runs_in_one() {
+    // The process that compiles has no room for a pool.
+    let code =
+        super::profile::compiler(true).expect("an engine").precompile_component(&component(PASS, PASS, &manifest()));
+    let folder = tempfile::tempdir().expect("a folder");
+    let engine = super::profile::engine(true).expect("an engine");
+    let cache = super::cache::Cache::open(&engine, folder.path()).expect("a cache");
+    cache.keep("name", &code.expect("code")).expect("a component");
 }
 
 /// The host must not know any message type: what types mean is in plugins, and only there.

@@ -19,7 +19,7 @@ pub(super) fn describe(plugin: &Arc<Plugin>) {
     let line = |name: &str, value: String| println!("{name:<12} {value}");
     let list = |values: &[String]| if values.is_empty() { "none".to_owned() } else { values.join(", ") };
     line("plugin", format!("{} {}", manifest.name, manifest.version));
-    line("sha256", info.sha256);
+    line("sha256", plugin.sha256().to_owned());
     line("contract", format!("{} ({})", manifest.contract(), manifest.kind()));
     line("types", list(&manifest.types));
     line("routes", list(&manifest.routes));

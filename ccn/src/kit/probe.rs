@@ -48,13 +48,13 @@ pub(super) fn shown(fixture: &Fixture, plugin: &Plugin) -> Result<Option<contrac
 pub(super) fn twice(scene: &Scene, plugin: &Plugin, message: &contract::Message) -> Result<(Cost, Option<String>)> {
     let ask = || -> Result<_> {
         let reader = Arc::new(scene.service.store.snapshot()?);
-        let before = plugin.info().statistics.fuel;
+        let before = plugin.statistics().fuel;
         let plan = plugin.validate(message)?;
         let outcome = match &plan {
             Ok(_) => Some(plugin.process(message, reader)?),
             Err(_) => None,
         };
-        Ok((plan, outcome, plugin.info().statistics.fuel - before))
+        Ok((plan, outcome, plugin.statistics().fuel - before))
     };
     let (first, second) = (ask()?, ask()?);
     let mut cost = Cost { fuel: first.2.max(second.2), ..Cost::default() };

@@ -34,7 +34,7 @@ pub(super) fn print(plugin: &Plugin, lines: &[Line], queries: &[String], answers
     }
     let limits = plugin.manifest().limits;
     println!("{:<width$}  {:<18} {:>12} {:>7} {:>9}", "limit", "", limits.fuel, limits.writes, limits.write_kib << 10);
-    let peak = plugin.info().statistics.memory_peak_kib;
+    let peak = plugin.statistics().memory_peak_kib;
     println!("memory: {peak} KiB at most, of {} KiB", limits.memory_mib << 10);
     for (query, (status, body)) in queries.iter().zip(answers) {
         let shown: String = body.chars().take(MAX_SHOWN).collect();

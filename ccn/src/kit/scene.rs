@@ -4,7 +4,7 @@ use crate::{
     config::Config,
     fetch::Fetcher,
     files::Files,
-    host::{Plugins, Source},
+    host::{Compiler, Plugins, Source},
     network::Network,
     node::Service,
     pipeline::Pipeline,
@@ -39,7 +39,15 @@ pub(super) fn compiled() -> Result<PathBuf> {
 pub(super) fn source(folder: &Path) -> Result<Source> {
     let settings = Network::default().settings();
     let (folder, queries) = (folder.join("plugins"), Config::default().limits.queries);
-    Ok(Source { folder, cache: compiled()?, grants: Default::default(), settings, queries })
+    Ok(Source {
+        folder,
+        cache: compiled()?,
+        compiler: Compiler::default(),
+        grants: Default::default(),
+        pins: Default::default(),
+        settings,
+        queries,
+    })
 }
 
 /// A node.
@@ -57,7 +65,10 @@ impl Scene {
         let files = Files::open_folder(&folder.path().join("files"))?;
         let fetcher = Fetcher::new(files.clone(), Vec::new(), 1, 1)?;
         let pipeline = Pipeline::start(&config, store.clone(), files.clone(), plugins.clone(), fetcher)?;
-        Ok(Self { service: Arc::new(Service { config, pipeline, store, plugins, files }), _folder: folder })
+        Ok(Self {
+            service: Arc::new(Service { config, pipeline, store, plugins, keeper: None, files, word: None }),
+            _folder: folder,
+        })
     }
 
     /// Waits until nobody waits for what has arrived.

@@ -4,7 +4,7 @@
 
 use super::ration::Ration;
 use crate::{
-    host::{self, Need, Workload, Write},
+    host::{self, HostError, Need, Workload, Write},
     store::{
         Batch, Reader, StoreError,
         record::{
@@ -223,10 +223,18 @@ impl Desk {
     }
 
     /// Puts a message aside whose plugin failed.
-    pub(super) fn quarantine(&mut self, envelope: &Envelope, plugin: &str, reason: &str, reception_time: u64) {
+    pub(super) fn quarantine(
+        &mut self,
+        envelope: &Envelope,
+        plugin: (&str, &str),
+        error: &HostError,
+        reception_time: u64,
+    ) {
         let record = QuarantineRecord {
-            plugin: plugin.to_owned(),
-            reason: reason.to_owned(),
+            plugin: plugin.0.to_owned(),
+            sha256: plugin.1.to_owned(),
+            class: error.class().name().to_owned(),
+            reason: error.to_string(),
             envelope: envelope.into(),
             reception_time,
         };

@@ -9,7 +9,8 @@ mod desk;
 mod funds;
 mod owner;
 mod permission;
-mod ration;
+mod plugins;
+pub(crate) mod ration;
 mod stage;
 mod wakes;
 

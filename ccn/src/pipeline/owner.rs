@@ -54,6 +54,10 @@ pub(super) enum Input {
     Message { prepared: Box<Prepared>, reply: Reply<Receipt, SubmitError> },
     /// Record this file.
     File { hash: ItemHash, kind: FileKind, reply: Reply<(), EngineError> },
+    /// Decide those who wait for a plugin of this message type.
+    Handler { kind: String, reply: Reply<(), EngineError> },
+    /// Write down something about plugins.
+    Note { table: Table, key: Vec<u8>, value: Option<Vec<u8>>, reply: Reply<(), EngineError> },
     /// Finish what has begun and end.
     Stop,
 }
@@ -209,6 +213,19 @@ impl Owner {
                     let result = self.file(&mut desk, rules.now, &hash, kind);
                     after.recorded.push((reply, result));
                 }
+                Some(Input::Handler { kind, reply }) => {
+                    let result = desk.arrived(&NeedRecord::Handler(kind)).map_err(EngineError::from);
+                    desk.keep();
+                    after.recorded.push((reply, result));
+                }
+                Some(Input::Note { table, key, value, reply }) => {
+                    match value {
+                        Some(value) => desk.edit().put(table, key, value),
+                        None => desk.edit().delete(table, key),
+                    }
+                    desk.keep();
+                    after.recorded.push((reply, Ok(())));
+                }
                 None if stop || passes.is_empty() => break,
                 None => {}
             }
@@ -317,7 +334,8 @@ impl Owner {
                 let rejection = Rejection::sentence(ErrorCode::Internal.number(), &error.to_string());
                 let put_aside = decide::refuse(desk, &envelope, turn, rejection);
                 let put_aside = put_aside.map_err(|error| EngineError::Store(error.to_string()))?;
-                desk.quarantine(&envelope, &plugin, &error.to_string(), turn.reception_time);
+                let sha256 = self.plugins.named(&plugin).map(|plugin| plugin.sha256().to_owned()).unwrap_or_default();
+                desk.quarantine(&envelope, (&plugin, &sha256), &error, turn.reception_time);
                 put_aside
             }
         };
@@ -488,7 +506,7 @@ fn fail_all(queue: &mut VecDeque<Input>, error: &StoreError) {
             Input::Message { reply, .. } => {
                 let _ = reply.send(Err(EngineError::Store(error.to_string()).into()));
             }
-            Input::File { reply, .. } => {
+            Input::File { reply, .. } | Input::Handler { reply, .. } | Input::Note { reply, .. } => {
                 let _ = reply.send(Err(EngineError::Store(error.to_string())));
             }
             Input::Stop => {}

@@ -1,4 +1,5 @@
-//! A ration of time for work that few senders can make long for all: putting movements of credits in order. No I/O; the clock is given.
+//! A ration of time for work that few senders can make long for all: putting movements of credits in order, running a plugin of the operator's own.
+//! No I/O; the clock is given.
 //!
 //! A movement that comes late has everything made anew that transfers link it with, and nothing bounds how much that is. It is never refused for that,
 //! or two nodes would differ by the order of arrival: once the ration is used up, movements wait, and everything else goes on.
@@ -12,7 +13,11 @@ const MOST: Duration = Duration::from_millis(250);
 
 /// What is left of the ration.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Ration {
+pub(crate) struct Ration {
+    /// One part in so many of all time.
+    share: u32,
+    /// What may be saved up.
+    most: Duration,
     left: Duration,
     /// Used beyond what was there; it is made up for first.
     owed: Duration,
@@ -20,29 +25,34 @@ pub(super) struct Ration {
 }
 
 impl Ration {
-    /// A full one.
+    /// A full one, for putting movements in order.
     pub(super) fn new(now: Instant) -> Self {
-        Self { left: MOST, owed: Duration::ZERO, since: now }
+        Self::of(SHARE, MOST, now)
+    }
+
+    /// A full one of that size.
+    pub(crate) fn of(share: u32, most: Duration, now: Instant) -> Self {
+        Self { share, most, left: most, owed: Duration::ZERO, since: now }
     }
 
     /// True when work may begin. How long it takes is known only afterwards.
-    pub(super) fn may_begin(&mut self, now: Instant) -> bool {
-        let gained = now.saturating_duration_since(self.since) / SHARE;
+    pub(crate) fn may_begin(&mut self, now: Instant) -> bool {
+        let gained = now.saturating_duration_since(self.since) / self.share;
         self.since = self.since.max(now);
-        self.left = (self.left + gained.saturating_sub(self.owed)).min(MOST);
+        self.left = (self.left + gained.saturating_sub(self.owed)).min(self.most);
         self.owed = self.owed.saturating_sub(gained);
         !self.left.is_zero()
     }
 
     /// Work took so long.
-    pub(super) fn used(&mut self, time: Duration) {
+    pub(crate) fn used(&mut self, time: Duration) {
         self.owed += time.saturating_sub(self.left);
         self.left = self.left.saturating_sub(time);
     }
 
     /// How long until work may begin.
-    pub(super) fn wait(&self) -> Duration {
-        if self.left.is_zero() { (self.owed + Duration::from_millis(1)) * SHARE } else { Duration::ZERO }
+    pub(crate) fn wait(&self) -> Duration {
+        if self.left.is_zero() { (self.owed + Duration::from_millis(1)) * self.share } else { Duration::ZERO }
     }
 }
 

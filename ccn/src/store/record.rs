@@ -51,6 +51,8 @@ records! {
     CreditRecord = "credit",
     LotRecord = "lot",
     QuarantineRecord = "quarantine",
+    NamespaceRecord = "namespace",
+    SuspensionRecord = "suspension",
 }
 
 /// An envelope whose words are checked.
@@ -230,6 +232,8 @@ pub enum NeedRecord {
     Credits(String),
     /// Time to put credits in order.
     Turn,
+    /// A plugin for that message type.
+    Handler(String),
 }
 
 /// What a file is.
@@ -473,12 +477,34 @@ pub struct LotRecord {
 pub struct QuarantineRecord {
     /// The plugin.
     pub plugin: String,
+    /// The sha256 of its file, hex; empty when it is gone.
+    pub sha256: String,
+    /// Whose trouble it is: a name of [`crate::host::FailureClass`].
+    pub class: String,
     /// What happened.
     pub reason: String,
     /// The message.
     pub envelope: EnvelopeRecord,
     /// Milliseconds since 1970.
     pub reception_time: u64,
+}
+
+/// Whose the state of a namespace is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamespaceRecord {
+    /// Of the layout.
+    pub version: u32,
+    /// The name of the plugin that wrote it.
+    pub plugin: String,
+}
+
+/// A plugin that is not called any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SuspensionRecord {
+    /// Why.
+    pub reason: String,
+    /// Milliseconds since 1970.
+    pub since: u64,
 }
 
 #[cfg(test)]

@@ -30,6 +30,8 @@
 //! | `movers` | address, time, hash key | nothing |
 //! | `lots` | address, time, hash key, number | [`crate::store::record::LotRecord`] |
 //! | `quarantine` | hash key | [`crate::store::record::QuarantineRecord`] |
+//! | `namespaces` | namespace | [`crate::store::record::NamespaceRecord`] |
+//! | `suspended` | sha256 of the plugin, hex | [`crate::store::record::SuspensionRecord`] |
 //!
 //! Records are postcard. The `meta` row `schema` holds [`SCHEMA_VERSION`]; a store of another version is refused.
 
@@ -109,6 +111,10 @@ tables! {
     Lots = "lots",
     /// Messages whose plugin failed.
     Quarantine = "quarantine",
+    /// Whose the state of each namespace is.
+    Namespaces = "namespaces",
+    /// Plugins that are not called any more.
+    Suspended = "suspended",
 }
 
 /// Properties that messages are indexed by.

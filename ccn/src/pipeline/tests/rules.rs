@@ -199,7 +199,8 @@ async fn those_who_go_on_waiting_are_decided_once_per_arrival() {
     }
     let calls = || {
         let post = |plugin: &crate::host::PluginInfo| plugin.types == ["POST"];
-        node.service.plugins.list().into_iter().find(post).expect("the plugin").statistics.calls
+        let post = node.service.plugins.list().into_iter().find(post).expect("the plugin");
+        post.statistics.expect("of an active plugin").calls
     };
     let before = calls();
     let security = json!({"key": "security", "content": {"authorizations": [{"address": account(2).address()}]}});

@@ -124,10 +124,7 @@ fn tokens_move_and_holders_are_listed() {
         })
         .collect();
     assert_eq!(told.len(), 3);
-    assert!(
-        told.contains(&(state::spelled(&a), "0.00000000000000007".to_owned())),
-        "{told:?}"
-    );
+    assert!(told.contains(&(state::spelled(&a), "0.00000000000000007".to_owned())), "{told:?}");
     assert_eq!([units(&view, DEPLOYER), units(&view, a), units(&view, b)], ["900", "70", "36"]);
     let (_, token) = ask(&view, "/{contract}", &[], &[]);
     assert_eq!(

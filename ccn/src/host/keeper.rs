@@ -1,0 +1,396 @@
+//! The one who keeps the set of plugins as the folder and the operator want it.
+//!
+//! A thread looks at the folder, makes plugins of files, swaps them in, and has the messages decided that waited for them. Everything that
+//! changes the set goes through it, one thing at a time; who is asked something while it compiles waits.
+//!
+//! ```text
+//!  file ──> read, manifest, bounds ──> compiled apart ──> linked ──> state of that version? ──yes──> swapped in ──> waiting messages
+//!              │ refused: shown, logged; what was active stays so        └─no──> made anew from the messages ──┘
+//! ```
+
+use super::{
+    Plugin, PluginState, Plugins,
+    folder::{Change, Folder, Stamp},
+    registry::Refusal,
+};
+use crate::{
+    pipeline::{EngineError, Pipeline},
+    store::{
+        Reader as _, Store, StoreError,
+        record::{NamespaceRecord, Record as _, SuspensionRecord},
+        schema::{Key, Table},
+    },
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, mpsc},
+    thread::JoinHandle,
+    time::Duration,
+};
+use tokio::{runtime::Handle, sync::oneshot};
+
+/// How often the folder is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Orders of the operator's that wait at once.
+const MAX_ORDERS: usize = 16;
+
+/// What the operator may ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Calls a suspended plugin again, by its name.
+    Resume(String),
+    /// Deletes the state of a plugin whose file is gone, by its name.
+    DropState(String),
+}
+
+/// Why the operator does not get what was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// There is none of that name in that state.
+    #[error("no plugin `{0}` is {1}")]
+    NoSuchPlugin(String, &'static str),
+    /// The file does not load any more.
+    #[error("the plugin is not loaded again: {0}")]
+    Refused(String),
+    /// The keeper is busy, or the node stops.
+    #[error("the node is busy with plugins; ask again in a moment")]
+    Busy,
+    /// The node failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+struct Order {
+    request: Request,
+    reply: oneshot::Sender<Result<(), RequestError>>,
+}
+
+/// The thread. It ends with this value.
+#[derive(Debug)]
+pub struct Keeper {
+    orders: Option<mpsc::SyncSender<Order>>,
+    thread: Option<JoinHandle<()>>,
+    plugins: Arc<Plugins>,
+}
+
+/// What was found at the start, for the thread to go on with.
+#[derive(Debug)]
+pub struct FirstLook {
+    files: BTreeMap<PathBuf, Stamp>,
+    /// Plugins whose state is of another version.
+    outdated: Vec<Arc<Plugin>>,
+}
+
+struct Work {
+    plugins: Arc<Plugins>,
+    pipeline: Pipeline,
+    store: Store,
+    runtime: Handle,
+    folder: Folder,
+    /// Files that were refused for what another plugin has.
+    hopeful: BTreeSet<PathBuf>,
+    /// Suspensions that are in the store.
+    suspended: BTreeSet<String>,
+    /// Deviations from the network's profile that were told.
+    told: Vec<super::Deviation>,
+    folder_is_told: bool,
+}
+
+/// Loads what is in the folder, before the first message is decided.
+///
+/// # Errors
+/// The folder or the store cannot be read.
+pub(crate) fn first_look(plugins: &Plugins, store: &Store) -> io::Result<FirstLook> {
+    let files = plugins.files()?;
+    let mut outdated = Vec::new();
+    for path in files.keys() {
+        match plugins.prepare(path, false) {
+            Ok(Some(plugin)) if is_current(store, &plugin).map_err(io::Error::other)? => {
+                hold_back(store, &plugin).map_err(io::Error::other)?;
+                plugins.activate(&plugin);
+                tracing::info!("plugin {} from {}", title(&plugin), path.display());
+            }
+            Ok(Some(plugin)) => outdated.push(plugin),
+            Ok(None) => {}
+            Err(refusal) => tracing::error!("{} is not loaded: {refusal}", path.display()),
+        }
+    }
+    Ok(FirstLook { files, outdated })
+}
+
+/// True unless its state in the store is of another version.
+fn is_current(store: &Store, plugin: &Plugin) -> Result<bool, StoreError> {
+    let manifest = plugin.manifest();
+    let row = store.snapshot()?.get(Table::Namespaces, &Key::new().text(manifest.namespace()).done())?;
+    let found = row.map(|row| NamespaceRecord::read(&row)).transpose()?;
+    Ok(found.is_none_or(|found| found.version == manifest.state_version()))
+}
+
+/// A plugin that was suspended stays so over a restart.
+fn hold_back(store: &Store, plugin: &Plugin) -> Result<(), StoreError> {
+    let row = store.snapshot()?.get(Table::Suspended, plugin.sha256().as_bytes())?;
+    if let Some(row) = row {
+        plugin.suspend(SuspensionRecord::read(&row)?.reason);
+    }
+    Ok(())
+}
+
+/// A plugin in a line of the log.
+fn title(plugin: &Plugin) -> String {
+    let manifest = plugin.manifest();
+    format!("{} {} ({})", manifest.name, manifest.version, &plugin.sha256()[..12])
+}
+
+impl Keeper {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The system has no thread left.
+    pub(crate) fn start(plugins: Arc<Plugins>, pipeline: Pipeline, store: Store, found: FirstLook) -> io::Result<Self> {
+        let (orders, incoming) = mpsc::sync_channel(MAX_ORDERS);
+        let work = Work {
+            plugins: plugins.clone(),
+            pipeline,
+            store,
+            runtime: Handle::current(),
+            folder: Folder::known(found.files),
+            hopeful: BTreeSet::new(),
+            suspended: BTreeSet::new(),
+            told: Vec::new(),
+            folder_is_told: false,
+        };
+        let thread = std::thread::Builder::new()
+            .name("plugin-keeper".into())
+            .spawn(move || work.run(found.outdated, &incoming))?;
+        Ok(Self { orders: Some(orders), thread: Some(thread), plugins })
+    }
+
+    /// Does what the operator asks for.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub async fn ask(&self, request: Request) -> Result<(), RequestError> {
+        let (reply, answer) = oneshot::channel();
+        let orders = self.orders.as_ref().ok_or(RequestError::Busy)?;
+        orders.try_send(Order { request, reply }).map_err(|_| RequestError::Busy)?;
+        answer.await.map_err(|_| RequestError::Busy)?
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.plugins.stop_compiling();
+        // It ends when nobody can ask it any more.
+        self.orders = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the keeper of plugins ended in a panic");
+        }
+    }
+}
+
+impl Work {
+    fn run(mut self, outdated: Vec<Arc<Plugin>>, orders: &mpsc::Receiver<Order>) {
+        for plugin in self.plugins.all() {
+            self.note(&plugin);
+            self.replay(&plugin.manifest().types);
+        }
+        for plugin in outdated {
+            self.take_on(&plugin);
+        }
+        self.tell_deviations();
+        loop {
+            match orders.recv_timeout(LOOK_EVERY) {
+                Ok(order) => {
+                    let done = self.follow(&order.request);
+                    let _ = order.reply.send(done);
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+            }
+            self.look();
+            self.keep_suspensions();
+        }
+    }
+
+    fn look(&mut self) {
+        let files = match self.plugins.files() {
+            Ok(files) => files,
+            Err(error) => {
+                // Not every file is gone because the folder cannot be read.
+                if !std::mem::replace(&mut self.folder_is_told, true) {
+                    tracing::error!("the folder of plugins cannot be read, and stays as it was: {error}");
+                }
+                return;
+            }
+        };
+        self.folder_is_told = false;
+        let changes = self.folder.look(&files);
+        if changes.is_empty() {
+            return;
+        }
+        for change in changes {
+            match change {
+                Change::Gone(path) => self.gone(&path),
+                Change::Come(path) => self.come(&path),
+            }
+        }
+        self.tell_deviations();
+    }
+
+    fn come(&mut self, path: &Path) {
+        self.hopeful.remove(path);
+        let name = path.display();
+        tracing::info!("{name} is new: looking at it");
+        match self.plugins.prepare(path, false) {
+            Ok(Some(plugin)) => self.take_on(&plugin),
+            Ok(None) => tracing::info!("{name} is what is active already"),
+            Err(refusal) => self.refused(path, &refusal),
+        }
+    }
+
+    fn refused(&mut self, path: &Path, refusal: &Refusal) {
+        let kept = match self.plugins.active_from(path) {
+            Some(old) => format!("; {} goes on", title(&old)),
+            None => String::new(),
+        };
+        tracing::error!("{} is not loaded: {refusal}{kept}", path.display());
+        if refusal.may_pass() {
+            self.hopeful.insert(path.to_owned());
+        }
+    }
+
+    fn gone(&mut self, path: &Path) {
+        self.hopeful.remove(path);
+        if let Some(plugin) = self.plugins.remove(path) {
+            tracing::warn!(
+                "{} is gone: the plugin {} is removed, its types are unhandled, its state stays until it is dropped",
+                path.display(),
+                title(&plugin)
+            );
+            self.try_again();
+        }
+    }
+
+    /// What was refused for what another plugin had is looked at once more.
+    fn try_again(&mut self) {
+        for path in std::mem::take(&mut self.hopeful) {
+            self.folder.again(&path);
+        }
+    }
+
+    /// Makes a plugin active; before that, its state of the version that it reads.
+    fn take_on(&mut self, plugin: &Arc<Plugin>) {
+        match is_current(&self.store, plugin) {
+            Ok(true) => self.swap_in(plugin),
+            Ok(false) => self.rebuild(plugin),
+            Err(error) => tracing::error!("of which version the state of {} is is not known: {error}", title(plugin)),
+        }
+    }
+
+    fn swap_in(&mut self, plugin: &Arc<Plugin>) {
+        let old = plugin.file().and_then(|path| self.plugins.active_from(path));
+        if let Err(error) = hold_back(&self.store, plugin) {
+            tracing::error!("whether {} is suspended is not known: {error}", title(plugin));
+        }
+        let arrived = self.plugins.activate(plugin);
+        match old {
+            Some(old) => tracing::info!("the plugin {} takes the place of {}", title(plugin), title(&old)),
+            None => tracing::info!("the plugin {} is active", title(plugin)),
+        }
+        self.note(plugin);
+        self.replay(&arrived);
+        self.try_again();
+    }
+
+    /// Makes the state of a plugin anew from the messages that are stored, of the version that it reads, while the old one serves.
+    fn rebuild(&mut self, plugin: &Arc<Plugin>) {
+        let reason = format!(
+            "its state is of another version than {}, which it reads: the state has to be made anew",
+            plugin.manifest().state_version()
+        );
+        tracing::error!("{} is not active: {reason}", title(plugin));
+        if let Some(path) = plugin.file() {
+            self.plugins.say(path, PluginState::Refused, reason);
+        }
+    }
+
+    /// Has the messages decided that waited for their type.
+    fn replay(&self, kinds: &[String]) {
+        for kind in kinds {
+            if let Err(error) = self.runtime.block_on(self.pipeline.handler_arrived(kind)) {
+                tracing::error!("messages of the type {kind} that waited are not decided: {error}");
+            }
+        }
+    }
+
+    /// Writes down of which version a plugin's state is.
+    fn note(&self, plugin: &Plugin) {
+        let manifest = plugin.manifest();
+        let record = NamespaceRecord { version: manifest.state_version(), plugin: manifest.name.clone() };
+        let key = Key::new().text(manifest.namespace()).done();
+        self.put(Table::Namespaces, key, Some(record.to_bytes()));
+    }
+
+    /// Writes down which plugins are suspended.
+    fn keep_suspensions(&mut self) {
+        for plugin in self.plugins.all() {
+            if let Some(reason) = plugin.suspended()
+                && self.suspended.insert(plugin.sha256().to_owned())
+            {
+                let record = SuspensionRecord { reason: reason.to_owned(), since: crate::clock::now_ms() };
+                self.put(Table::Suspended, plugin.sha256().as_bytes().to_vec(), Some(record.to_bytes()));
+            }
+        }
+    }
+
+    fn put(&self, table: Table, key: Vec<u8>, value: Option<Vec<u8>>) {
+        if let Err(error) = self.runtime.block_on(self.pipeline.note(table, key, value)) {
+            tracing::error!("what is known of plugins is not stored: {error}");
+        }
+    }
+
+    fn follow(&mut self, request: &Request) -> Result<(), RequestError> {
+        match request {
+            Request::Resume(name) => self.resume(name),
+            Request::DropState(name) => self.drop_state(name),
+        }
+    }
+
+    /// Deletes what a plugin whose file is gone has left.
+    fn drop_state(&mut self, name: &str) -> Result<(), RequestError> {
+        Err(RequestError::NoSuchPlugin(name.to_owned(), "removed"))
+    }
+
+    fn resume(&mut self, name: &str) -> Result<(), RequestError> {
+        let none = || RequestError::NoSuchPlugin(name.to_owned(), "suspended");
+        let all = self.plugins.all();
+        let plugin = all.iter().find(|plugin| plugin.manifest().name == name && plugin.suspended().is_some());
+        let plugin = plugin.ok_or_else(none)?;
+        self.put(Table::Suspended, plugin.sha256().as_bytes().to_vec(), None);
+        self.suspended.remove(plugin.sha256());
+        let again = match plugin.file() {
+            Some(path) => self.plugins.prepare(path, true),
+            None => self.plugins.bundled_again(plugin).map(Some),
+        };
+        let again = again.map_err(|refusal| RequestError::Refused(refusal.to_string()))?.ok_or_else(none)?;
+        tracing::warn!("the operator resumes the plugin {}", title(&again));
+        self.take_on(&again);
+        Ok(())
+    }
+
+    /// What the network pins and this node does not run is told once each time it changes.
+    fn tell_deviations(&mut self) {
+        let deviations = self.plugins.deviations();
+        for deviation in deviations.iter().filter(|deviation| !self.told.contains(deviation)) {
+            tracing::error!("{deviation}: its state will differ from that of the network");
+        }
+        if deviations.is_empty() && !self.told.is_empty() {
+            tracing::info!("all message types that the network pins are handled as it says");
+        }
+        self.told = deviations;
+    }
+}
