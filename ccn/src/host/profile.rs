@@ -11,8 +11,8 @@ pub(super) const PROFILE: &str = "wt48-b";
 const MAX_STACK_BYTES: usize = 512 << 10;
 /// Instances at once.
 const POOL: u32 = 64;
-/// Core modules of a component: the plugin's own, and what adapts its imports.
-const MAX_CORE_INSTANCES: u32 = 16;
+/// Core modules of a component: the plugin's own, and what adapts its imports. Python's interpreter with its libraries is 38 of them.
+const MAX_CORE_INSTANCES: u32 = 48;
 /// Most elements of a table.
 pub(super) const MAX_TABLE_ELEMENTS: usize = 20_000;
 /// Largest description of an instance, bytes.

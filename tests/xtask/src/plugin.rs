@@ -3,11 +3,12 @@
 //! `new` and `build` need no node. `check`, `run` and `pack` are the node's own: `ccn plugin …`, built first.
 
 mod build;
+mod python;
 mod template;
 
 use crate::{build as programs, command::run_loudly, progress::Progress, setup};
 use anyhow::Result;
-use std::{path::PathBuf, process::Command};
+use std::{ffi::OsString, path::PathBuf, process::Command};
 
 /// What is done with a plugin.
 #[derive(clap::Subcommand)]
@@ -19,12 +20,12 @@ pub(crate) enum Plugin {
         /// Where, instead of ./NAME
         folder: Option<PathBuf>,
     },
-    /// Builds a crate for WebAssembly and makes a component of it: NAME.wasm
+    /// Builds a crate, or a module of Python, and makes a component of it: NAME.wasm
     Build {
-        /// The crate's folder
+        /// The folder, with manifest.json and Cargo.toml, or with manifest.json, requirements.txt and one .py
         #[arg(default_value = ".")]
         folder: PathBuf,
-        /// The file to write, instead of NAME.wasm in the crate's folder
+        /// The file to write, instead of NAME.wasm in that folder
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
@@ -44,28 +45,39 @@ pub(crate) enum Plugin {
 pub(crate) struct Rest {
     /// As of `ccn plugin`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    words: Vec<String>,
+    words: Vec<OsString>,
 }
 
 pub(crate) fn run(plugin: &Plugin, yes: bool) -> Result<()> {
     match plugin {
         Plugin::New { name, folder } => template::make(name, folder.as_deref()),
         Plugin::Build { folder, out } => {
-            setup::targets(&[setup::PLUGIN_TARGET])?;
-            build::build(folder, out.as_deref())
+            let source = build::Source::at(folder)?;
+            let out = out.clone().unwrap_or_else(|| source.folder.join(format!("{}.wasm", source.name)));
+            if source.folder.join("Cargo.toml").is_file() {
+                setup::targets(&[setup::PLUGIN_TARGET])?;
+                build::build(&source, &out)?;
+            } else {
+                let component = python::component(&source, yes)?;
+                let words =
+                    [component.as_os_str(), "--manifest".as_ref(), source.folder.join("manifest.json").as_os_str()]
+                        .map(ToOwned::to_owned);
+                node("pack", &[words.as_slice(), &["--out".into(), out.clone().into()]].concat(), yes)?;
+            }
+            build::announce(&out)
         }
-        Plugin::Check(rest) => node("check", rest, yes),
-        Plugin::Run(rest) => node("run", rest, yes),
-        Plugin::Pack(rest) => node("pack", rest, yes),
+        Plugin::Check(rest) => node("check", &rest.words, yes),
+        Plugin::Run(rest) => node("run", &rest.words, yes),
+        Plugin::Pack(rest) => node("pack", &rest.words, yes),
     }
 }
 
 /// Has the node do it.
-fn node(task: &str, rest: &Rest, yes: bool) -> Result<()> {
+fn node(task: &str, words: &[OsString], yes: bool) -> Result<()> {
     setup::packages(&[setup::TO_COMPILE], yes)?;
     setup::targets(&[setup::PLUGIN_TARGET])?;
     let progress = Progress::start_quietly("the node");
     programs::core_node(&progress)?;
     progress.done("built");
-    run_loudly(Command::new(programs::installation().program("ccn")).args(["plugin", task]).args(&rest.words))
+    run_loudly(Command::new(programs::installation().program("ccn")).args(["plugin", task]).args(words))
 }

@@ -23,17 +23,34 @@ const PROFILE: [&str; 5] = [
     "profile.release.strip='symbols'",
 ];
 
-pub(super) fn build(folder: &Path, out: Option<&Path>) -> Result<()> {
-    let folder = folder.canonicalize().with_context(|| folder.display().to_string())?;
-    let manifest = folder.join("manifest.json");
-    let manifest = fs::read(&manifest).with_context(|| manifest.display().to_string())?;
-    let manifest: Value = serde_json::from_slice(&manifest).context("manifest.json")?;
-    let name = manifest["name"].as_str().context("manifest.json: no name")?;
-    let module = module(&folder)?;
+/// What is to be built.
+pub(super) struct Source {
+    pub(super) folder: PathBuf,
+    pub(super) name: String,
+}
+
+impl Source {
+    /// What a folder holds.
+    pub(super) fn at(folder: &Path) -> Result<Self> {
+        let folder = folder.canonicalize().with_context(|| folder.display().to_string())?;
+        let path = folder.join("manifest.json");
+        let manifest = fs::read(&path).with_context(|| path.display().to_string())?;
+        let manifest: Value = serde_json::from_slice(&manifest).with_context(|| path.display().to_string())?;
+        let name = manifest["name"].as_str().with_context(|| format!("{}: no name", path.display()))?;
+        Ok(Self { name: name.to_owned(), folder })
+    }
+}
+
+/// Makes a plugin of a crate.
+pub(super) fn build(source: &Source, out: &Path) -> Result<()> {
+    let module = module(&source.folder)?;
     let module = fs::read(&module).with_context(|| module.display().to_string())?;
-    let plugin = componentize(&module)?;
-    let out = out.map_or_else(|| folder.join(format!("{name}.wasm")), Path::to_owned);
-    fs::write(&out, &plugin).with_context(|| out.display().to_string())?;
+    fs::write(out, componentize(&module)?).with_context(|| out.display().to_string())
+}
+
+/// Says what was made.
+pub(super) fn announce(out: &Path) -> Result<()> {
+    let plugin = fs::read(out).with_context(|| out.display().to_string())?;
     let digest: String = Sha256::digest(&plugin).iter().map(|byte| format!("{byte:02x}")).collect();
     println!("{}: {} KiB, sha256 {digest}", out.display(), plugin.len().div_ceil(1024));
     Ok(())
