@@ -76,6 +76,8 @@ impl Chain {
     pub const ETH: Self = Self("ETH", Family::Evm);
     /// Solana.
     pub const SOL: Self = Self("SOL", Family::Ed25519);
+    /// Tezos.
+    pub const TEZOS: Self = Self("TEZOS", Family::Tezos);
 
     /// Its name.
     #[must_use]

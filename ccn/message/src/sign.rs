@@ -2,9 +2,20 @@
 
 use crate::{
     Chain, Envelope, ItemHash, ItemType,
-    signature::evm::{address_of, message_digest},
+    chain::Family,
+    signature::{
+        avalanche, cosmos,
+        evm::{address_of, message_digest},
+        nuls, nuls2,
+        secp::RECOVERABLE_BYTES,
+        substrate,
+        tezos::{self, Curve},
+    },
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ed25519_dalek::{Signer as _, SigningKey};
+use p256::ecdsa::signature::hazmat::PrehashSigner as _;
+use schnorrkel::{ExpansionMode, Keypair, MiniSecretKey};
 use secp256k1::{Message, SecretKey, ecdsa::RecoverableSignature};
 use serde_json::{Map, Value, json};
 
@@ -15,14 +26,36 @@ pub const KEY_BYTES: usize = 32;
 #[derive(Clone)]
 pub struct Account {
     key: Key,
+    chain: Chain,
     address: String,
 }
 
 #[derive(Clone)]
 enum Key {
-    Ethereum(SecretKey),
-    Solana(Box<SigningKey>),
+    Evm(SecretKey),
+    Ed25519(Box<SigningKey>),
+    Avalanche(SecretKey),
+    Cosmos(SecretKey),
+    Substrate(Box<Keypair>),
+    Tezos(TezosKey),
+    Nuls(SecretKey),
+    Nuls2(SecretKey),
 }
+
+/// A key on one of the curves of Tezos.
+#[derive(Clone)]
+enum TezosKey {
+    Ed25519(Box<SigningKey>),
+    Secp256k1(SecretKey),
+    P256(Box<p256::ecdsa::SigningKey>),
+}
+
+/// The prefix of addresses of the Cosmos hub, the chain of Avalanche that wallets sign for, the first chain of NULS, and the number that
+/// addresses have which are good on every chain of Substrate.
+const COSMOS_PREFIX: &str = "cosmos";
+const AVALANCHE_CHAIN: &str = "X";
+const NULS_CHAIN: u16 = 8964;
+const SUBSTRATE_NETWORK: u8 = 42;
 
 impl std::fmt::Debug for Account {
     /// Its address: keys are not printed by accident.
@@ -42,9 +75,7 @@ impl Account {
     /// # Errors
     /// The bytes are no key.
     pub fn ethereum(key: [u8; KEY_BYTES]) -> Result<Self, InvalidKey> {
-        let key = SecretKey::from_secret_bytes(key).map_err(|_| InvalidKey)?;
-        let address = address_of(&key.public_key()).to_checksum(None);
-        Ok(Self { key: Key::Ethereum(key), address })
+        Self::on(Chain::ETH, key)
     }
 
     /// An account on Solana, from its seed.
@@ -52,7 +83,62 @@ impl Account {
     pub fn solana(seed: [u8; KEY_BYTES]) -> Self {
         let key = SigningKey::from_bytes(&seed);
         let address = bs58::encode(key.verifying_key().as_bytes()).into_string();
-        Self { key: Key::Solana(Box::new(key)), address }
+        Self { key: Key::Ed25519(Box::new(key)), chain: Chain::SOL, address }
+    }
+
+    /// An account on any chain whose signatures can be verified; on Tezos, on the first of its curves.
+    ///
+    /// # Errors
+    /// The bytes are no key, or the chain has no signatures.
+    pub fn on(chain: Chain, key: [u8; KEY_BYTES]) -> Result<Self, InvalidKey> {
+        let secret = || SecretKey::from_secret_bytes(key).map_err(|_| InvalidKey);
+        let (key, address) = match chain.family() {
+            Family::Evm => {
+                let key = secret()?;
+                (Key::Evm(key), address_of(&key.public_key()).to_checksum(None))
+            }
+            Family::Ed25519 => return Ok(Self { chain, ..Self::solana(key) }),
+            Family::Avalanche => {
+                let key = secret()?;
+                (Key::Avalanche(key), avalanche::address(AVALANCHE_CHAIN, &key.public_key()))
+            }
+            Family::Cosmos => {
+                let key = secret()?;
+                (Key::Cosmos(key), cosmos::address(COSMOS_PREFIX, &key.public_key()).ok_or(InvalidKey)?)
+            }
+            Family::Substrate => {
+                let seed = MiniSecretKey::from_bytes(&key).map_err(|_| InvalidKey)?;
+                let pair = seed.expand_to_keypair(ExpansionMode::Ed25519);
+                let address = substrate::address(SUBSTRATE_NETWORK, &pair.public);
+                (Key::Substrate(Box::new(pair)), address)
+            }
+            Family::Tezos => return Self::tezos(Curve::Ed25519, key),
+            Family::Nuls => {
+                let key = secret()?;
+                let address = nuls::address(NULS_CHAIN.to_le_bytes(), &key.public_key().serialize());
+                (Key::Nuls(key), bs58::encode(address).into_string())
+            }
+            Family::Nuls2 => {
+                let key = secret()?;
+                (Key::Nuls2(key), nuls2::main_address(&key.public_key()))
+            }
+            Family::Unverifiable => return Err(InvalidKey),
+        };
+        Ok(Self { key, chain, address })
+    }
+
+    /// An account on Tezos.
+    ///
+    /// # Errors
+    /// The bytes are no key of the curve.
+    pub fn tezos(curve: Curve, key: [u8; KEY_BYTES]) -> Result<Self, InvalidKey> {
+        let key = match curve {
+            Curve::Ed25519 => TezosKey::Ed25519(Box::new(SigningKey::from_bytes(&key))),
+            Curve::Secp256k1 => TezosKey::Secp256k1(SecretKey::from_secret_bytes(key).map_err(|_| InvalidKey)?),
+            Curve::P256 => TezosKey::P256(Box::new(p256::ecdsa::SigningKey::from_slice(&key).map_err(|_| InvalidKey)?)),
+        };
+        let address = key.curve().address(&key.public());
+        Ok(Self { key: Key::Tezos(key), chain: Chain::TEZOS, address })
     }
 
     /// Its address, as the network spells it.
@@ -64,28 +150,100 @@ impl Account {
     /// The chain it signs for.
     #[must_use]
     pub fn chain(&self) -> Chain {
-        match self.key {
-            Key::Ethereum(_) => Chain::ETH,
-            Key::Solana(_) => Chain::SOL,
-        }
+        self.chain
     }
 
     /// The signature field for a text.
     #[must_use]
     pub fn sign(&self, buffer: &str) -> String {
+        let text = buffer.as_bytes();
         match &self.key {
-            Key::Ethereum(key) => {
-                let digest = Message::from_digest(message_digest(buffer.as_bytes()));
-                let (recovery_id, compact) =
-                    RecoverableSignature::sign_ecdsa_recoverable(digest, key).serialize_compact();
-                format!("0x{}{:02x}", hex::encode(compact), u8::from(recovery_id) + 27)
+            Key::Evm(key) => {
+                let [compact @ .., recovery_id] = recoverable(key, message_digest(text));
+                format!("0x{}{:02x}", hex::encode(compact), recovery_id + 27)
             }
-            Key::Solana(key) => {
-                let signature = bs58::encode(key.sign(buffer.as_bytes()).to_bytes()).into_string();
+            Key::Ed25519(key) => {
+                let signature = bs58::encode(key.sign(text).to_bytes()).into_string();
                 json!({"publicKey": self.address, "signature": signature}).to_string()
+            }
+            Key::Avalanche(key) => avalanche::spell(&recoverable(key, avalanche::digest(text))),
+            Key::Cosmos(key) => {
+                let [compact @ .., _] = recoverable(key, cosmos::digest(&self.address, buffer));
+                let value = STANDARD.encode(key.public_key().serialize());
+                let public = json!({"type": cosmos::KEY_TYPE, "value": value});
+                json!({"signature": STANDARD.encode(compact), "pub_key": public}).to_string()
+            }
+            Key::Substrate(pair) => {
+                let signature = pair.sign_simple(substrate::CONTEXT, text).to_bytes();
+                json!({"curve": substrate::CURVE, "data": format!("0x{}", hex::encode(signature))}).to_string()
+            }
+            Key::Tezos(key) => key.sign(text),
+            Key::Nuls(key) => {
+                let der = secp256k1::ecdsa::sign(Message::from_digest(nuls::digest(text)), key).serialize_der();
+                nuls::spell(&key.public_key().serialize(), &der)
+            }
+            Key::Nuls2(key) => {
+                let [compact @ .., recovery_id] = recoverable(key, nuls::digest(text));
+                STANDARD.encode([&[nuls2::FIRST_HEADER + recovery_id], &compact[..]].concat())
             }
         }
     }
+
+    /// The signature field for bytes that a Tezos wallet has made of a text.
+    #[cfg(test)]
+    pub(crate) fn sign_bytes(&self, bytes: &[u8]) -> String {
+        let Key::Tezos(key) = &self.key else { unreachable!("only wallets of Tezos do that") };
+        key.sign(bytes)
+    }
+}
+
+impl TezosKey {
+    fn curve(&self) -> Curve {
+        match self {
+            Self::Ed25519(_) => Curve::Ed25519,
+            Self::Secp256k1(_) => Curve::Secp256k1,
+            Self::P256(_) => Curve::P256,
+        }
+    }
+
+    /// Its public key, as the curve writes it.
+    fn public(&self) -> Vec<u8> {
+        match self {
+            Self::Ed25519(key) => key.verifying_key().as_bytes().to_vec(),
+            Self::Secp256k1(key) => key.public_key().serialize().to_vec(),
+            Self::P256(key) => key.verifying_key().to_sec1_point(true).as_bytes().to_vec(),
+        }
+    }
+
+    /// The signature field for some bytes.
+    fn sign(&self, bytes: &[u8]) -> String {
+        let curve = self.curve();
+        let signature = curve.spell_signature(&self.sign_digest(tezos::digest(bytes)));
+        json!({"publicKey": curve.spell_key(&self.public()), "signature": signature}).to_string()
+    }
+
+    fn sign_digest(&self, digest: [u8; 32]) -> Vec<u8> {
+        match self {
+            Self::Ed25519(key) => key.sign(&digest).to_bytes().to_vec(),
+            Self::Secp256k1(key) => {
+                secp256k1::ecdsa::sign(Message::from_digest(digest), key).serialize_compact().to_vec()
+            }
+            Self::P256(key) => {
+                // A digest is as long as the curve wants it.
+                let signature: p256::ecdsa::Signature = key.sign_prehash(&digest).expect("32 bytes");
+                signature.to_bytes().to_vec()
+            }
+        }
+    }
+}
+
+/// r, s, and which of the keys that fit.
+fn recoverable(key: &SecretKey, digest: [u8; 32]) -> [u8; RECOVERABLE_BYTES] {
+    let signature = RecoverableSignature::sign_ecdsa_recoverable(Message::from_digest(digest), key);
+    let (recovery_id, compact) = signature.serialize_compact();
+    let mut bytes = [u8::from(recovery_id); RECOVERABLE_BYTES];
+    bytes[..compact.len()].copy_from_slice(&compact);
+    bytes
 }
 
 /// A message before it is signed.

@@ -1,6 +1,6 @@
 //! Solana and Eclipse: ed25519 over the text itself; the signature field is JSON text.
 
-use super::SignatureError;
+use super::{SignatureError, text};
 use crate::json::{FormatError, Object, Value};
 use ed25519_dalek::{Signature, VerifyingKey};
 
@@ -13,8 +13,8 @@ pub(super) fn verify(sender: &str, signature: &str, buffer: &[u8]) -> Result<(),
         return Err(SignatureError::Wrong);
     }
     let malformed = |what: &str| SignatureError::Malformed(format!("{what} is not base58 of the right length"));
-    let key: [u8; 32] = decode(&public_key).ok_or_else(|| malformed("publicKey"))?;
-    let bytes: [u8; 64] = decode(&signature).ok_or_else(|| malformed("signature"))?;
+    let key: [u8; 32] = text::base58(&public_key).ok_or_else(|| malformed("publicKey"))?;
+    let bytes: [u8; 64] = text::base58(&signature).ok_or_else(|| malformed("signature"))?;
     let key = VerifyingKey::from_bytes(&key).map_err(|_| SignatureError::Malformed("publicKey is not a key".into()))?;
     // Strict, as libsodium is: no small-order keys, one encoding per signature.
     key.verify_strict(buffer, &Signature::from_bytes(&bytes)).map_err(|_| SignatureError::Wrong)
@@ -26,11 +26,4 @@ fn read(text: &str) -> Result<(String, String), FormatError> {
     let public_key = object.required("publicKey", Value::string)?;
     object.optional("version", |value| value.integer(VERSION..=VERSION))?;
     Ok((signature, public_key))
-}
-
-fn decode<const LENGTH: usize>(text: &str) -> Option<[u8; LENGTH]> {
-    let mut bytes = [0; LENGTH];
-    // A longer text does not fit and is an error, a shorter one leaves bytes over.
-    let written = bs58::decode(text).onto(&mut bytes[..]).ok()?;
-    (written == LENGTH).then_some(bytes)
 }

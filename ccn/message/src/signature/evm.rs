@@ -1,14 +1,12 @@
 //! EVM chains: EIP-191 `personal_sign` over secp256k1.
 
-use super::SignatureError;
-use alloy_primitives::{Address, eip191_hash_message};
-use secp256k1::{
-    Message,
-    ecdsa::{RecoverableSignature, RecoveryId},
+use super::{
+    SignatureError,
+    secp::{self, COMPACT_BYTES, RECOVERABLE_BYTES},
+    text,
 };
+use alloy_primitives::{Address, eip191_hash_message};
 
-/// r, s, v.
-const SIGNATURE_BYTES: usize = 65;
 /// First `v` of EIP-155, which carries the chain id and the parity.
 const EIP_155_START: u8 = 35;
 
@@ -30,23 +28,17 @@ pub fn message_digest(message: &[u8]) -> [u8; 32] {
 /// # Errors
 /// The signature is malformed, or belongs to no key.
 pub fn recover(signature: &str, message: &[u8]) -> Result<Address, SignatureError> {
-    let malformed = |problem: &str| SignatureError::Malformed(problem.to_owned());
     let digits = signature.strip_prefix("0x").or_else(|| signature.strip_prefix("0X")).unwrap_or(signature);
-    let mut bytes = [0; SIGNATURE_BYTES];
-    hex::decode_to_slice(digits, &mut bytes).map_err(|_| malformed("65 bytes in hex were expected"))?;
-    let (compact, v) = (&bytes[..SIGNATURE_BYTES - 1], bytes[SIGNATURE_BYTES - 1]);
+    let bytes: [u8; RECOVERABLE_BYTES] = text::hex(digits)
+        .ok_or_else(|| SignatureError::malformed(format!("{RECOVERABLE_BYTES} bytes in hex were expected")))?;
+    let (compact, v) = (&bytes[..COMPACT_BYTES], bytes[COMPACT_BYTES]);
     let parity = match v {
         0 | 1 => v,
         27 | 28 => v - 27,
         EIP_155_START.. => (v - EIP_155_START) % 2,
-        _ => return Err(malformed("its last byte is no recovery id")),
+        _ => return Err(SignatureError::malformed("its last byte is no recovery id")),
     };
-    let recovery_id =
-        RecoveryId::try_from(i32::from(parity)).map_err(|_| malformed("its last byte is no recovery id"))?;
-    let signature =
-        RecoverableSignature::from_compact(compact, recovery_id).map_err(|_| malformed("not a point of the curve"))?;
-    let key =
-        signature.recover_ecdsa(Message::from_digest(message_digest(message))).map_err(|_| SignatureError::Wrong)?;
+    let key = secp::recover(compact, parity, message_digest(message))?;
     Ok(address_of(&key))
 }
 
