@@ -16,6 +16,7 @@ mod images;
 mod plugin;
 mod progress;
 mod setup;
+mod simulate;
 mod test;
 
 use clap::{Parser, Subcommand};
@@ -46,6 +47,9 @@ enum Task {
     /// For authors of message types: new, build, check, run, pack.
     #[command(subcommand)]
     Plugin(plugin::Plugin),
+    /// Histories of messages in many orders, until two differ or the time is over.
+    #[command(disable_help_flag = true)]
+    Simulate(simulate::Arguments),
     /// Guest kernel, initramfs, runtimes, the KVM host, and the compute node beside them.
     Images(images::Arguments),
     /// Whether this machine can run microVMs, and what to do if not.
@@ -60,6 +64,7 @@ fn main() -> ExitCode {
         Task::Check => check::run(yes).map(|()| true),
         Task::Bench(bench) => bench::run(&bench, yes).map(|()| true),
         Task::Plugin(plugin) => plugin::run(&plugin, yes).map(|()| true),
+        Task::Simulate(arguments) => simulate::run(&arguments, yes).map(|()| true),
         Task::Images(arguments) => images::run(&arguments, yes).map(|()| true),
         Task::Doctor => doctor::run(),
     };

@@ -7,8 +7,8 @@ mod python;
 mod template;
 
 use crate::{build as programs, command::run_loudly, progress::Progress, setup};
-use anyhow::Result;
-use std::{ffi::OsString, path::PathBuf, process::Command};
+use anyhow::{Context as _, Result};
+use std::{ffi::OsString, os::unix::process::CommandExt as _, path::PathBuf, process::Command};
 
 /// What is done with a plugin.
 #[derive(clap::Subcommand)]
@@ -35,6 +35,9 @@ pub(crate) enum Plugin {
     /// Plays a folder of messages to a plugin in many orders, and compares what becomes of them
     #[command(disable_help_flag = true)]
     Run(Rest),
+    /// Starts a development node in ./node, at 127.0.0.1:4024: `ccn --dev`, with whatever else it is told
+    #[command(disable_help_flag = true)]
+    Node(Rest),
     /// Puts the manifest into a component that another toolchain has made
     #[command(disable_help_flag = true)]
     Pack(Rest),
@@ -68,16 +71,31 @@ pub(crate) fn run(plugin: &Plugin, yes: bool) -> Result<()> {
         }
         Plugin::Check(rest) => node("check", &rest.words, yes),
         Plugin::Run(rest) => node("run", &rest.words, yes),
+        Plugin::Node(rest) => serve(&rest.words, yes),
         Plugin::Pack(rest) => node("pack", &rest.words, yes),
     }
 }
 
 /// Has the node do it.
 fn node(task: &str, words: &[OsString], yes: bool) -> Result<()> {
+    run_loudly(Command::new(program(yes)?).args(["plugin", task]).args(words))
+}
+
+/// A node to try a plugin on, in the folder of the plugin.
+fn serve(words: &[OsString], yes: bool) -> Result<()> {
+    let told = |flag: &str| words.iter().any(|word| word.to_string_lossy().split('=').next() == Some(flag));
+    let defaults = [("--data-dir", "node"), ("--listen", "127.0.0.1:4024")];
+    let defaults = defaults.into_iter().filter(|(flag, _)| !told(flag)).flat_map(|(flag, value)| [flag, value]);
+    // In place of this process: a signal reaches the node.
+    Err(Command::new(program(yes)?).arg("--dev").args(defaults).args(words).exec()).context("cannot start the node")
+}
+
+/// The node's program, built if that is needed.
+fn program(yes: bool) -> Result<PathBuf> {
     setup::packages(&[setup::TO_COMPILE], yes)?;
     setup::targets(&[setup::PLUGIN_TARGET])?;
     let progress = Progress::start_quietly("the node");
     programs::core_node(&progress)?;
     progress.done("built");
-    run_loudly(Command::new(programs::installation().program("ccn")).args(["plugin", task]).args(words))
+    Ok(programs::installation().program("ccn"))
 }

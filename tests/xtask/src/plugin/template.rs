@@ -14,12 +14,14 @@ const FILES: &[(&str, &str)] = &[
     ("README.md", include_str!("template/README.md.in")),
     ("src/lib.rs", include_str!("template/lib.rs.in")),
     ("src/tests.rs", include_str!("template/tests.rs.in")),
+    ("send.py", include_str!("template/send.py.in")),
+    ("requirements.txt", include_str!("../../../both/sdk/requirements.txt")),
     ("fixtures/1-hello.json", include_str!("template/fixtures/1-hello.json")),
     ("fixtures/2-again.json", include_str!("template/fixtures/2-again.json")),
     ("fixtures/3-stranger.json", include_str!("template/fixtures/3-stranger.json")),
     ("fixtures/queries.txt", include_str!("template/fixtures/queries.txt.in")),
     (".cargo/config.toml", "[alias]\nxtask = \"run --quiet --manifest-path {{beth}}/Cargo.toml --package xtask --\"\n"),
-    (".gitignore", "/target\n/*.wasm\n"),
+    (".gitignore", "/target\n/*.wasm\n/node\n/sdk\n/send.key\n"),
 ];
 /// Files of the repository that go along: the same compiler, the same versions.
 const COPIED: [&str; 2] = ["rust-toolchain.toml", "Cargo.lock"];

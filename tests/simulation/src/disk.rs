@@ -1,0 +1,112 @@
+//! A disk in memory that can lose power: what was not synced is gone then.
+
+use redb::StorageBackend;
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// A disk. Cloning shares it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Disk(Arc<Mutex<Image>>);
+
+#[derive(Debug, Default)]
+struct Image {
+    bytes: Vec<u8>,
+    /// What the last writes and changes of length replaced, since the last sync.
+    undo: Vec<Undo>,
+}
+
+#[derive(Debug)]
+enum Undo {
+    /// The bytes that were at that place.
+    Write(usize, Vec<u8>),
+    /// The length, and what was cut off.
+    Length(usize, Vec<u8>),
+}
+
+impl Disk {
+    fn image(&self) -> MutexGuard<'_, Image> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The disk as it is found after a power cut now. Whoever goes on writing to the old one writes into nothing.
+    pub(crate) fn after_power_cut(&self) -> Self {
+        let image = self.image();
+        let mut bytes = image.bytes.clone();
+        for undo in image.undo.iter().rev() {
+            match undo {
+                Undo::Write(place, old) => bytes[*place..*place + old.len()].copy_from_slice(old),
+                Undo::Length(length, cut) => {
+                    bytes.truncate(*length - cut.len());
+                    bytes.extend_from_slice(cut);
+                }
+            }
+        }
+        Self(Arc::new(Mutex::new(Image { bytes, undo: Vec::new() })))
+    }
+}
+
+fn place(offset: u64, length: usize, image: &Image) -> io::Result<std::ops::Range<usize>> {
+    let start = usize::try_from(offset).map_err(io::Error::other)?;
+    let end = start.checked_add(length).filter(|end| *end <= image.bytes.len());
+    end.map(|end| start..end).ok_or_else(|| io::Error::other("beyond the end of the disk"))
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.image().bytes.len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let image = self.image();
+        let place = place(offset, out.len(), &image)?;
+        out.copy_from_slice(&image.bytes[place]);
+        Ok(())
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        let mut image = self.image();
+        let (old, new) = (image.bytes.len(), usize::try_from(length).map_err(io::Error::other)?);
+        let kept = old.min(new);
+        let cut = image.bytes[kept..].to_vec();
+        image.undo.push(Undo::Length(old, cut));
+        image.bytes.resize(new, 0);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.image().undo.clear();
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut image = self.image();
+        let place = place(offset, data.len(), &image)?;
+        let old = image.bytes[place.clone()].to_vec();
+        image.undo.push(Undo::Write(place.start, old));
+        image.bytes[place].copy_from_slice(data);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_power_cut_leaves_what_was_synced() {
+        let disk = Disk::default();
+        disk.set_len(4).expect("room");
+        disk.write(0, b"abcd").expect("a write");
+        disk.sync_data().expect("a sync");
+        disk.write(1, b"XX").expect("a write");
+        disk.set_len(2).expect("less room");
+        disk.set_len(6).expect("more room");
+        disk.write(4, b"YY").expect("a write");
+        let found = disk.after_power_cut();
+        assert_eq!(found.image().bytes, b"abcd");
+        assert_eq!(disk.image().bytes, b"aX\0\0YY");
+        assert!(disk.write(5, b"ZZ").is_err());
+    }
+}
