@@ -89,6 +89,10 @@ pub struct Pipeline {
     pub grace_seconds: u64,
     /// Messages that wait at once; beyond it a message that would wait is rejected instead.
     pub max_waiting: u64,
+    /// Messages that no plugin handles and that are kept for one, at once.
+    pub max_unhandled: u64,
+    /// Room for them, MiB; one sender has a sixteenth of it.
+    pub unhandled_mib: u64,
     /// Messages and files on their way to the store at once; more are answered 503.
     pub queue: usize,
 }
@@ -139,7 +143,14 @@ impl Default for Config {
 
 impl Default for Pipeline {
     fn default() -> Self {
-        Self { horizon_seconds: 405, grace_seconds: 24 * 3600, max_waiting: 1_000_000, queue: 10_000 }
+        Self {
+            horizon_seconds: 405,
+            grace_seconds: 24 * 3600,
+            max_waiting: 1_000_000,
+            max_unhandled: 1_000_000,
+            unhandled_mib: 1024,
+            queue: 10_000,
+        }
     }
 }
 

@@ -354,6 +354,11 @@ impl Plugin {
         may
     }
 
+    /// Gives it time: nobody else wants any.
+    pub(crate) fn forgive(&self) {
+        *self.ration() = Ration::of(RATION_SHARE, RATION_MOST, Instant::now());
+    }
+
     /// How long until it may be called again.
     #[must_use]
     pub fn wait(&self) -> Duration {

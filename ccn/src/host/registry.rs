@@ -475,6 +475,13 @@ impl Plugins {
         self.active().by_kind.get(kind).filter(|plugin| plugin.suspended().is_none()).cloned()
     }
 
+    /// The name of the plugin of a message type that is suspended.
+    pub(crate) fn suspended_for(&self, kind: &str) -> Option<String> {
+        let active = self.active();
+        let plugin = active.by_kind.get(kind).filter(|plugin| plugin.suspended().is_some())?;
+        Some(plugin.manifest().name.clone())
+    }
+
     /// The plugin of that name, suspended or not.
     #[must_use]
     pub fn named(&self, name: &str) -> Option<Arc<Plugin>> {

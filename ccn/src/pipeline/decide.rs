@@ -34,6 +34,8 @@ pub(super) struct Rules {
     pub(super) horizon: u64,
     /// Messages that wait at once.
     pub(super) max_waiting: u64,
+    /// Messages without a plugin that are kept at once, and their bytes.
+    pub(super) max_unhandled: (u64, u64),
 }
 
 /// A message's first or next turn.
@@ -135,6 +137,8 @@ pub(super) fn decide(desk: &mut Desk, rules: &Rules, turn: Turn, prepared: Prepa
     match prepared {
         Prepared::Refused { rejection, .. } => refuse(desk, &envelope, turn, rejection),
         Prepared::Failed { plugin, error, .. } => Err(Undecided::Plugin { plugin, error }),
+        Prepared::Unhandled { signed, sentence } => unhandled(desk, rules, turn, signed.envelope(), &sentence),
+        Prepared::Deferred { signed, plugin } => defer(desk, rules, turn, signed.envelope(), &plugin),
         Prepared::Lacking(signed) => {
             let needs = vec![NeedRecord::File(hash.to_string())];
             let sentence = format!("the content {hash} was not found");
@@ -168,6 +172,10 @@ fn judge(desk: &mut Desk, rules: &Rules, turn: Turn, message: ValidMessage) -> R
         if let Some(owner) = owner {
             return deny(desk, rules, turn, &message.envelope, &owner);
         }
+    }
+    if !message.plugin.may_run() {
+        let plugin = message.plugin.manifest().name.clone();
+        return defer(desk, rules, turn, &message.envelope, &plugin);
     }
     let outcome = message
         .plugin
@@ -311,6 +319,57 @@ pub(super) fn refuse(
         desk.set_status(hash, MessageStatus::Rejected, turn.reception_time, Some(record.clone()))?;
     }
     Ok(Verdict::Rejected(record))
+}
+
+/// Lets a message wait until its plugin has time.
+pub(super) fn defer(
+    desk: &mut Desk,
+    rules: &Rules,
+    turn: Turn,
+    envelope: &Envelope,
+    plugin: &str,
+) -> Result<Verdict, Undecided> {
+    let sentence =
+        format!("the plugin {plugin} takes more time than it may have; this has its turn as soon as there is some");
+    let otherwise = Rejection::sentence(ErrorCode::Internal.number(), &sentence);
+    desk.drop_current();
+    wait(desk, rules, turn, envelope, vec![NeedRecord::PluginTurn(plugin.to_owned())], otherwise)
+}
+
+/// Keeps a message that no plugin handles, refused for now, as far as there is room: for all, and for its sender.
+pub(super) fn unhandled(
+    desk: &mut Desk,
+    rules: &Rules,
+    turn: Turn,
+    envelope: &Envelope,
+    sentence: &str,
+) -> Result<Verdict, Undecided> {
+    let kept = Rejection::sentence(
+        ErrorCode::InvalidFormat.number(),
+        &format!("{sentence}; it is kept and decided when there is one"),
+    );
+    desk.drop_current();
+    let own = pending_key(envelope);
+    desk.take_pending(&own)?;
+    let record = PendingRecord {
+        envelope: envelope.into(),
+        reception_time: turn.reception_time,
+        needs: vec![NeedRecord::Handler(envelope.kind.clone())],
+        otherwise: (kept.code, kept.errors.clone()),
+        horizon: None,
+    };
+    let (most, most_bytes) = rules.max_unhandled;
+    let has_room =
+        desk.unhandled_fits(&record, most, most_bytes)? && desk.pending_of(&envelope.item_hash)?.len() < MAX_CANDIDATES;
+    if !has_room {
+        let sentence = format!("{sentence}, and there is no room to keep more such messages");
+        let rejection = Rejection::sentence(ErrorCode::InvalidFormat.number(), &sentence);
+        return refuse(desk, envelope, turn, rejection);
+    }
+    desk.put_pending(&own, &record)?;
+    let rejection = rejection_record(envelope, kept);
+    desk.set_status(&envelope.item_hash, MessageStatus::Rejected, turn.reception_time, Some(rejection.clone()))?;
+    Ok(Verdict::Rejected(rejection))
 }
 
 fn deny(desk: &mut Desk, rules: &Rules, turn: Turn, envelope: &Envelope, owner: &str) -> Result<Verdict, Undecided> {

@@ -24,6 +24,11 @@ pub(super) const CANDIDATE_BYTES: usize = 8;
 pub(super) const NEED_BYTES: usize = 32;
 /// Name of the count of waiting messages in `meta`.
 pub(super) const WAITING: &[u8] = b"waiting";
+/// Names of the count of messages without a plugin in `meta`, and of their bytes.
+const UNHANDLED: &[u8] = b"unhandled";
+const UNHANDLED_BYTES: &[u8] = b"unhandled-bytes";
+/// One sender's messages without a plugin have one part in so many of the room for all.
+const SENDER_SHARE: u64 = 16;
 /// Name of the next sequence number in `meta`.
 const SEQUENCE: &[u8] = b"sequence";
 
@@ -61,6 +66,12 @@ pub(super) fn need_record(need: &Need) -> NeedRecord {
         Need::File(hash) => NeedRecord::File(hash.to_string()),
         Need::State(namespace, key) => NeedRecord::State(namespace.clone(), key.clone()),
     }
+}
+
+/// The name in `meta` of the bytes of a sender's messages without a plugin.
+fn unhandled_of(sender: &str) -> Vec<u8> {
+    let digest = Sha256::digest(sender.as_bytes());
+    [UNHANDLED, b"/", &digest[..16]].concat()
 }
 
 impl Desk {
@@ -252,8 +263,36 @@ impl Desk {
         Ok(())
     }
 
+    /// True when there is room for one more message without a plugin: among all, and among those of its sender.
+    pub(super) fn unhandled_fits(
+        &self,
+        record: &PendingRecord,
+        most: u64,
+        most_bytes: u64,
+    ) -> Result<bool, StoreError> {
+        let bytes = record.to_bytes().len() as u64;
+        let read = |name: &[u8]| self.read().number(Table::Meta, name);
+        let (all, all_bytes) = (read(UNHANDLED)?, read(UNHANDLED_BYTES)?);
+        let own = read(&unhandled_of(&record.envelope.sender))?;
+        Ok(all < most && all_bytes + bytes <= most_bytes && own + bytes <= most_bytes / SENDER_SHARE)
+    }
+
+    /// Counts a message without a plugin, or one less.
+    fn count_unhandled(&mut self, record: &PendingRecord, sign: i64) -> Result<(), StoreError> {
+        if !record.needs.iter().any(|need| matches!(need, NeedRecord::Handler(_))) {
+            return Ok(());
+        }
+        let bytes = i64::try_from(record.to_bytes().len()).unwrap_or(i64::MAX);
+        let batch = self.edit();
+        batch.add(Table::Meta, UNHANDLED.to_vec(), sign)?;
+        batch.add(Table::Meta, UNHANDLED_BYTES.to_vec(), sign * bytes)?;
+        batch.add(Table::Meta, unhandled_of(&record.envelope.sender), sign * bytes)?;
+        Ok(())
+    }
+
     /// Lets a message wait.
     pub(super) fn put_pending(&mut self, key: &[u8], record: &PendingRecord) -> Result<(), StoreError> {
+        self.count_unhandled(record, 1)?;
         let batch = self.edit();
         for need in &record.needs {
             batch.put(Table::Needs, [need_key(need).as_slice(), key].concat(), Vec::new());
@@ -272,6 +311,7 @@ impl Desk {
     pub(super) fn take_pending(&mut self, key: &[u8]) -> Result<Option<PendingRecord>, StoreError> {
         let Some(row) = self.read().get(Table::Pending, key)? else { return Ok(None) };
         let record = PendingRecord::read(&row)?;
+        self.count_unhandled(&record, -1)?;
         let batch = self.edit();
         for need in &record.needs {
             batch.delete(Table::Needs, [need_key(need).as_slice(), key].concat());

@@ -12,6 +12,7 @@ mod permission;
 mod plugins;
 pub(crate) mod ration;
 mod stage;
+mod turns;
 mod wakes;
 
 use crate::{
@@ -40,6 +41,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
 };
 use tokio_util::sync::CancellationToken;
+use turns::Turns;
 
 pub use crate::store::record::FileKind;
 pub use stage::MAX_CONTENT_BYTES;
@@ -210,6 +212,7 @@ impl Pipeline {
             events: events.clone(),
             settings: config.pipeline.clone(),
             ration: Ration::new(Instant::now()),
+            turns: Turns::new(Instant::now()),
             inputs,
         };
         let runtime = Handle::current();

@@ -9,6 +9,7 @@ use super::{
     desk::{Desk, NEED_BYTES, hash_of_pending, need_key, pending_key},
     ration::Ration,
     stage::{self, Prepared},
+    turns::Turns,
     wakes::{Wake, Wakes},
 };
 use crate::{
@@ -71,6 +72,7 @@ pub(super) struct Owner {
     pub(super) events: Events,
     pub(super) settings: crate::config::Pipeline,
     pub(super) ration: Ration,
+    pub(super) turns: Turns,
     pub(super) inputs: mpsc::Receiver<Input>,
 }
 
@@ -129,6 +131,13 @@ impl Owner {
             if !snapshot.range(Table::Needs, &turn, &end_of(&turn), 1, false)?.is_empty() {
                 let wait = u64::try_from(self.ration.wait().as_millis()).unwrap_or(u64::MAX);
                 next = next.min(now_ms().saturating_add(wait));
+            }
+            for plugin in self.plugins.all() {
+                let turn = need_key(&NeedRecord::PluginTurn(plugin.manifest().name.clone()));
+                if !snapshot.range(Table::Needs, &turn, &end_of(&turn), 1, false)?.is_empty() {
+                    let wait = plugin.wait().min(self.turns.until_quiet(Instant::now()));
+                    next = next.min(now_ms().saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)));
+                }
             }
             Ok::<_, StoreError>(next)
         };
@@ -192,12 +201,14 @@ impl Owner {
             now: now_ms(),
             horizon: self.settings.horizon_seconds.saturating_mul(1000),
             max_waiting: self.settings.max_waiting,
+            max_unhandled: (self.settings.max_unhandled, self.settings.unhandled_mib << 20),
         };
         let started = Instant::now();
         let mut decided = 0;
         self.timers(&mut desk, rules.now, &mut after);
         if !stopping {
             self.take_turn(&mut desk, &rules, &mut after);
+            self.take_plugin_turns(&mut desk, &rules, &mut after);
         }
         while decided < MAX_BATCH && started.elapsed() < MAX_BATCH_TIME {
             let input = queue.pop_front().or_else(|| self.inputs.try_recv().ok());
@@ -206,6 +217,7 @@ impl Owner {
             match input {
                 Some(Input::Stop) => stop = true,
                 Some(Input::Message { prepared, reply }) => {
+                    self.turns.came(Instant::now());
                     let receipt = self.message(&mut desk, &rules, *prepared, &mut after);
                     after.receipts.push((reply, receipt));
                 }
@@ -298,7 +310,7 @@ impl Owner {
         // The same copy again does not prolong its waiting; one that was given up starts afresh.
         let horizon = waiting.and_then(|record| record.horizon).unwrap_or(rules.now.saturating_add(rules.horizon));
         let turn = Turn { reception_time: rules.now, horizon: Some(horizon) };
-        let verdict = self.turn(desk, rules, turn, prepared, after, true)?;
+        let verdict = self.turn(desk, rules, turn, prepared, after)?;
         let rejection = match &verdict {
             Verdict::Crowded => return Err(SubmitError::Overloaded),
             Verdict::Rejected(rejection) => Some(rejection.clone()),
@@ -315,19 +327,32 @@ impl Owner {
         turn: Turn,
         prepared: Prepared,
         after: &mut After,
-        is_new: bool,
     ) -> Result<Verdict, EngineError> {
         let envelope = prepared.envelope().clone();
+        // It may have been prepared by a plugin that has been replaced since, or for want of one that has come.
+        let prepared = if self.is_outdated(&prepared) {
+            let prepared = stage::prepare(stage::SignedMessage::known(envelope.clone()), &self.files, &self.plugins);
+            prepared.map_err(|error| EngineError::Store(error.to_string()))?
+        } else {
+            prepared
+        };
         let verdict = match decide::decide(desk, rules, turn, prepared) {
             Ok(verdict) => verdict,
-            Err(Undecided::Store(error)) => {
+            Err(Undecided::Store(error) | Undecided::Plugin { error: HostError::Store(error), .. }) => {
                 desk.drop_current();
                 return Err(error.into());
             }
-            // The node's own trouble is no verdict: whoever sent it may send it again.
-            Err(Undecided::Plugin { error: error @ (HostError::Node { .. } | HostError::Store(_)), .. }) if is_new => {
-                desk.drop_current();
-                return Err(EngineError::Plugin(error.to_string()));
+            Err(Undecided::Plugin { error: error @ HostError::Suspended { .. }, .. }) => {
+                let kept = decide::unhandled(desk, rules, turn, &envelope, &error.to_string());
+                kept.map_err(|error| EngineError::Store(error.to_string()))?
+            }
+            // The node's own trouble is no verdict: another moment may be better.
+            Err(Undecided::Plugin { plugin, error: HostError::Node { reason, .. } })
+                if self.turns.may_retry(&pending_key(&envelope)) =>
+            {
+                tracing::warn!("message {} has another turn: {plugin}: {reason}", envelope.item_hash);
+                let deferred = decide::defer(desk, rules, turn, &envelope, &plugin);
+                deferred.map_err(|error| EngineError::Store(error.to_string()))?
             }
             Err(Undecided::Plugin { plugin, error }) => {
                 tracing::error!("message {} is put aside: {error}", envelope.item_hash);
@@ -340,11 +365,24 @@ impl Owner {
             }
         };
         desk.keep();
+        if !matches!(verdict, Verdict::Pending { .. }) {
+            self.turns.done(|| pending_key(&envelope));
+        }
         if let Verdict::Pending { files } = &verdict {
             after.wanted.extend(files.iter().cloned());
         }
         after.events.extend(verdict.event(&envelope.item_hash));
         Ok(verdict)
+    }
+
+    /// True when the plugin that looked at a message is not the one that is active for it now.
+    fn is_outdated(&self, prepared: &Prepared) -> bool {
+        let active = self.plugins.for_kind(&prepared.envelope().kind);
+        match (prepared, active) {
+            (Prepared::Valid(message), Some(active)) => !Arc::ptr_eq(&message.plugin, &active),
+            (Prepared::Valid(_), None) | (Prepared::Unhandled { .. }, Some(_)) => true,
+            _ => false,
+        }
     }
 
     fn file(&self, desk: &mut Desk, now: u64, hash: &ItemHash, kind: FileKind) -> Result<(), EngineError> {
@@ -432,8 +470,34 @@ impl Owner {
         let Some((signed, turn)) = decide::resume(desk, key)? else { return Ok(()) };
         let prepared = stage::prepare(signed, &self.files, &self.plugins)
             .map_err(|error| EngineError::Store(error.to_string()))?;
-        self.turn(desk, rules, turn, prepared, after, false)?;
+        self.turn(desk, rules, turn, prepared, after)?;
         Ok(())
+    }
+
+    /// Decides one of those who wait for each plugin that has time again.
+    fn take_plugin_turns(&self, desk: &mut Desk, rules: &Rules, after: &mut After) {
+        for plugin in self.plugins.all() {
+            let need = need_key(&NeedRecord::PluginTurn(plugin.manifest().name.clone()));
+            let decided = desk.read().range(Table::Needs, &need, &end_of(&need), 1, false);
+            let decided = decided.map_err(EngineError::from).and_then(|rows| match rows.first() {
+                Some((row, _)) => {
+                    if self.turns.is_quiet(Instant::now()) {
+                        plugin.forgive();
+                    }
+                    // Where it is suspended meanwhile, they wait as unhandled.
+                    if plugin.suspended().is_some() || plugin.may_run() {
+                        self.wake_one(desk, rules, &need, &row[NEED_BYTES..], after)
+                    } else {
+                        Ok(())
+                    }
+                }
+                None => Ok(()),
+            });
+            if let Err(error) = decided {
+                tracing::error!("a message that waited for its plugin is not decided: {error}");
+                desk.drop_current();
+            }
+        }
     }
 
     /// Decides one of those who wait for time, when there is some.

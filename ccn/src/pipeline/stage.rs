@@ -52,6 +52,10 @@ pub(super) enum Prepared {
     Lacking(SignedMessage),
     /// It is refused, whatever else is known.
     Refused { envelope: Box<Envelope>, rejection: Rejection },
+    /// No plugin handles its type, or the one that does is suspended.
+    Unhandled { signed: SignedMessage, sentence: String },
+    /// Its plugin has used up its time.
+    Deferred { signed: SignedMessage, plugin: String },
     /// Its plugin failed on it.
     Failed { signed: SignedMessage, plugin: String, error: HostError },
 }
@@ -60,7 +64,10 @@ impl Prepared {
     pub(super) fn envelope(&self) -> &Envelope {
         match self {
             Self::Valid(message) => &message.envelope,
-            Self::Lacking(signed) | Self::Failed { signed, .. } => signed.envelope(),
+            Self::Lacking(signed)
+            | Self::Unhandled { signed, .. }
+            | Self::Deferred { signed, .. }
+            | Self::Failed { signed, .. } => signed.envelope(),
             Self::Refused { envelope, .. } => envelope,
         }
     }
@@ -127,9 +134,13 @@ impl FetchedMessage {
     fn validate(self, plugins: &Plugins) -> Prepared {
         let Self { envelope, content, size, header } = self;
         let Some(plugin) = plugins.for_kind(&envelope.kind) else {
-            let error = unknown_type(&envelope.kind);
-            return refused(envelope, malformed(&error));
+            let sentence = unhandled(&envelope.kind, plugins);
+            return Prepared::Unhandled { signed: SignedMessage { envelope }, sentence };
         };
+        if !plugin.may_run() {
+            let plugin = plugin.manifest().name.clone();
+            return Prepared::Deferred { signed: SignedMessage { envelope }, plugin };
+        }
         let shown = shown(&envelope, &content, &header);
         match plugin.validate(&shown) {
             Ok(Ok(plan)) => Prepared::Valid(Box::new(ValidMessage {
@@ -141,6 +152,9 @@ impl FetchedMessage {
                 shown,
             })),
             Ok(Err(rejection)) => refused(envelope, rejection),
+            Err(error @ HostError::Suspended { .. }) => {
+                Prepared::Unhandled { signed: SignedMessage { envelope }, sentence: error.to_string() }
+            }
             Err(error) => {
                 let plugin = plugin.manifest().name.clone();
                 Prepared::Failed { signed: SignedMessage { envelope }, plugin, error }
@@ -153,9 +167,13 @@ fn refused(envelope: Envelope, rejection: Rejection) -> Prepared {
     Prepared::Refused { envelope: Box::new(envelope), rejection }
 }
 
-fn unknown_type(kind: &str) -> FormatError {
-    let kind: String = kind.chars().take(64).collect();
-    FormatError::new("type", format!("no plugin of this node knows the message type `{kind}`"))
+/// Why a message of this type is not handled.
+pub(super) fn unhandled(kind: &str, plugins: &Plugins) -> String {
+    let shown: String = kind.chars().take(64).collect();
+    match plugins.suspended_for(kind) {
+        Some(plugin) => format!("the plugin {plugin} of the message type `{shown}` is suspended on this node"),
+        None => format!("no plugin of this node knows the message type `{shown}`"),
+    }
 }
 
 /// The rejection for a content that is none.
@@ -207,7 +225,12 @@ pub(super) fn receive(
     let item_hash = envelope.item_hash.clone();
     let not_a_message = |error| Ok(Err(NotAMessage { item_hash: Some(item_hash.clone()), error }));
     if plugins.for_kind(&envelope.kind).is_none() {
-        return not_a_message(unknown_type(&envelope.kind));
+        // What nobody has signed is not kept for a plugin that may never come.
+        let sentence = unhandled(&envelope.kind, plugins);
+        return match signature::verify(&envelope) {
+            Ok(()) => Ok(Ok(Prepared::Unhandled { signed: SignedMessage { envelope }, sentence })),
+            Err(_) => not_a_message(FormatError::new("type", sentence)),
+        };
     }
     let is_inline = envelope.item_type == ItemType::Inline;
     let signature = signature::verify(&envelope);

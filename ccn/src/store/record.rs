@@ -234,6 +234,8 @@ pub enum NeedRecord {
     Turn,
     /// A plugin for that message type.
     Handler(String),
+    /// Time of the plugin of that name.
+    PluginTurn(String),
 }
 
 /// What a file is.

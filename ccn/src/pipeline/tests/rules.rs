@@ -90,7 +90,9 @@ async fn what_is_no_message_leaves_nothing_behind() {
     let good = post("text").sign(&account(1));
     let text = to_json(&good);
     let other_hash = text.replace(&good.item_hash.to_string(), &ItemHash::sha256_of(b"x").to_string());
+    // What no plugin knows is kept when it is signed, and is nothing when it is not.
     let unknown = Draft::new("BOGUS", "{}").sign(&account(1));
+    let unknown = Envelope { signature: None, ..unknown };
     let extra = Draft::new("POST", r#"{"type":"t","more":1}"#).sign(&account(1));
     let unverifiable = text.replace("\"ETH\"", "\"AURORA\"");
     let too_long = post(&"x".repeat(200_000)).sign(&account(1));
