@@ -4,6 +4,7 @@ mod bad_input;
 mod durable;
 mod fixtures;
 mod letter;
+mod plugins;
 mod sdk;
 
 use crate::trial;
@@ -20,6 +21,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("ccn::sdk::a_file_goes_up_and_comes_back", sdk::file),
         trial("ccn::sdk::credits_come_by_signed_posts_of_the_treasury_alone", sdk::credits),
         trial("ccn::sdk::messages_are_heard_as_they_come", sdk::websocket),
+        trial("ccn::plugins::a_file_is_dropped_in_replaced_and_removed", plugins::drop_in),
+        trial("ccn::plugins::one_that_fails_is_stopped_and_the_operator_acts", plugins::hostile),
+        trial("ccn::plugins::compiled_code_that_was_changed_is_not_believed", plugins::corrupted_code),
         trial("ccn::bad_input::bodies_that_are_no_message", bad_input::no_message),
         trial("ccn::bad_input::a_wrong_hash", bad_input::wrong_hash),
         trial("ccn::bad_input::a_wrong_signature_does_not_harm_the_good_copy", bad_input::wrong_signature),

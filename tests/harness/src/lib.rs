@@ -1,6 +1,7 @@
 //! Starts nodes, microVM hosts and clients for the end-to-end tests and the demo.
 
 pub mod bench_boot;
+pub mod bench_plugins;
 pub mod devnet;
 pub mod hand_made;
 pub mod http;

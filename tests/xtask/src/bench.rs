@@ -3,7 +3,11 @@
 use crate::{build, images, progress::Progress, setup};
 use ::images::Cache;
 use anyhow::{Context as _, Result};
-use harness::bench_boot::{self, Comparison, Figures, Report};
+use harness::{
+    bench_boot::{self, Comparison, Figures, Report},
+    bench_plugins,
+    installation::Installation,
+};
 use std::{collections::BTreeSet, fs, path::PathBuf};
 use vmm::probe::probe;
 
@@ -17,6 +21,27 @@ const NAME_WIDTH: usize = 34;
 pub(crate) enum Bench {
     /// From the start of a machine monitor to the first byte from guest user space, against QEMU's microvm machine.
     Boot(BootArguments),
+    /// What a core node takes in while a plugin does its worst, against what it takes in beside a harmless one.
+    Plugins(PluginsArguments),
+}
+
+#[derive(clap::Args)]
+pub(crate) struct PluginsArguments {
+    /// Measurements of each plugin, by turns
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    rounds: usize,
+    /// Seconds of each
+    #[arg(long, default_value_t = 5.0, value_name = "SECONDS")]
+    seconds: f64,
+    /// Messages for the plugin, per second
+    #[arg(long, default_value_t = 20.0, value_name = "N")]
+    feed: f64,
+    /// A core node that is there already, instead of the one that tests use
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
+    /// Write the whole report to a file as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -32,6 +57,7 @@ pub(crate) struct BootArguments {
 pub(crate) fn run(bench: &Bench, yes: bool) -> Result<()> {
     match bench {
         Bench::Boot(arguments) => boot(arguments, yes),
+        Bench::Plugins(arguments) => plugins(arguments),
     }
 }
 
@@ -58,6 +84,42 @@ fn boot(arguments: &BootArguments, yes: bool) -> Result<()> {
         fs::write(path, format!("{text}\n")).with_context(|| format!("cannot write {}", path.display()))?;
     }
     print(&report);
+    Ok(())
+}
+
+fn plugins(arguments: &PluginsArguments) -> Result<()> {
+    let progress = Progress::start("bench plugins");
+    let scratch = tempfile::tempdir()?;
+    let installation = match &arguments.program {
+        Some(program) => {
+            build::install(program, &scratch.path().join("ccn"))?;
+            Installation::at(scratch.path())
+        }
+        None => {
+            build::core_node(&progress)?;
+            build::installation()
+        }
+    };
+    let (rounds, seconds, feed) = (arguments.rounds, arguments.seconds, arguments.feed);
+    let bench = bench_plugins::Bench { installation, rounds, seconds, feed };
+    let report = bench_plugins::run(&bench, |what| progress.status(what))?;
+    progress.done("measured");
+    if let Some(path) = &arguments.json {
+        let text = serde_json::to_string_pretty(&report)?;
+        fs::write(path, format!("{text}\n")).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    println!(
+        "plugins: POSTs answered per second by a core node, beside a plugin that gets {feed} messages per second; {rounds} rounds of {seconds} s, by turns\n"
+    );
+    println!("{:<12} {:>10} {:>12} {:>14}  {:<10} why", "", "POSTs/s", "by alone", "by harmless", "state");
+    for case in &report.cases {
+        let (name, state, reason) = (&case.name, &case.state, &case.reason);
+        println!(
+            "{name:<12} {:>10.0} {:>12.3} {:>14.3}  {state:<10} {reason}",
+            case.rate, case.to_alone, case.to_harmless
+        );
+    }
+    println!("\nratio, POSTs beside the worst plugin to those beside a harmless one: {:.3}", report.lowest_ratio);
     Ok(())
 }
 
