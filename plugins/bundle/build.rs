@@ -17,7 +17,7 @@ mod componentize;
 use componentize::componentize;
 
 /// The standard plugins: folders of `plugins/handlers`, in the order in which they are listed.
-const HANDLERS: [&str; 4] = ["aggregate", "post", "program", "store"];
+const HANDLERS: [&str; 7] = ["aggregate", "forget", "instance", "post", "program", "store", "vprogram"];
 /// The standard indexers of chains: folders of `plugins/indexers`.
 const INDEXERS: [&str; 2] = ["erc20", "ethereum"];
 /// What their text is made of, relative to the root of the workspace.
@@ -89,25 +89,28 @@ fn check_target() -> Result<()> {
     Ok(())
 }
 
-/// Builds all plugins, side by side; returns the folder of their core modules.
+/// Builds all plugins, one after the other; returns the folder of their core modules. Their crates are ordinary libraries, so that tests put several
+/// together; as modules they are made here, and only so are they optimised as a whole.
 fn build(root: &Path, target_dir: &Path) -> Result<PathBuf> {
-    let mut command = Command::new(env::var_os("CARGO").context("cargo sets CARGO")?);
-    command
-        .current_dir(root)
-        .args(["build", "--quiet", "--locked", "--lib"])
-        .args(["--target", TARGET, "--profile", PROFILE])
-        .args(HANDLERS.map(|name| format!("--package=handler-{name}")))
-        .args(INDEXERS.map(|name| format!("--package=indexer-{name}")))
-        .arg("--target-dir")
-        .arg(target_dir);
-    for (variable, _) in env::vars_os() {
-        if is_of_the_outer_build(&variable.to_string_lossy()) {
-            command.env_remove(variable);
+    let handlers = HANDLERS.map(|name| format!("handler-{name}"));
+    let indexers = INDEXERS.map(|name| format!("indexer-{name}"));
+    for package in handlers.iter().chain(&indexers) {
+        let mut command = Command::new(env::var_os("CARGO").context("cargo sets CARGO")?);
+        command
+            .current_dir(root)
+            .args(["rustc", "--quiet", "--locked", "--lib", "--crate-type", "cdylib", "--package", package])
+            .args(["--target", TARGET, "--profile", PROFILE])
+            .arg("--target-dir")
+            .arg(target_dir);
+        for (variable, _) in env::vars_os() {
+            if is_of_the_outer_build(&variable.to_string_lossy()) {
+                command.env_remove(variable);
+            }
         }
+        command.env("CARGO_ENCODED_RUSTFLAGS", rust_flags(root));
+        let status = command.status().context("cannot start cargo")?;
+        ensure!(status.success(), "{package} does not build; try `cargo check -p {package} --target {TARGET}`");
     }
-    command.env("CARGO_ENCODED_RUSTFLAGS", rust_flags(root));
-    let status = command.status().context("cannot start cargo")?;
-    ensure!(status.success(), "a standard plugin does not build; try `cargo check -p handler-NAME --target {TARGET}`");
     Ok(target_dir.join(TARGET).join(PROFILE))
 }
 

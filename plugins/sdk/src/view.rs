@@ -1,7 +1,9 @@
 //! What a handler may look at: the node's view in a plugin, a table filled by hand in tests.
 
-use crate::{Fate, FileInfo, ItemHash, Page, StoredMessage, bindings::aleph::plugin::view as host};
-use std::collections::BTreeMap;
+pub(crate) mod memory;
+
+use crate::{Fate, FileInfo, Page, StoredMessage, bindings::aleph::plugin::view as host};
+pub use memory::{MemoryView, Position, Use};
 
 /// Read-only facts and state; `plugins/wit/handler.wit` describes each function.
 pub trait View {
@@ -81,92 +83,5 @@ pub fn scan_all(view: &dyn View, namespace: Option<&str>, prefix: &[u8]) -> Vec<
         if done {
             return rows;
         }
-    }
-}
-
-/// A view that a test fills by hand. Applying effects to it makes it a node of one plugin.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct MemoryView {
-    /// The namespace that [`View::get`] and [`View::scan`] read.
-    pub own: String,
-    /// State by namespace and key.
-    pub state: BTreeMap<(String, Vec<u8>), Vec<u8>>,
-    /// Processed messages.
-    pub messages: BTreeMap<ItemHash, StoredMessage>,
-    /// Files that are here, with their sizes.
-    pub files: BTreeMap<ItemHash, FileInfo>,
-    /// Parameters of the network.
-    pub settings: BTreeMap<String, String>,
-}
-
-impl MemoryView {
-    /// An empty view of a namespace.
-    #[must_use]
-    pub fn new(own: &str) -> Self {
-        Self { own: own.to_owned(), ..Self::default() }
-    }
-
-    /// Applies what an accepted message writes.
-    pub fn apply(&mut self, effects: &crate::Effects) {
-        self.write(&effects.writes);
-    }
-
-    /// Changes the own namespace.
-    pub fn write(&mut self, writes: &[crate::Write]) {
-        for write in writes {
-            let key = (self.own.clone(), write.key.clone());
-            match &write.value {
-                Some(value) => self.state.insert(key, value.clone()),
-                None => self.state.remove(&key),
-            };
-        }
-    }
-
-    fn page(&self, namespace: &str, start: &[u8], end: &[u8], limit: u32, reverse: bool) -> Page {
-        let limit = limit.min(PAGE) as usize;
-        let inside =
-            |key: &(String, Vec<u8>)| key.0 == namespace && key.1.as_slice() >= start && key.1.as_slice() < end;
-        let mut rows: Vec<(Vec<u8>, Vec<u8>)> = self
-            .state
-            .iter()
-            .filter(|(key, _)| inside(key))
-            .map(|((_, key), value)| (key.clone(), value.clone()))
-            .collect();
-        if reverse {
-            rows.reverse();
-        }
-        let more = rows.len() > limit;
-        rows.truncate(limit);
-        Page { items: rows, more }
-    }
-}
-
-impl View for MemoryView {
-    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
-        self.get_in(&self.own, key)
-    }
-    fn scan(&self, start: &[u8], end: &[u8], limit: u32, reverse: bool) -> Page {
-        self.page(&self.own, start, end, limit, reverse)
-    }
-    fn get_in(&self, namespace: &str, key: &[u8]) -> Option<Vec<u8>> {
-        self.state.get(&(namespace.to_owned(), key.to_vec())).cloned()
-    }
-    fn scan_in(&self, namespace: &str, start: &[u8], end: &[u8], limit: u32, reverse: bool) -> Page {
-        self.page(namespace, start, end, limit, reverse)
-    }
-    fn message(&self, hash: &str) -> Option<StoredMessage> {
-        self.messages.get(hash).cloned()
-    }
-    fn fate_of(&self, hash: &str) -> Fate {
-        if self.messages.contains_key(hash) { Fate::Standing } else { Fate::Unknown }
-    }
-    fn in_use(&self, _hash: &str) -> bool {
-        false
-    }
-    fn file(&self, hash: &str) -> Option<FileInfo> {
-        self.files.get(hash).copied()
-    }
-    fn setting(&self, name: &str) -> Option<String> {
-        self.settings.get(name).cloned()
     }
 }
