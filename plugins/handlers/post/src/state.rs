@@ -220,14 +220,13 @@ pub(crate) fn change(hash: &str, before: Option<&Record>, after: Option<&Record>
     let mut writes = vec![Write { key: post(hash), value: record }];
     let old = before.map(Record::properties).unwrap_or_default();
     let new = after.map(Record::properties).unwrap_or_default();
-    let place =
-        |(property, value): &(Property, &str), record: &Record| listed(&property.prefix(value), record.updated(), hash);
-    if let Some(before) = before {
-        writes.extend(old.iter().map(|each| delete(place(each, before))));
-    }
-    if let Some(after) = after {
-        writes.extend(new.iter().map(|each| put(place(each, after), Vec::new())));
-    }
+    let places = |record: Option<&Record>, properties: &[(Property, &str)]| -> Vec<Vec<u8>> {
+        let updated = record.map(Record::updated).unwrap_or_default();
+        properties.iter().map(|(property, value)| listed(&property.prefix(value), updated, hash)).collect()
+    };
+    let (gone, here) = (places(before, &old), places(after, &new));
+    writes.extend(gone.iter().filter(|row| !here.contains(row)).cloned().map(delete));
+    writes.extend(here.iter().filter(|row| !gone.contains(row)).cloned().map(|row| put(row, Vec::new())));
     let mut count = |(property, value): &(Property, &str), difference: i64| {
         let number = property.count(value, view).saturating_add_signed(difference);
         let value_or_none = (number > 0).then(|| number.to_be_bytes().to_vec());
