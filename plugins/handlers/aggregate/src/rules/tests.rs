@@ -69,16 +69,91 @@ fn later_values_win_and_null_is_one() {
     assert_eq!(merged(&node, OWNER, "other"), json!({}));
 }
 
-/// An element that changes one subkey of a large aggregate writes a handful of rows.
+/// A view that counts what is asked and answered.
+struct Counted<'a>(&'a plugin_sdk::MemoryView, std::cell::Cell<(usize, usize)>);
+
+impl Counted<'_> {
+    fn count(&self, bytes: usize) {
+        let (asked, answered) = self.1.get();
+        self.1.set((asked + 1, answered + bytes));
+    }
+}
+
+impl View for Counted<'_> {
+    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
+        let value = self.0.get(key);
+        self.count(value.as_ref().map_or(0, Vec::len));
+        value
+    }
+    fn scan(&self, start: &[u8], end: &[u8], limit: u32, reverse: bool) -> plugin_sdk::Page {
+        let page = self.0.scan(start, end, limit, reverse);
+        self.count(page.items.iter().map(|(key, value)| key.len() + value.len()).sum());
+        page
+    }
+    fn get_in(&self, _namespace: &str, _key: &[u8]) -> Option<Vec<u8>> {
+        unreachable!("elements rest on nothing else")
+    }
+    fn scan_in(&self, _: &str, _: &[u8], _: &[u8], _: u32, _: bool) -> plugin_sdk::Page {
+        unreachable!("elements rest on nothing else")
+    }
+    fn message(&self, _hash: &str) -> Option<plugin_sdk::StoredMessage> {
+        unreachable!("elements rest on nothing else")
+    }
+    fn fate_of(&self, _hash: &str) -> plugin_sdk::Fate {
+        unreachable!("elements rest on nothing else")
+    }
+    fn in_use(&self, _hash: &str) -> bool {
+        unreachable!("elements rest on nothing else")
+    }
+    fn file(&self, _hash: &str) -> Option<plugin_sdk::FileInfo> {
+        unreachable!("elements rest on nothing else")
+    }
+    fn setting(&self, _name: &str) -> Option<String> {
+        unreachable!("elements rest on nothing else")
+    }
+}
+
+/// An element that changes one subkey of ten thousand reads and writes a handful of rows, and so does whoever takes it out again.
 #[test]
 fn a_change_costs_what_it_changes() {
     let mut node = node();
-    let large: Map<String, Value> = (0..500).map(|number| (format!("subkey {number}"), json!(number))).collect();
+    let large: Map<String, Value> = (0..10_000).map(|number| (format!("subkey {number}"), json!(number))).collect();
     node.submit(&element("k", 1.0, &Value::Object(large)));
     let small = element("k", 2.0, &json!({"subkey 7": "changed"}));
+    let check = |node: &Simulation<Aggregate>, writes: &dyn Fn(&dyn View) -> Vec<Write>| {
+        let view = Counted(&node.view, std::cell::Cell::default());
+        let writes = writes(&view);
+        let (asked, answered) = view.1.get();
+        assert!(writes.len() < 10 && asked < 10 && answered < 2000, "{} {asked} {answered}", writes.len());
+    };
+    check(&node, &|view| {
+        let Outcome::Accepted(effects) = process(&small, view) else { panic!("it is accepted") };
+        effects.writes
+    });
     node.submit(&small);
-    let writes = node.effects[&small.item_hash].writes.len();
-    assert!(writes < 10, "{writes}");
+    check(&node, &|view| withdraw(&small, Withdrawal::Forgotten, view));
+}
+
+/// A value too long for its row is found in the message that set it, and one that is covered by it comes back.
+#[test]
+fn long_values_are_read_from_their_message() {
+    let mut node = node();
+    let long = "x".repeat(5000);
+    node.submit(&element("k", 1.0, &json!({"a": 1, "b": long})));
+    let covers = element("k", 2.0, &json!({"a": long}));
+    node.submit(&covers);
+    assert_eq!(merged(&node, OWNER, "k"), json!({"a": long, "b": long}));
+    node.void(&covers.item_hash);
+    assert_eq!(merged(&node, OWNER, "k"), json!({"a": 1, "b": long}));
+}
+
+#[test]
+fn subkeys_are_bounded() {
+    let many = |count: usize| -> Value {
+        (0..count).map(|number| (number.to_string(), json!(0))).collect::<Map<_, _>>().into()
+    };
+    assert!(validate(&element("k", 1.0, &many(MAX_SUBKEYS))).is_ok());
+    assert_eq!(validate(&element("k", 1.0, &many(MAX_SUBKEYS + 1))).expect_err("refused").code, 0);
 }
 
 #[test]
