@@ -10,8 +10,9 @@ use super::{
 use crate::store::{
     Reader as _, Snapshot,
     listing::{self, Filter, Listing, Window},
-    record::{PendingRecord, Record as _, StatusRecord},
+    record::{ForgottenRecord, MessageRecord, PendingRecord, Record as _, StatusRecord},
     schema::{Table, hash_key},
+    standing::{self, Position},
 };
 use axum::http::StatusCode;
 use axum::{
@@ -113,10 +114,34 @@ fn describe(snapshot: &Snapshot, hash: &ItemHash) -> ApiResult<Response> {
             let more = Rejected { message: raw(&rejection.message), error_code: rejection.code, details };
             Json(Described { status, more }).into_response()
         }
-        MessageStatus::Forgotten | MessageStatus::Removed => {
-            (StatusCode::GONE, Json(Described { status, more: json!({}) })).into_response()
-        }
+        MessageStatus::Forgotten => match standing::forgotten(snapshot, hash)? {
+            Some(record) => Json(Described { status, more: forgotten(snapshot, hash, &record)? }).into_response(),
+            None => return Err(damaged()),
+        },
+        MessageStatus::Removed => (StatusCode::GONE, Json(Described { status, more: json!({}) })).into_response(),
     })
+}
+
+/// What is still said of a message that is hidden: its envelope without the content, and who hides it.
+fn forgotten(snapshot: &Snapshot, hash: &ItemHash, record: &ForgottenRecord) -> ApiResult<Value> {
+    let by = standing::hidden_by(snapshot, hash, record)?;
+    let by: Vec<String> = by.iter().filter_map(Position::hash).map(|hash| hash.to_string()).collect();
+    let MessageRecord { envelope, owner, size, .. } = &record.message;
+    Ok(json!({
+        "message": {
+            "sender": envelope.sender,
+            "chain": envelope.chain(),
+            "type": envelope.kind,
+            "channel": envelope.channel,
+            "time": envelope.time,
+            "item_type": envelope.item_type(),
+            "item_hash": hash,
+            "signature": envelope.signature,
+            "owner": owner,
+            "size": size,
+        },
+        "forgotten_by": by,
+    }))
 }
 
 pub(super) async fn status(state: State, Path(hash): Path<String>) -> ApiResult<Response> {

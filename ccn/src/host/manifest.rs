@@ -11,6 +11,8 @@ const CONTRACT: &str = "aleph:plugin@0.2";
 const HANDLER: &str = "handler";
 /// What a plugin asks for to move credits and tokens.
 pub(super) const LEDGER: &str = "ledger";
+/// What a plugin asks for in its manifest to hide messages.
+pub(super) const HIDE: &str = "hide";
 /// Largest manifest, bytes.
 const MAX_BYTES: usize = 16 << 10;
 /// Most entries of a list.

@@ -33,6 +33,7 @@ pub mod bindings {
 
 pub use bindings::aleph::plugin::types as contract;
 pub use compiler::{COMMAND as COMPILE_COMMAND, Compiler, compile_standard_input};
+pub(crate) use contract::Withdrawal;
 pub use failure::FailureClass;
 pub(crate) use keeper::first_look;
 pub use keeper::{FirstLook, Keeper, Request, RequestError};
@@ -40,7 +41,7 @@ pub use manifest::{Limits, Manifest, ManifestError};
 pub use outcome::{Effects, Need, Outcome, Plan, Price, Rejection, Subject, TokenBalances, Workload, Write};
 pub use plugin::{Failures, Origin, Plugin, PluginInfo, PluginState, PrepareError, Quantiles, Statistics};
 pub use registry::{Deviation, LoadError, Plugins, Refusal, Source, inspect};
-pub(crate) use view::state_key;
+pub(crate) use view::{contract_message, state_key};
 
 use crate::store::StoreError;
 

@@ -3,6 +3,7 @@
 use super::{
     contract,
     manifest::Limits,
+    plugin::Granted,
     view::{MAX_KEY_BYTES, MAX_VALUE_BYTES},
 };
 use crate::store::record::{AuthorizationRecord, CostLineRecord, Movement, PaymentRecord};
@@ -326,8 +327,11 @@ fn watches(found: Vec<(String, Vec<u8>)>) -> Result<Vec<(String, Vec<u8>)>, Over
     Ok(found)
 }
 
-fn effects(found: contract::Effects, limits: &Limits, owner: &str, may_move: bool) -> Result<Effects, Overrun> {
-    if !found.ledger.is_empty() && !may_move {
+fn effects(found: contract::Effects, limits: &Limits, owner: &str, granted: &Granted) -> Result<Effects, Overrun> {
+    if !found.forgets.is_empty() && !granted.may_forget {
+        return Err("it hides messages without the grant `hide`".into());
+    }
+    if !found.ledger.is_empty() && !granted.may_move {
         return Err("it moves credits or tokens without the grant `ledger`".into());
     }
     at_most("pins", found.pins.len(), MAX_HASHES)?;
@@ -368,10 +372,10 @@ pub(super) fn outcome(
     found: contract::Outcome,
     limits: &Limits,
     owner: &str,
-    may_move: bool,
+    granted: &Granted,
 ) -> Result<Outcome, Overrun> {
     match found {
-        contract::Outcome::Accepted(found) => Ok(Outcome::Accepted(Box::new(effects(found, limits, owner, may_move)?))),
+        contract::Outcome::Accepted(found) => Ok(Outcome::Accepted(Box::new(effects(found, limits, owner, granted)?))),
         contract::Outcome::Rejected(found) => Ok(Outcome::Rejected(rejection(found)?)),
         contract::Outcome::Waiting(wait) => {
             at_most("needs", wait.missing.len(), MAX_HASHES)?;

@@ -234,6 +234,7 @@ pub enum PrepareError {
 pub(super) struct Granted {
     pub(super) readable: Vec<String>,
     pub(super) may_move: bool,
+    pub(super) may_forget: bool,
 }
 
 impl Plugin {
@@ -378,10 +379,12 @@ impl Plugin {
     /// What can be said of it.
     #[must_use]
     pub fn info(&self) -> PluginInfo {
-        let Granted { readable, may_move } = &self.granted;
+        let Granted { readable, may_move, may_forget } = &self.granted;
         let read = readable.iter().map(|namespace| format!("read:{namespace}"));
         let statistics = Some(self.statistics());
-        let grants = may_move.then(|| super::manifest::LEDGER.to_owned()).into_iter().chain(read).collect();
+        let words = [(may_move, super::manifest::LEDGER), (may_forget, super::manifest::HIDE)];
+        let words = words.into_iter().filter(|(granted, _)| **granted).map(|(_, word)| word.to_owned());
+        let grants = words.chain(read).collect();
         let (state, reason) = match self.suspended() {
             None => (PluginState::Active, None),
             Some(reason) => (PluginState::Suspended, Some(reason.to_owned())),
@@ -415,8 +418,7 @@ impl Plugin {
         let found = self.call_for_message(Some(reader), |store, plugin| {
             plugin.aleph_plugin_handler().call_process(store, message)
         })?;
-        let may_move = self.granted.may_move;
-        let outcome = self.checked(outcome::outcome(found, &self.manifest.limits, &message.address, may_move))?;
+        let outcome = self.checked(outcome::outcome(found, &self.manifest.limits, &message.address, &self.granted))?;
         let counter = match &outcome {
             Outcome::Accepted(_) => &self.counters.accepted,
             Outcome::Rejected(_) => &self.counters.rejected,

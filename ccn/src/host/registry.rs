@@ -7,7 +7,7 @@ use super::{
     cache::Cache,
     compiler::{self, MAX_FILE_BYTES},
     folder::Stamp,
-    manifest::LEDGER,
+    manifest::{HIDE, LEDGER},
     plugin::{Granted, PrepareError},
     profile,
     route::Parts,
@@ -248,7 +248,8 @@ impl Loader {
         let mut readable = manifest.reads().to_vec();
         readable.retain(|namespace| has(&format!("read:{namespace}")));
         let may_move = manifest.grants.iter().any(|grant| grant == LEDGER) && has(LEDGER);
-        Granted { readable, may_move }
+        let may_forget = manifest.grants.iter().any(|grant| grant == HIDE) && has(HIDE);
+        Granted { readable, may_move, may_forget }
     }
 }
 

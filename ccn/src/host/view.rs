@@ -10,6 +10,7 @@ use crate::store::{
     Reader, StoreError,
     record::{FileKind, MessageRecord},
     schema::{Key, Table},
+    standing::Fate,
 };
 use ccn_message::ItemHash;
 use std::{collections::BTreeMap, sync::Arc};
@@ -172,7 +173,7 @@ pub(crate) fn state_key(namespace: &str, key: &[u8]) -> Vec<u8> {
 }
 
 /// A message as the contract has it.
-pub(super) fn contract_message(hash: &ItemHash, record: &MessageRecord) -> contract::Message {
+pub(crate) fn contract_message(hash: &ItemHash, record: &MessageRecord) -> contract::Message {
     let envelope = &record.envelope;
     contract::Message {
         item_hash: hash.to_string(),
@@ -218,7 +219,7 @@ impl view::Host for Host {
     fn message(&mut self, hash: String) -> wasmtime::Result<Option<types::StoredMessage>> {
         let reader = self.ask()?;
         let Ok(hash) = ItemHash::parse(&hash) else { return Ok(None) };
-        let Some(record) = reader.message(&hash).map_err(ViewFault::Store)? else { return Ok(None) };
+        let (_, Some(record)) = reader.standing(&hash).map_err(ViewFault::Store)? else { return Ok(None) };
         self.count(record.content().len())?;
         let label = |(name, value): &(String, String)| types::Label { name: name.clone(), value: value.clone() };
         Ok(Some(types::StoredMessage {
@@ -233,13 +234,20 @@ impl view::Host for Host {
     }
 
     fn fate_of(&mut self, hash: String) -> wasmtime::Result<types::Fate> {
-        let stands = self.message(hash)?.is_some();
-        Ok(if stands { types::Fate::Standing } else { types::Fate::Unknown })
+        let reader = self.ask()?;
+        let Ok(hash) = ItemHash::parse(&hash) else { return Ok(types::Fate::Unknown) };
+        let (fate, _) = reader.standing(&hash).map_err(ViewFault::Store)?;
+        Ok(match fate {
+            Fate::Unknown => types::Fate::Unknown,
+            Fate::Standing => types::Fate::Standing,
+            Fate::Forgotten => types::Fate::Forgotten,
+        })
     }
 
-    fn in_use(&mut self, _hash: String) -> wasmtime::Result<bool> {
-        self.ask()?;
-        Ok(false)
+    fn in_use(&mut self, hash: String) -> wasmtime::Result<bool> {
+        let reader = self.ask()?;
+        let Ok(hash) = ItemHash::parse(&hash) else { return Ok(false) };
+        Ok(reader.in_use(&hash).map_err(ViewFault::Store)?)
     }
 
     fn file(&mut self, hash: String) -> wasmtime::Result<Option<types::FileInfo>> {

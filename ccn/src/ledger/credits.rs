@@ -3,7 +3,7 @@
 //! A message that comes after every movement of the addresses that it concerns is simply applied. One that comes late has the lots of those
 //! addresses, and of all that transfers link them with, made anew from their movements.
 
-use super::lots::{Lots, Mover};
+use super::lots::{Lots, Mover, Shortfall};
 use crate::store::{
     Batch, Reader, StoreError,
     record::{CreditRecord, LotRecord, Movement, Record as _},
@@ -37,6 +37,21 @@ pub struct NotCovered {
     pub taken: u64,
 }
 
+impl From<Shortfall> for NotCovered {
+    fn from(Shortfall { wanted, taken }: Shortfall) -> Self {
+        Self { wanted, taken }
+    }
+}
+
+/// What a change in the ledger comes to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Replayed {
+    /// Why the transfers of the message itself are not covered: nothing of it counts, then.
+    pub not_covered: Option<NotCovered>,
+    /// Other messages whose transfers are covered now and were not, or the other way round.
+    pub flipped: Vec<ItemHash>,
+}
+
 /// The addresses that a movement concerns.
 fn addresses(movement: &Movement) -> impl Iterator<Item = &String> {
     let (one, other) = match movement {
@@ -46,73 +61,108 @@ fn addresses(movement: &Movement) -> impl Iterator<Item = &String> {
     std::iter::once(one).chain(other)
 }
 
-/// The addresses that have more afterwards.
-pub(crate) fn receivers(movements: &[Movement]) -> BTreeSet<&str> {
-    let mut receivers = BTreeSet::new();
-    for movement in movements {
-        match movement {
-            Movement::Grant { address, .. } => receivers.insert(address.as_str()),
-            Movement::Transfer { recipient, .. } => receivers.insert(recipient.as_str()),
-            Movement::Expense { .. } => false,
-        };
-    }
-    receivers
+/// All addresses that movements concern.
+fn concerned(movements: &[Movement]) -> BTreeSet<String> {
+    movements.iter().flat_map(addresses).cloned().collect()
 }
 
-/// Moves credits by a message, into the current layer of the batch. When a transfer is not covered at its moment, nothing that was changed is to
-/// be kept.
+/// True when something is handed on: such a message counts as a whole or not at all.
+fn hands_on(movements: &[Movement]) -> bool {
+    movements.iter().any(|movement| matches!(movement, Movement::Transfer { .. }))
+}
+
+/// Moves credits by a message, into the current layer of the batch. What is handed on and is not there does not move, and is moved as soon as
+/// earlier credits arrive.
 ///
 /// # Errors
 /// The store fails.
-pub(crate) fn move_credits(
-    batch: &mut Batch,
-    moment: &Moment,
-    movements: &[Movement],
-) -> Result<Result<(), NotCovered>, StoreError> {
+pub(crate) fn move_credits(batch: &mut Batch, moment: &Moment, movements: &[Movement]) -> Result<Replayed, StoreError> {
     let place = moment.key();
-    let concerned: BTreeSet<&str> = movements.iter().flat_map(addresses).map(String::as_str).collect();
+    let all = concerned(movements);
     let mut late = BTreeSet::new();
-    for address in &concerned {
+    for address in &all {
         let prefix = Key::new().text(address).done();
         let last = batch.range(Table::Movers, &prefix, &end_of(&prefix), 1, true)?;
-        if last.first().is_some_and(|(key, _)| key[prefix.len()..] > place[..]) {
-            late.insert((*address).to_owned());
+        if last.first().is_some_and(|(key, _)| key[prefix.len()..] >= place[..]) {
+            late.insert(address.clone());
         }
     }
-    batch.put(Table::Credits, place.clone(), CreditRecord { movements: movements.to_vec() }.to_bytes());
-    for address in &concerned {
+    for address in &all {
         batch.put(Table::Movers, Key::new().text(address).bytes(&place).done(), Vec::new());
     }
-    let linked = linked(batch, late)?;
-    let mut shortfalls = Vec::new();
+    let record = CreditRecord { movements: movements.to_vec(), covered: true };
+    batch.put(Table::Credits, place.clone(), record.to_bytes());
+    if hands_on(movements) && !late.is_empty() {
+        late.clone_from(&all);
+    }
+    let mut replayed = replay(batch, late.clone(), &place)?;
 
     // Those for whom this is the last movement.
-    let mut lots = Lots::default();
-    for address in concerned.iter().filter(|address| !linked.addresses.contains(**address)) {
-        lots.owners.insert((*address).to_owned(), read(batch, address)?);
+    let linked: BTreeSet<&String> = all.iter().filter(|address| !replayed.linked.contains(*address)).collect();
+    if !linked.is_empty() {
+        let mut lots = Lots::default();
+        for address in &linked {
+            lots.owners.insert((*address).clone(), read(batch, address)?);
+        }
+        let before = lots.clone();
+        let mover = Mover { key: &place, time_ms: milliseconds(moment.time) };
+        let applied = lots.apply(&mover, movements, |movement| addresses(movement).any(|each| linked.contains(each)));
+        write(batch, &before, &lots);
+        if let Err(shortfall) = applied {
+            replayed.found.not_covered = Some(shortfall.into());
+            batch.put(Table::Credits, place, CreditRecord { covered: false, ..record }.to_bytes());
+        }
     }
-    let before = lots.clone();
-    let is_linked = |movement: &Movement| addresses(movement).any(|address| linked.addresses.contains(address));
-    let mover = Mover { key: &place, time_ms: milliseconds(moment.time) };
-    shortfalls.extend(lots.apply(&mover, movements, |movement| !is_linked(movement)));
-    write(batch, &before, &lots);
+    Ok(replayed.found)
+}
 
-    // Those whose lots are made anew.
+/// Takes back what the message of that position moved, into the current layer of the batch. Returns the messages whose transfers are covered differently then.
+///
+/// # Errors
+/// The store fails.
+pub(crate) fn take_back(batch: &mut Batch, place: &[u8]) -> Result<Vec<ItemHash>, StoreError> {
+    let Some(row) = batch.get(Table::Credits, place)? else { return Ok(Vec::new()) };
+    let all = concerned(&CreditRecord::read(&row)?.movements);
+    batch.delete(Table::Credits, place.to_vec());
+    for address in &all {
+        batch.delete(Table::Movers, Key::new().text(address).bytes(place).done());
+    }
+    Ok(replay(batch, all, place)?.found.flipped)
+}
+
+/// A replay, and for whom it was made.
+struct Replay {
+    found: Replayed,
+    linked: BTreeSet<String>,
+}
+
+/// Makes the lots of these addresses anew, and of all that transfers link them with.
+fn replay(batch: &mut Batch, seeds: BTreeSet<String>, place: &[u8]) -> Result<Replay, StoreError> {
+    let Linked { addresses: linked, records } = linked(batch, seeds)?;
+    let is_linked = |movement: &Movement| addresses(movement).any(|address| linked.contains(address));
     let mut before = Lots::default();
-    for address in &linked.addresses {
+    for address in &linked {
         before.owners.insert(address.clone(), read(batch, address)?);
     }
+    let mut found = Replayed::default();
     let mut lots = Lots::default();
-    for (key, record) in &linked.records {
+    for (key, record) in records {
         let time = key.get(..8).and_then(|time| time.try_into().ok()).map_or(0.0, crate::store::schema::time_of_key);
-        let found = lots.apply(&Mover { key, time_ms: milliseconds(time) }, &record.movements, is_linked);
-        if *key == place {
-            shortfalls.extend(found);
+        let applied = lots.apply(&Mover { key: &key, time_ms: milliseconds(time) }, &record.movements, is_linked);
+        let covered = applied.is_ok();
+        if key == place {
+            found.not_covered = applied.err().map(NotCovered::from);
+        } else if covered != record.covered
+            && let Some((hash, _)) = key.get(8..).and_then(crate::store::schema::split_hash)
+        {
+            found.flipped.push(hash);
+        }
+        if covered != record.covered {
+            batch.put(Table::Credits, key, CreditRecord { covered, ..record }.to_bytes());
         }
     }
     write(batch, &before, &lots);
-    let refused = shortfalls.first().map(|short| NotCovered { wanted: short.wanted, taken: short.taken });
-    Ok(refused.map_or(Ok(()), Err))
+    Ok(Replay { found, linked })
 }
 
 /// Addresses that transfers link, and everything that moved credits of theirs, in order.
@@ -136,10 +186,12 @@ fn linked(reader: &dyn Reader, seeds: BTreeSet<String>) -> Result<Linked, StoreE
                 let Some(row) = reader.get(Table::Credits, place)? else { continue };
                 linked.records.insert(place.to_vec(), CreditRecord::read(&row)?);
             }
-            for movement in &linked.records[place].movements {
-                if addresses(movement).any(|each| *each == address) {
-                    open.extend(addresses(movement).filter(|each| !linked.addresses.contains(*each)).cloned());
-                }
+            // What is handed on is handed on as a whole: all its addresses depend on each other. Grants and expenses concern each address alone.
+            let movements = &linked.records[place].movements;
+            if hands_on(movements) {
+                open.extend(
+                    movements.iter().flat_map(addresses).filter(|each| !linked.addresses.contains(*each)).cloned(),
+                );
             }
         }
     }
@@ -208,7 +260,7 @@ mod tests {
             for (number, movements) in group {
                 // Many messages at one moment: the hash decides.
                 let moment = Moment { time: f64::from(number / 3), hash: ItemHash::sha256_of(&[*number]) };
-                let _ = move_credits(&mut batch, &moment, movements).expect("no error");
+                move_credits(&mut batch, &moment, movements).expect("no error");
                 batch.keep();
             }
             store.commit(batch.changes()).expect("a commit");
@@ -235,23 +287,52 @@ mod tests {
     }
 
     #[test]
-    fn a_late_grant_covers_what_came_after_it() {
+    fn a_late_grant_covers_what_came_after_it_and_what_is_taken_back_uncovers_it() {
         let folder = tempfile::tempdir().expect("a folder");
         let store = Store::open(&folder.path().join("s.redb")).expect("a store");
         let mut batch = Batch::new(store.snapshot().expect("a snapshot"));
         let at = |time: f64| Moment { time, hash: ItemHash::sha256_of(&time.to_be_bytes()) };
+        let balance = |batch: &Batch, address| {
+            let balance = super::super::balance(batch, address, 0).expect("a balance");
+            (balance.credits, balance.lots.len())
+        };
         let transfer = [Movement::Transfer { sender: "A".into(), recipient: "B".into(), amount: 5, expiration: None }];
         let refused = move_credits(&mut batch, &at(2.0), &transfer).expect("no error");
-        assert_eq!(refused, Err(NotCovered { wanted: 5, taken: 0 }));
-        batch.drop_current();
+        assert_eq!(refused.not_covered, Some(NotCovered { wanted: 5, taken: 0 }));
         let grant = [Movement::Grant { address: "A".into(), amount: 7, expiration: None, details: "{}".into() }];
-        for (moment, movements) in [(at(3.0), &grant), (at(1.0), &grant)] {
-            move_credits(&mut batch, &moment, movements).expect("no error").expect("grants are covered");
-            batch.keep();
-        }
-        move_credits(&mut batch, &at(2.0), &transfer).expect("no error").expect("covered by the earlier grant");
+        let later = move_credits(&mut batch, &at(3.0), &grant).expect("no error");
+        assert_eq!(later, Replayed::default());
+        assert_eq!((balance(&batch, "A"), balance(&batch, "B")), ((7, 1), (0, 0)));
+        let earlier = move_credits(&mut batch, &at(1.0), &grant).expect("no error");
+        assert_eq!(earlier, Replayed { not_covered: None, flipped: vec![at(2.0).hash] });
+        assert_eq!((balance(&batch, "A"), balance(&batch, "B")), ((9, 2), (5, 1)));
+        assert_eq!(take_back(&mut batch, &at(1.0).key()).expect("no error"), [at(2.0).hash]);
+        assert_eq!((balance(&batch, "A"), balance(&batch, "B")), ((7, 1), (0, 0)));
+        assert_eq!(take_back(&mut batch, &at(2.0).key()).expect("no error"), []);
+        assert_eq!(take_back(&mut batch, &at(3.0).key()).expect("no error"), []);
         batch.keep();
-        let balance = super::super::balance(&batch, "A", 0).expect("a balance");
-        assert_eq!((balance.credits, balance.lots.len()), (9, 2));
+        let left: Vec<_> = batch.changes().iter().filter(|(_, value)| value.is_some()).collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+
+    #[test]
+    fn what_is_handed_on_to_several_is_handed_on_to_all_or_to_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(&folder.path().join("s.redb")).expect("a store");
+        let mut batch = Batch::new(store.snapshot().expect("a snapshot"));
+        let at = |time: f64| Moment { time, hash: ItemHash::sha256_of(&time.to_be_bytes()) };
+        let to = |recipient: &str, amount| Movement::Transfer {
+            sender: "A".into(),
+            recipient: recipient.into(),
+            amount,
+            expiration: None,
+        };
+        let grant = [Movement::Grant { address: "A".into(), amount: 7, expiration: None, details: "{}".into() }];
+        move_credits(&mut batch, &at(1.0), &grant).expect("no error");
+        let both = move_credits(&mut batch, &at(2.0), &[to("B", 5), to("C", 5)]).expect("no error");
+        assert_eq!(both.not_covered, Some(NotCovered { wanted: 10, taken: 7 }));
+        assert_eq!(move_credits(&mut batch, &at(3.0), &[to("C", 7)]).expect("no error").not_covered, None);
+        let credits = |address| super::super::balance(&batch, address, 0).expect("a balance").credits;
+        assert_eq!([credits("A"), credits("B"), credits("C")], [0, 0, 7]);
     }
 }

@@ -23,7 +23,7 @@ pub(super) struct Mover<'a> {
     pub(super) time_ms: u64,
 }
 
-/// What could not be taken.
+/// What is to be handed on and is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Shortfall {
     pub(super) wanted: u64,
@@ -31,14 +31,37 @@ pub(super) struct Shortfall {
 }
 
 impl Lots {
-    /// Applies the movements of a message that concern `concerned`. Returns the shortfalls of its transfers.
+    /// Applies the movements of a message that concern `concerned`.
+    ///
+    /// # Errors
+    /// More is handed on than there is: then nothing is changed.
     pub(super) fn apply(
         &mut self,
         mover: &Mover<'_>,
         movements: &[Movement],
         concerned: impl Fn(&Movement) -> bool,
-    ) -> Vec<Shortfall> {
-        let mut shortfalls = Vec::new();
+    ) -> Result<(), Shortfall> {
+        let mut plain = BTreeMap::new();
+        for movement in movements {
+            if let Movement::Transfer { sender, amount, .. } = movement {
+                let wanted: &mut u64 = plain.entry(sender.as_str()).or_default();
+                *wanted = wanted.saturating_add(*amount);
+            }
+        }
+        // Where nothing else happens to those who give, it is enough to count before; else what is done is undone.
+        let is_plain = movements.iter().all(|movement| match movement {
+            Movement::Transfer { recipient, .. } => !plain.contains_key(recipient.as_str()),
+            Movement::Grant { .. } | Movement::Expense { .. } => plain.is_empty(),
+        });
+        if is_plain {
+            for (sender, wanted) in plain {
+                let taken = self.available(sender, mover.time_ms);
+                if taken < wanted {
+                    return Err(Shortfall { wanted, taken });
+                }
+            }
+        }
+        let before = (!is_plain).then(|| self.clone_of(movements));
         for (place, movement) in movements.iter().enumerate() {
             if !concerned(movement) {
                 continue;
@@ -54,7 +77,8 @@ impl Lots {
                     let mut portions = self.take(sender, *amount, mover.time_ms);
                     let taken: u64 = portions.iter().map(|portion| portion.remaining).sum();
                     if taken < *amount {
-                        shortfalls.push(Shortfall { wanted: *amount, taken });
+                        self.owners.extend(before.into_iter().flatten());
+                        return Err(Shortfall { wanted: *amount, taken });
                     }
                     for portion in &mut portions {
                         portion.expiration = earlier(portion.expiration, *expiration);
@@ -65,7 +89,23 @@ impl Lots {
                 }
             }
         }
-        shortfalls
+        Ok(())
+    }
+
+    /// Credits of an address that count at that moment.
+    fn available(&self, owner: &str, time_ms: u64) -> u64 {
+        let counts = |lot: &&LotRecord| lot.expiration.is_none_or(|expiration| expiration > time_ms);
+        let lots = self.owners.get(owner).into_iter().flat_map(BTreeMap::values).filter(counts);
+        lots.fold(0, |sum, lot| sum.saturating_add(lot.remaining))
+    }
+
+    /// The lots of all addresses that movements concern, as they are.
+    fn clone_of(&self, movements: &[Movement]) -> BTreeMap<String, BTreeMap<LotKey, LotRecord>> {
+        let addresses = movements.iter().flat_map(|movement| match movement {
+            Movement::Grant { address, .. } | Movement::Expense { address, .. } => vec![address],
+            Movement::Transfer { sender, recipient, .. } => vec![sender, recipient],
+        });
+        addresses.map(|address| (address.clone(), self.owners.get(address).cloned().unwrap_or_default())).collect()
     }
 
     fn add(&mut self, owner: &str, mover: &Mover<'_>, (place, number): (usize, usize), lot: LotRecord) {
@@ -127,7 +167,7 @@ mod tests {
         Movement::Grant { address: address.into(), amount, expiration, details: "{}".into() }
     }
 
-    fn apply(lots: &mut Lots, second: u64, movement: Movement) -> Vec<Shortfall> {
+    fn apply(lots: &mut Lots, second: u64, movement: Movement) -> Result<(), Shortfall> {
         let key = second.to_be_bytes();
         lots.apply(&Mover { key: &key, time_ms: second * 1000 }, &[movement], |_| true)
     }
@@ -139,12 +179,13 @@ mod tests {
     #[test]
     fn the_oldest_credits_that_count_are_used_first() {
         let mut lots = Lots::default();
-        apply(&mut lots, 1, grant("A", 10, Some(5000)));
-        apply(&mut lots, 2, grant("A", 10, None));
-        apply(&mut lots, 3, Movement::Expense { address: "A".into(), amount: 4, details: "{}".into() });
+        assert_eq!(apply(&mut lots, 1, grant("A", 10, Some(5000))), Ok(()));
+        assert_eq!(apply(&mut lots, 2, grant("A", 10, None)), Ok(()));
+        let expense = |amount| Movement::Expense { address: "A".into(), amount, details: "{}".into() };
+        assert_eq!(apply(&mut lots, 3, expense(4)), Ok(()));
         assert_eq!(left(&lots, "A"), [(6, Some(5000)), (10, None)]);
         // At the moment of its expiration a grant no longer counts.
-        apply(&mut lots, 5, Movement::Expense { address: "A".into(), amount: 12, details: "{}".into() });
+        assert_eq!(apply(&mut lots, 5, expense(12)), Ok(()));
         assert_eq!(left(&lots, "A"), [(6, Some(5000))], "what is not there is not taken");
     }
 
@@ -152,13 +193,14 @@ mod tests {
     fn transfers_keep_the_expiration_of_what_they_take() {
         let mut lots = Lots::default();
         for (second, expiration) in [(1, Some(9000)), (2, Some(9000)), (3, None)] {
-            apply(&mut lots, second, grant("A", 10, expiration));
+            assert_eq!(apply(&mut lots, second, grant("A", 10, expiration)), Ok(()));
         }
         let transfer =
             |amount, expiration| Movement::Transfer { sender: "A".into(), recipient: "B".into(), amount, expiration };
-        assert_eq!(apply(&mut lots, 4, transfer(25, Some(20_000))), []);
+        assert_eq!(apply(&mut lots, 4, transfer(25, Some(20_000))), Ok(()));
         assert_eq!(left(&lots, "A"), [(5, None)]);
         assert_eq!(left(&lots, "B"), [(20, Some(9000)), (5, Some(20_000))]);
-        assert_eq!(apply(&mut lots, 5, transfer(6, None)), [Shortfall { wanted: 6, taken: 5 }]);
+        assert_eq!(apply(&mut lots, 5, transfer(6, None)), Err(Shortfall { wanted: 6, taken: 5 }));
+        assert_eq!(left(&lots, "A"), [(5, None)], "what is not covered does not move");
     }
 }

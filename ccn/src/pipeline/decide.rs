@@ -2,21 +2,24 @@
 
 use super::{
     desk::{Desk, WAITING, need_record, pending_key},
+    facts::{self, Asking},
     funds,
     permission::{self, Act},
     stage::{Prepared, SignedMessage, ValidMessage},
+    withdraw,
 };
 use crate::{
     events::Event,
-    host::{Effects, HostError, Outcome, Rejection, Subject},
-    ledger::{self, Moment},
+    host::{Effects, HostError, Outcome, Plugins, Rejection, Subject},
+    ledger::{self, Moment, NotCovered},
     store::{
         Reader as _, StoreError,
         record::{
-            BalanceRecord, CostRecord, MessageRecord, NeedRecord, PendingRecord, PinRecord, Record as _,
-            RejectionRecord,
+            BasisRecord, CostRecord, DelegationRecord, FactRecord, MessageRecord, Movement, NeedRecord, PendingRecord,
+            PinRecord, Question, Record as _, RejectionRecord,
         },
-        schema::{Key, Table},
+        schema::{Table, hash_key},
+        standing::{self, Fate, Position},
     },
 };
 use ccn_message::{Envelope, ErrorCode, ItemHash, ItemType, MessageStatus, sign};
@@ -36,6 +39,8 @@ pub(super) struct Rules {
     pub(super) max_waiting: u64,
     /// Messages without a plugin that are kept at once, and their bytes.
     pub(super) max_unhandled: (u64, u64),
+    /// How long what is not kept any more stays, milliseconds.
+    pub(super) grace: u64,
 }
 
 /// A message's first or next turn.
@@ -45,6 +50,8 @@ pub(super) struct Turn {
     pub(super) reception_time: u64,
     /// Until when it counts as pending; none when that has passed.
     pub(super) horizon: Option<u64>,
+    /// True when it stood before: funds are not asked for again.
+    pub(super) settled: bool,
 }
 
 /// What became of a message.
@@ -52,6 +59,8 @@ pub(super) struct Turn {
 pub(super) enum Verdict {
     /// It stands.
     Processed(Option<Arc<MessageRecord>>),
+    /// It would stand, and somebody entitled to it wants it hidden.
+    Forgotten,
     /// It lacks something.
     Pending {
         /// Files to look for.
@@ -69,6 +78,7 @@ impl Verdict {
             Self::Processed(_) => MessageStatus::Processed,
             Self::Pending { .. } | Self::Crowded => MessageStatus::Pending,
             Self::Rejected(_) => MessageStatus::Rejected,
+            Self::Forgotten => MessageStatus::Forgotten,
         }
     }
 
@@ -79,7 +89,7 @@ impl Verdict {
                 Some(Event::Committed { item_hash: hash.clone(), record: record.clone(), frame: Arc::default() })
             }
             Self::Processed(None) | Self::Crowded => None,
-            Self::Pending { .. } | Self::Rejected(_) => {
+            Self::Pending { .. } | Self::Rejected(_) | Self::Forgotten => {
                 Some(Event::Verdict { item_hash: hash.clone(), status: self.status() })
             }
         }
@@ -117,7 +127,13 @@ pub(super) fn other_copy(envelope: &Envelope) -> RejectionRecord {
 }
 
 /// Decides.
-pub(super) fn decide(desk: &mut Desk, rules: &Rules, turn: Turn, prepared: Prepared) -> Result<Verdict, Undecided> {
+pub(super) fn decide(
+    desk: &mut Desk,
+    plugins: &Plugins,
+    rules: &Rules,
+    turn: Turn,
+    prepared: Prepared,
+) -> Result<Verdict, Undecided> {
     let envelope = prepared.envelope().clone();
     let hash = &envelope.item_hash;
     let status = desk.read().status(hash)?.map(|record| record.status());
@@ -143,93 +159,198 @@ pub(super) fn decide(desk: &mut Desk, rules: &Rules, turn: Turn, prepared: Prepa
             let needs = vec![NeedRecord::File(hash.to_string())];
             let sentence = format!("the content {hash} was not found");
             let otherwise = Rejection::sentence(ErrorCode::ContentUnavailable.number(), &sentence);
-            wait(desk, rules, turn, signed.envelope(), needs, otherwise)
+            wait(desk, rules, turn, signed.envelope(), needs, Vec::new(), otherwise)
         }
-        Prepared::Valid(message) => judge(desk, rules, turn, *message),
+        Prepared::Valid(message) => judge(desk, plugins, rules, turn, *message),
     }
 }
 
-fn judge(desk: &mut Desk, rules: &Rules, turn: Turn, message: ValidMessage) -> Result<Verdict, Undecided> {
+fn judge(
+    desk: &mut Desk,
+    plugins: &Plugins,
+    rules: &Rules,
+    turn: Turn,
+    message: ValidMessage,
+) -> Result<Verdict, Undecided> {
+    let at = Position::new(message.shown.time, &message.envelope.item_hash);
+    let sender = &message.envelope.sender;
+    let mut facts = Vec::new();
     let mut absent_subject = None;
     for subject in &message.plan.subjects {
         let owner = match subject {
             Subject::ThisMessage => {
                 let act = Act::of(&message.shown, &message.plan.labels);
-                (!permission::may(desk.read(), &message.envelope.sender, &act)?).then(|| act.owner.to_owned())
-            }
-            Subject::OtherMessage(other) => match desk.read().message(other)? {
-                Some(record) => {
-                    let act = Act::of_record(&record);
-                    (!permission::may(desk.read(), &message.envelope.sender, &act)?).then(|| act.owner.to_owned())
+                let may = permission::may(desk.read(), sender, &act, &at)?;
+                if !permission::is_same(sender, act.owner) {
+                    facts.push(may_fact(act.owner, None, may));
                 }
-                // What is not here cannot be judged: the plugin says what that means for its message.
-                None => {
+                (!may).then(|| act.owner.to_owned())
+            }
+            Subject::OtherMessage(other) => match may_change(desk, sender, other, &at, &mut facts)? {
+                May::Yes => None,
+                May::No(owner) => Some(owner),
+                // What is gone needs no permission; what is not here cannot be judged: the plugin says what that means for its message.
+                May::Gone => None,
+                May::Unknown => {
                     absent_subject = Some(other.clone());
                     None
                 }
             },
         };
         if let Some(owner) = owner {
-            return deny(desk, rules, turn, &message.envelope, &owner);
+            return deny(desk, rules, turn, &message.envelope, &owner, facts);
         }
     }
     if !message.plugin.may_run() {
         let plugin = message.plugin.manifest().name.clone();
         return defer(desk, rules, turn, &message.envelope, &plugin);
     }
+    let asking = Arc::new(Asking::new(desk.reader(), at.clone()));
     let outcome = message
         .plugin
-        .process(&message.shown, desk.reader())
+        .process(&message.shown, asking.clone())
         .map_err(|error| Undecided::Plugin { plugin: message.plugin.manifest().name.clone(), error })?;
+    for fact in asking.facts() {
+        push(&mut facts, fact);
+    }
+    drop(asking);
     let envelope = &message.envelope;
     match (outcome, absent_subject) {
-        (Outcome::Rejected(rejection), _) => refuse(desk, envelope, turn, rejection),
+        (Outcome::Rejected(rejection), _) if facts.is_empty() => refuse(desk, envelope, turn, rejection),
+        (Outcome::Rejected(rejection), _) => refuse_for_now(desk, rules, turn, envelope, facts, rejection),
         (Outcome::Waiting { needs, otherwise }, _) => {
             let needs = needs.iter().map(need_record).collect();
-            wait(desk, rules, turn, envelope, needs, otherwise)
+            wait(desk, rules, turn, envelope, needs, facts, otherwise)
         }
         (Outcome::Accepted(_), Some(other)) => {
             let sentence = format!("whether {} may change {other} is not known", envelope.sender);
             let otherwise = Rejection::sentence(ErrorCode::PermissionDenied.number(), &sentence);
-            wait(desk, rules, turn, envelope, vec![NeedRecord::Message(other.to_string())], otherwise)
+            wait(desk, rules, turn, envelope, vec![NeedRecord::Message(other.to_string())], facts, otherwise)
         }
-        (Outcome::Accepted(effects), None) => accept(desk, rules, turn, message, *effects),
+        (Outcome::Accepted(effects), None) => accept(desk, plugins, rules, turn, message, *effects, facts),
     }
+}
+
+/// Adds a fact, once.
+fn push(facts: &mut Vec<FactRecord>, fact: FactRecord) {
+    if !facts.contains(&fact) {
+        facts.push(fact);
+    }
+}
+
+fn may_fact(owner: &str, other: Option<&ItemHash>, may: bool) -> FactRecord {
+    let question = Question::May(owner.to_owned(), other.map(ToString::to_string));
+    FactRecord { question, answer: vec![u8::from(may)] }
+}
+
+/// Whether somebody may change another message.
+enum May {
+    Yes,
+    /// It is that address's.
+    No(String),
+    /// It is hidden already.
+    Gone,
+    Unknown,
+}
+
+/// Whether a message may undo another one, with the facts that say so.
+fn may_change(
+    desk: &Desk,
+    sender: &str,
+    other: &ItemHash,
+    at: &Position,
+    facts: &mut Vec<FactRecord>,
+) -> Result<May, StoreError> {
+    let (fate, record) = standing::message(desk.read(), other, Some(at))?;
+    push(facts, facts::fate(other, fate));
+    let Some(record) = record else {
+        return Ok(if fate == Fate::Forgotten { May::Gone } else { May::Unknown });
+    };
+    let may = permission::may_undo(desk.read(), sender, other, &record, at)?;
+    if !permission::is_same(sender, &record.owner) {
+        push(facts, may_fact(&record.owner, Some(other), may));
+    }
+    Ok(if may { May::Yes } else { May::No(record.owner) })
+}
+
+/// Messages that an accepted one hides: all of them must be here, and the sender's to undo.
+enum Targets {
+    All(Vec<ItemHash>),
+    Verdict(Verdict),
+}
+
+fn targets(
+    desk: &mut Desk,
+    rules: &Rules,
+    turn: Turn,
+    message: &ValidMessage,
+    wanted: &[ItemHash],
+    facts: &mut Vec<FactRecord>,
+) -> Result<Targets, Undecided> {
+    let envelope = &message.envelope;
+    let at = Position::new(message.shown.time, &envelope.item_hash);
+    let mut targets = Vec::new();
+    for target in wanted {
+        match may_change(desk, &envelope.sender, target, &at, facts)? {
+            May::Yes => targets.push(target.clone()),
+            May::Gone => {}
+            May::No(owner) => {
+                return deny(desk, rules, turn, envelope, &owner, std::mem::take(facts)).map(Targets::Verdict);
+            }
+            May::Unknown => {
+                let sentence = format!("the message {target} is not known");
+                let otherwise = Rejection::sentence(ErrorCode::PermissionDenied.number(), &sentence);
+                let needs = vec![NeedRecord::Message(target.to_string())];
+                let facts = std::mem::take(facts);
+                return wait(desk, rules, turn, envelope, needs, facts, otherwise).map(Targets::Verdict);
+            }
+        }
+    }
+    Ok(Targets::All(targets))
 }
 
 fn accept(
     desk: &mut Desk,
+    plugins: &Plugins,
     rules: &Rules,
     turn: Turn,
     message: ValidMessage,
     effects: Effects,
+    mut facts: Vec<FactRecord>,
 ) -> Result<Verdict, Undecided> {
-    let ValidMessage { envelope, fetched_content, size, plugin, plan, shown } = message;
-    let hash = envelope.item_hash.clone();
-
     if !effects.movements.is_empty() && !desk.ration.may_begin(Instant::now()) {
         let sentence = "credits move faster than they can be put in order; this has its turn as soon as there is time";
         let otherwise = Rejection::sentence(ErrorCode::Internal.number(), sentence);
-        return wait(desk, rules, turn, &envelope, vec![NeedRecord::Turn], otherwise);
+        return wait(desk, rules, turn, &message.envelope, vec![NeedRecord::Turn], facts, otherwise);
     }
-    let missing: Vec<NeedRecord> = {
-        let is_missing = |(file, _): &&(ItemHash, Option<String>)| desk.read().file(file).map(|file| file.is_none());
-        let mut missing = Vec::new();
-        for pin in &effects.pins {
-            if is_missing(&pin)? {
-                missing.push(NeedRecord::File(pin.0.to_string()));
-            }
-        }
-        missing
+    let forgets = match targets(desk, rules, turn, &message, &effects.forgets, &mut facts)? {
+        Targets::All(targets) => targets,
+        Targets::Verdict(verdict) => return Ok(verdict),
     };
+    let ValidMessage { envelope, fetched_content, size, plugin, plan, shown } = message;
+    let hash = envelope.item_hash.clone();
+    let at = Position::new(shown.time, &hash);
+    if effects.authorizations.is_some() && !permission::is_same(&envelope.sender, &shown.address) {
+        let sentence = "who may act for an address is decided by that address alone";
+        let rejection = Rejection::sentence(ErrorCode::PermissionDenied.number(), sentence);
+        return refuse(desk, &envelope, turn, rejection);
+    }
+    let mut missing = Vec::new();
+    for (file, _) in &effects.pins {
+        if desk.read().file(file)?.is_none() {
+            missing.push(NeedRecord::File(file.to_string()));
+        }
+    }
     if !missing.is_empty() {
         let otherwise = Rejection::sentence(ErrorCode::FileUnavailable.number(), "a file was not found");
-        return wait(desk, rules, turn, &envelope, missing, otherwise);
+        return wait(desk, rules, turn, &envelope, missing, facts, otherwise);
     }
 
     if let Some(price) = effects.costs {
         let cost = CostRecord { address: shown.address.clone(), payment: price.payment, lines: price.lines };
+        // What was paid for once stays paid for: funds are this node's view of a moment, and no part of the common state.
         if price.enforced
+            && !turn.settled
             && let Some(shortage) = funds::shortage(desk.read(), &cost, rules.now)?
         {
             return refuse(desk, &envelope, turn, shortage);
@@ -239,48 +360,66 @@ fn accept(
     if !effects.movements.is_empty() {
         let moment = Moment { time: shown.time, hash: hash.clone() };
         let started = Instant::now();
-        let moved = ledger::move_credits(desk.edit(), &moment, &effects.movements)?;
+        let not_covered = move_credits(desk, &moment, &effects.movements)?;
         desk.ration.used(started.elapsed());
-        if let Err(not_covered) = moved {
+        if let Some(not_covered) = not_covered {
             let rejection = Rejection::sentence(ErrorCode::InvalidFormat.number(), &not_covered.to_string());
-            // Credits that were granted earlier may still come.
-            let needs = vec![NeedRecord::Credits(shown.address.clone())];
-            desk.drop_current();
-            return refuse_for_now(desk, rules, turn, &envelope, needs, rejection);
-        }
-        for address in ledger::receivers(&effects.movements) {
-            desk.arrived(&NeedRecord::Credits(address.to_owned()))?;
-        }
-    }
-    for published in &effects.balances {
-        for (address, amount) in &published.balances {
-            let dapp = published.dapp.as_deref().unwrap_or("");
-            let key = Key::new().text(address).text(&published.chain).text(dapp).done();
-            let new = BalanceRecord::new(*amount, published.height);
-            let old = desk.read().get(Table::Balances, &key)?.map(|row| BalanceRecord::read(&row));
-            let old = old.transpose().map_err(StoreError::from)?;
-            // Of two that speak of one block, the same one counts everywhere.
-            let is_newer = |old: BalanceRecord| (new.height, new.amount()) > (old.height, old.amount());
-            if old.is_none_or(is_newer) {
-                desk.edit().put(Table::Balances, key, new.to_bytes());
+            // Credits that were granted earlier may still come: the movement stays in the ledger, and does nothing there.
+            facts.push(FactRecord { question: Question::Covered, answer: at.bytes().to_vec() });
+            let verdict = refuse_for_now(desk, rules, turn, &envelope, facts, rejection)?;
+            if desk.read().get(Table::Pending, &pending_key(&envelope))?.is_some() {
+                move_credits(desk, &moment, &effects.movements)?;
             }
+            return Ok(verdict);
         }
+        facts.push(FactRecord { question: Question::Covered, answer: vec![1] });
     }
-    if let Some(list) = &effects.authorizations {
-        desk.edit().put(Table::Authorizations, permission::delegations_key(&shown.address), list.to_bytes());
+    let mut basis = BasisRecord {
+        uses: effects.uses.iter().map(ToString::to_string).collect(),
+        forgets: forgets.iter().map(ToString::to_string).collect(),
+        follows: effects.follows.as_ref().map(ToString::to_string),
+        ..BasisRecord::default()
+    };
+    for published in &effects.balances {
+        let addresses = published.balances.iter().map(|(address, _)| address.clone()).collect();
+        let dapp = published.dapp.clone().unwrap_or_default();
+        basis.balances.push((published.chain.clone(), dapp, addresses));
+        desk.publish(published)?;
+    }
+    if let Some(entries) = effects.authorizations {
+        let record = DelegationRecord { entries, until: None };
+        desk.edit().put(Table::Delegations, standing::delegation_key(&shown.address, &at), record.to_bytes());
         desk.arrived(&NeedRecord::Delegation(shown.address.clone()))?;
     }
     desk.write_state(plugin.manifest().namespace(), effects.writes)?;
     for (file, reference) in effects.pins {
         let pin = PinRecord { owner: shown.address.clone(), reference, created: shown.time };
         desk.pin(&file, &hash, &pin)?;
+        basis.pins.push(file.to_string());
     }
     if envelope.item_type != ItemType::Inline {
         let pin = PinRecord { owner: envelope.sender.clone(), reference: None, created: shown.time };
         desk.pin(&hash, &hash, &pin)?;
+        basis.pins.push(hash.to_string());
     }
     if let Some(workload) = effects.workload {
         desk.request(&hash, workload, &shown.address, rules.now);
+    }
+    for used in &effects.uses {
+        desk.edit().put(Table::Uses, [hash_key(used).as_slice(), at.bytes()].concat(), Vec::new());
+        desk.arrived(&NeedRecord::InUse(used.to_string()))?;
+    }
+    let mut inherited = Vec::new();
+    if let Some(leader) = &effects.follows {
+        inherited = facts::later_forgetters(desk.read(), leader, &at)?;
+        let question = Question::Forgetters(leader.to_string());
+        let answer = facts::forgetters_answer(&inherited);
+        push(&mut facts, FactRecord { question, answer });
+    }
+    for (namespace, key) in effects.watches {
+        let question = Question::State(namespace, key);
+        let answer = facts::state(desk.read(), &question)?;
+        push(&mut facts, FactRecord { question, answer });
     }
 
     let record = MessageRecord {
@@ -292,14 +431,34 @@ fn accept(
         labels: plan.labels,
         reception_time: turn.reception_time,
     };
-    desk.insert(&envelope, &record)?;
+    desk.insert(&hash, &record)?;
     desk.set_status(&hash, MessageStatus::Processed, turn.reception_time, None)?;
-    desk.edit().delete(Table::Quarantine, crate::store::schema::hash_key(&hash));
+    desk.edit().delete(Table::Quarantine, hash_key(&hash));
     for copy in desk.pending_of(&hash)? {
         desk.take_pending(&copy)?;
     }
+    basis.facts = facts;
+    if basis != BasisRecord::default() {
+        desk.put_basis(&pending_key(&envelope), &hash, &basis);
+    }
     desk.arrived(&NeedRecord::Message(hash.to_string()))?;
+    for target in &forgets {
+        withdraw::forget(desk, plugins, rules, target, &at)?;
+    }
+    if !inherited.is_empty() || !standing::forgetters(desk.read(), &hash)?.is_empty() {
+        withdraw::hide(desk, plugins, rules, &hash, &inherited)?;
+        return Ok(Verdict::Forgotten);
+    }
     Ok(Verdict::Processed(Some(Arc::new(record))))
+}
+
+/// Moves credits; those whose transfers are covered differently now are decided again. Returns why nothing was moved.
+fn move_credits(desk: &mut Desk, moment: &Moment, movements: &[Movement]) -> Result<Option<NotCovered>, StoreError> {
+    let replayed = ledger::move_credits(desk.edit(), moment, movements)?;
+    for hash in &replayed.flipped {
+        desk.arrived(&NeedRecord::Covered(hash.to_string()))?;
+    }
+    Ok(replayed.not_covered)
 }
 
 /// Refuses a message. Other copies of it that wait are not touched by that, nor is what is said of them.
@@ -333,7 +492,7 @@ pub(super) fn defer(
         format!("the plugin {plugin} takes more time than it may have; this has its turn as soon as there is some");
     let otherwise = Rejection::sentence(ErrorCode::Internal.number(), &sentence);
     desk.drop_current();
-    wait(desk, rules, turn, envelope, vec![NeedRecord::PluginTurn(plugin.to_owned())], otherwise)
+    wait(desk, rules, turn, envelope, vec![NeedRecord::PluginTurn(plugin.to_owned())], Vec::new(), otherwise)
 }
 
 /// Keeps a message that no plugin handles, refused for now, as far as there is room: for all, and for its sender.
@@ -355,12 +514,16 @@ pub(super) fn unhandled(
         envelope: envelope.into(),
         reception_time: turn.reception_time,
         needs: vec![NeedRecord::Handler(envelope.kind.clone())],
+        facts: Vec::new(),
+        settled: turn.settled,
         otherwise: (kept.code, kept.errors.clone()),
         horizon: None,
     };
     let (most, most_bytes) = rules.max_unhandled;
-    let has_room =
-        desk.unhandled_fits(&record, most, most_bytes)? && desk.pending_of(&envelope.item_hash)?.len() < MAX_CANDIDATES;
+    // What stood before keeps its place, however full it is.
+    let has_room = turn.settled
+        || desk.unhandled_fits(&record, most, most_bytes)?
+            && desk.pending_of(&envelope.item_hash)?.len() < MAX_CANDIDATES;
     if !has_room {
         let sentence = format!("{sentence}, and there is no room to keep more such messages");
         let rejection = Rejection::sentence(ErrorCode::InvalidFormat.number(), &sentence);
@@ -372,20 +535,27 @@ pub(super) fn unhandled(
     Ok(Verdict::Rejected(rejection))
 }
 
-fn deny(desk: &mut Desk, rules: &Rules, turn: Turn, envelope: &Envelope, owner: &str) -> Result<Verdict, Undecided> {
+fn deny(
+    desk: &mut Desk,
+    rules: &Rules,
+    turn: Turn,
+    envelope: &Envelope,
+    owner: &str,
+    facts: Vec<FactRecord>,
+) -> Result<Verdict, Undecided> {
     let sentence = format!("{} may not do this for {owner}", envelope.sender);
     let rejection = Rejection::sentence(ErrorCode::PermissionDenied.number(), &sentence);
     // The delegation may still come.
-    refuse_for_now(desk, rules, turn, envelope, vec![NeedRecord::Delegation(owner.to_owned())], rejection)
+    refuse_for_now(desk, rules, turn, envelope, facts, rejection)
 }
 
-/// Refuses a message and keeps it: should what it lacks arrive, it is decided again.
+/// Refuses a message and keeps it: should what it rests on change, it is decided again.
 fn refuse_for_now(
     desk: &mut Desk,
     rules: &Rules,
     turn: Turn,
     envelope: &Envelope,
-    needs: Vec<NeedRecord>,
+    facts: Vec<FactRecord>,
     rejection: Rejection,
 ) -> Result<Verdict, Undecided> {
     let otherwise = (rejection.code, rejection.errors.clone());
@@ -393,8 +563,18 @@ fn refuse_for_now(
     let has_room = desk.read().number(Table::Meta, WAITING)? < rules.max_waiting / 2
         && desk.pending_of(&envelope.item_hash)?.len() < MAX_CANDIDATES;
     if has_room {
-        let reception_time = turn.reception_time;
-        let record = PendingRecord { envelope: envelope.into(), reception_time, needs, otherwise, horizon: None };
+        let Turn { reception_time, settled, .. } = turn;
+        let envelope_record = envelope.into();
+        let needs = Vec::new();
+        let record = PendingRecord {
+            envelope: envelope_record,
+            reception_time,
+            needs,
+            facts,
+            settled,
+            otherwise,
+            horizon: None,
+        };
         desk.put_pending(&pending_key(envelope), &record)?;
     }
     Ok(verdict)
@@ -407,6 +587,7 @@ fn wait(
     turn: Turn,
     envelope: &Envelope,
     needs: Vec<NeedRecord>,
+    mut facts: Vec<FactRecord>,
     otherwise: Rejection,
 ) -> Result<Verdict, Undecided> {
     let hash = &envelope.item_hash;
@@ -423,10 +604,13 @@ fn wait(
         _ => None,
     };
     let files = needs.iter().filter_map(is_file).collect();
+    facts.retain(|fact| !needs.contains(&facts::need(&fact.question, hash)));
     let record = PendingRecord {
         envelope: envelope.into(),
         reception_time: turn.reception_time,
         needs,
+        facts,
+        settled: turn.settled,
         otherwise: (otherwise.code, otherwise.errors.clone()),
         horizon: turn.horizon,
     };
@@ -465,6 +649,10 @@ pub(super) fn give_up(desk: &mut Desk, key: &[u8], horizon_row: Vec<u8>) -> Resu
 /// Takes a copy out of the waiting ones, to be decided again.
 pub(super) fn resume(desk: &mut Desk, key: &[u8]) -> Result<Option<(SignedMessage, Turn)>, StoreError> {
     let Some(record) = desk.take_pending(key)? else { return Ok(None) };
-    let turn = Turn { reception_time: record.reception_time, horizon: record.horizon };
+    // A transfer that is not covered is in the ledger all the same; it is put there again if it is to be.
+    for fact in record.facts.iter().filter(|fact| fact.question == Question::Covered) {
+        withdraw::take_back(desk, &fact.answer)?;
+    }
+    let turn = Turn { reception_time: record.reception_time, horizon: record.horizon, settled: record.settled };
     Ok(Some((SignedMessage::known(record.envelope.envelope()?), turn)))
 }

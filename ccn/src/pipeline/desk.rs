@@ -2,14 +2,14 @@
 //!
 //! Functions here keep the tables in step with each other. They know records, no rules.
 
-use super::ration::Ration;
+use super::{facts, ration::Ration};
 use crate::{
-    host::{self, HostError, Need, Workload, Write},
+    host::{self, HostError, Need, TokenBalances, Workload, Write},
     store::{
         Batch, Reader, StoreError,
         record::{
-            CostRecord, FileKind, FileRecord, MessageRecord, NeedRecord, PendingRecord, PinRecord, QuarantineRecord,
-            Record as _, RejectionRecord, StatusRecord, WorkloadRecord,
+            BalanceRecord, BasisRecord, CostRecord, FileKind, FileRecord, MessageRecord, NeedRecord, PendingRecord,
+            PinRecord, QuarantineRecord, Record as _, RejectionRecord, StatusRecord, WorkloadRecord,
         },
         schema::{IndexId, Key, Table, hash_key, index_prefix, index_suffix, split_hash},
     },
@@ -52,6 +52,21 @@ pub(super) fn pending_key(envelope: &Envelope) -> Vec<u8> {
         hasher.update([0]);
     }
     Key::new().hash(&envelope.item_hash).bytes(&hasher.finalize()[..CANDIDATE_BYTES]).done()
+}
+
+/// What a message is indexed by, as it stands in keys.
+fn index_prefixes(record: &MessageRecord) -> Vec<Vec<u8>> {
+    let envelope = &record.envelope;
+    let mut entries = vec![
+        (IndexId::All, ""),
+        (IndexId::Sender, envelope.sender.as_str()),
+        (IndexId::Owner, &record.owner),
+        (IndexId::Kind, &envelope.kind),
+        (IndexId::Chain, envelope.chain()),
+    ];
+    entries.extend(envelope.channel.iter().map(|channel| (IndexId::Channel, channel.as_str())));
+    let labels = record.labels.iter().map(|(name, value)| index_prefix(IndexId::Label, &format!("{name}={value}")));
+    entries.into_iter().map(|(id, text)| index_prefix(id, text)).chain(labels).collect()
 }
 
 /// A need as it stands in keys.
@@ -125,29 +140,33 @@ impl Desk {
     }
 
     /// Stores a processed message with its indexes.
-    pub(super) fn insert(&mut self, envelope: &Envelope, record: &MessageRecord) -> Result<(), StoreError> {
-        let hash = &envelope.item_hash;
+    pub(super) fn insert(&mut self, hash: &ItemHash, record: &MessageRecord) -> Result<(), StoreError> {
         let batch = self.edit();
         // Numbers begin at 1: zero is what a missing counter reads as.
         let sequence = batch.add(Table::Meta, SEQUENCE.to_vec(), 1)?;
         batch.put(Table::Messages, sequence.to_be_bytes().to_vec(), record.to_bytes());
         batch.put(Table::Sequence, hash_key(hash), sequence.to_be_bytes().to_vec());
-        let mut entries = vec![
-            (IndexId::All, String::new()),
-            (IndexId::Sender, envelope.sender.clone()),
-            (IndexId::Owner, record.owner.clone()),
-            (IndexId::Kind, envelope.kind.clone()),
-            (IndexId::Chain, envelope.chain.name().to_owned()),
-        ];
-        entries.extend(envelope.channel.iter().map(|channel| (IndexId::Channel, channel.clone())));
-        entries.extend(record.labels.iter().map(|(name, value)| (IndexId::Label, format!("{name}={value}"))));
-        let suffix = index_suffix(envelope.time, hash, sequence);
-        for (id, text) in entries {
-            let prefix = index_prefix(id, &text);
+        let suffix = index_suffix(record.envelope.time, hash, sequence);
+        for prefix in index_prefixes(record) {
             batch.add(Table::Counts, prefix.clone(), 1)?;
             batch.put(Table::Index, [prefix.as_slice(), &suffix].concat(), Vec::new());
         }
         Ok(())
+    }
+
+    /// Takes a processed message out, with its indexes.
+    pub(super) fn remove(&mut self, hash: &ItemHash) -> Result<Option<MessageRecord>, StoreError> {
+        let sequence = self.read().number(Table::Sequence, &hash_key(hash))?;
+        let Some(record) = self.read().message_at(sequence)? else { return Ok(None) };
+        let batch = self.edit();
+        batch.delete(Table::Messages, sequence.to_be_bytes().to_vec());
+        batch.delete(Table::Sequence, hash_key(hash));
+        let suffix = index_suffix(record.envelope.time, hash, sequence);
+        for prefix in index_prefixes(&record) {
+            batch.add(Table::Counts, prefix.clone(), -1)?;
+            batch.delete(Table::Index, [prefix.as_slice(), &suffix].concat());
+        }
+        Ok(Some(record))
     }
 
     /// Records a file, or renews its grace. True when it was not here before.
@@ -193,6 +212,41 @@ impl Desk {
         Ok(true)
     }
 
+    /// Keeps a file for a message no longer. One that nobody keeps stays for a while.
+    pub(super) fn unpin(&mut self, file: &ItemHash, message: &ItemHash, grace_until: u64) -> Result<(), StoreError> {
+        let key = Key::new().hash(file).hash(message).done();
+        let Some(row) = self.read().get(Table::Pins, &key)? else { return Ok(()) };
+        let pin = PinRecord::read(&row)?;
+        let record = self.read().file(file)?;
+        let batch = self.edit();
+        batch.delete(Table::Pins, key);
+        batch.add(Table::Owned, Key::new().text(&pin.owner).hash(file).done(), -1)?;
+        if let Some(mut record) = record {
+            record.pins = record.pins.saturating_sub(1);
+            if record.pins == 0 {
+                record.grace = Some(grace_until);
+                batch.put(Table::Grace, Key::new().number(grace_until).hash(file).done(), Vec::new());
+            }
+            batch.put(Table::Files, hash_key(file), record.to_bytes());
+        }
+        Ok(())
+    }
+
+    /// Charges a message to its address no longer.
+    pub(super) fn refund(&mut self, hash: &ItemHash) -> Result<(), StoreError> {
+        let Some(row) = self.read().get(Table::Costs, &hash_key(hash))? else { return Ok(()) };
+        let cost = CostRecord::read(&row)?;
+        let left = crate::ledger::spending(self.read(), &cost.address, cost.payment)?.units() - cost.total().units();
+        let batch = self.edit();
+        let key = crate::ledger::spending_key(&cost.address, cost.payment);
+        match left {
+            0 => batch.delete(Table::Spending, key),
+            _ => batch.put(Table::Spending, key, left.to_be_bytes().to_vec()),
+        }
+        batch.delete(Table::Costs, hash_key(hash));
+        Ok(())
+    }
+
     /// Charges a message to its address.
     pub(super) fn charge(&mut self, hash: &ItemHash, cost: &CostRecord) -> Result<(), StoreError> {
         let spent = crate::ledger::spending(self.read(), &cost.address, cost.payment)? + cost.total();
@@ -200,6 +254,22 @@ impl Desk {
         let key = crate::ledger::spending_key(&cost.address, cost.payment);
         batch.put(Table::Spending, key, spent.units().to_be_bytes().to_vec());
         batch.put(Table::Costs, hash_key(hash), cost.to_bytes());
+        Ok(())
+    }
+
+    /// Records balances on one chain as of a block.
+    pub(super) fn publish(&mut self, published: &TokenBalances) -> Result<(), StoreError> {
+        for (address, amount) in &published.balances {
+            let dapp = published.dapp.as_deref().unwrap_or("");
+            let key = Key::new().text(address).text(&published.chain).text(dapp).done();
+            let new = BalanceRecord::new(*amount, published.height);
+            let old = self.read().get(Table::Balances, &key)?.map(|row| BalanceRecord::read(&row)).transpose()?;
+            // Of two that speak of one block, the same one counts everywhere.
+            let is_newer = |old: BalanceRecord| (new.height, new.amount()) > (old.height, old.amount());
+            if old.is_none_or(is_newer) {
+                self.edit().put(Table::Balances, key, new.to_bytes());
+            }
+        }
         Ok(())
     }
 
@@ -223,12 +293,10 @@ impl Desk {
         for (key, value) in writes {
             let place = host::state_key(namespace, &key);
             match value {
-                Some(value) => {
-                    self.edit().put(Table::State, place, value);
-                    self.arrived(&NeedRecord::State(namespace.to_owned(), key))?;
-                }
+                Some(value) => self.edit().put(Table::State, place, value),
                 None => self.edit().delete(Table::State, place),
             }
+            self.arrived(&NeedRecord::State(namespace.to_owned(), key))?;
         }
         Ok(())
     }
@@ -290,12 +358,40 @@ impl Desk {
         Ok(())
     }
 
+    /// Remembers what a decision rests on.
+    pub(super) fn put_basis(&mut self, key: &[u8], hash: &ItemHash, basis: &BasisRecord) {
+        let batch = self.edit();
+        for fact in &basis.facts {
+            let need = facts::need(&fact.question, hash);
+            batch.put(Table::Needs, [need_key(&need).as_slice(), key].concat(), Vec::new());
+        }
+        batch.put(Table::Bases, key.to_vec(), basis.to_bytes());
+    }
+
+    /// What a decision rests on.
+    pub(super) fn basis(&self, key: &[u8]) -> Result<Option<BasisRecord>, StoreError> {
+        let row = self.read().get(Table::Bases, key)?;
+        Ok(row.map(|row| BasisRecord::read(&row)).transpose()?)
+    }
+
+    /// Forgets what a decision rested on.
+    pub(super) fn take_basis(&mut self, key: &[u8], hash: &ItemHash) -> Result<BasisRecord, StoreError> {
+        let Some(basis) = self.basis(key)? else { return Ok(BasisRecord::default()) };
+        let batch = self.edit();
+        for fact in &basis.facts {
+            let need = facts::need(&fact.question, hash);
+            batch.delete(Table::Needs, [need_key(&need).as_slice(), key].concat());
+        }
+        batch.delete(Table::Bases, key.to_vec());
+        Ok(basis)
+    }
+
     /// Lets a message wait.
     pub(super) fn put_pending(&mut self, key: &[u8], record: &PendingRecord) -> Result<(), StoreError> {
         self.count_unhandled(record, 1)?;
         let batch = self.edit();
-        for need in &record.needs {
-            batch.put(Table::Needs, [need_key(need).as_slice(), key].concat(), Vec::new());
+        for need in needs_of(key, record) {
+            batch.put(Table::Needs, [need_key(&need).as_slice(), key].concat(), Vec::new());
         }
         if let Some(horizon) = record.horizon {
             batch.put(Table::Horizon, Key::new().number(horizon).bytes(key).done(), Vec::new());
@@ -313,8 +409,8 @@ impl Desk {
         let record = PendingRecord::read(&row)?;
         self.count_unhandled(&record, -1)?;
         let batch = self.edit();
-        for need in &record.needs {
-            batch.delete(Table::Needs, [need_key(need).as_slice(), key].concat());
+        for need in needs_of(key, &record) {
+            batch.delete(Table::Needs, [need_key(&need).as_slice(), key].concat());
         }
         if let Some(horizon) = record.horizon {
             batch.delete(Table::Horizon, Key::new().number(horizon).bytes(key).done());
@@ -329,6 +425,15 @@ impl Desk {
         let rows = self.read().prefixed(Table::Pending, &hash_key(hash))?;
         Ok(rows.into_iter().map(|(key, _)| key).collect())
     }
+}
+
+/// All rows of `needs` of a waiting message.
+pub(super) fn needs_of(key: &[u8], record: &PendingRecord) -> Vec<NeedRecord> {
+    let mut needs = record.needs.clone();
+    if let Some(hash) = hash_of_pending(key) {
+        needs.extend(record.facts.iter().map(|fact| facts::need(&fact.question, &hash)));
+    }
+    needs
 }
 
 /// The hash in the key of a waiting copy.

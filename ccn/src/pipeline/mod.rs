@@ -6,6 +6,7 @@
 
 mod decide;
 mod desk;
+mod facts;
 mod funds;
 mod owner;
 mod permission;
@@ -14,6 +15,7 @@ pub(crate) mod ration;
 mod stage;
 mod turns;
 mod wakes;
+mod withdraw;
 
 use crate::{
     config::Config,

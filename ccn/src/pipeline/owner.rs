@@ -7,10 +7,12 @@ use super::{
     EngineError, Receipt, SubmitError,
     decide::{self, Rules, Turn, Undecided, Verdict},
     desk::{Desk, NEED_BYTES, hash_of_pending, need_key, pending_key},
+    facts,
     ration::Ration,
     stage::{self, Prepared},
     turns::Turns,
     wakes::{Wake, Wakes},
+    withdraw,
 };
 use crate::{
     clock::now_ms,
@@ -22,6 +24,7 @@ use crate::{
         Batch, Reader as _, Store, StoreError,
         record::{FileKind, FileRecord, NeedRecord, PendingRecord, Record as _},
         schema::{Table, end_of, hash_key},
+        standing,
     },
 };
 use ccn_message::{ErrorCode, ItemHash, MessageStatus};
@@ -122,7 +125,7 @@ impl Owner {
         let next = || {
             let snapshot = self.store.snapshot()?;
             let mut next = u64::MAX;
-            for table in [Table::Horizon, Table::Grace] {
+            for table in [Table::Horizon, Table::Grace, Table::Purge] {
                 let first = snapshot.range(table, &[], &end_of(&[]), 1, false)?;
                 let at = first.first().and_then(|(key, _)| timer_of(key));
                 next = next.min(at.unwrap_or(u64::MAX));
@@ -202,6 +205,7 @@ impl Owner {
             horizon: self.settings.horizon_seconds.saturating_mul(1000),
             max_waiting: self.settings.max_waiting,
             max_unhandled: (self.settings.max_unhandled, self.settings.unhandled_mib << 20),
+            grace: self.settings.grace_seconds.saturating_mul(1000),
         };
         let started = Instant::now();
         let mut decided = 0;
@@ -309,12 +313,12 @@ impl Owner {
         let waiting = waiting.and_then(|row| PendingRecord::read(&row).ok());
         // The same copy again does not prolong its waiting; one that was given up starts afresh.
         let horizon = waiting.and_then(|record| record.horizon).unwrap_or(rules.now.saturating_add(rules.horizon));
-        let turn = Turn { reception_time: rules.now, horizon: Some(horizon) };
+        let turn = Turn { reception_time: rules.now, horizon: Some(horizon), settled: false };
         let verdict = self.turn(desk, rules, turn, prepared, after)?;
         let rejection = match &verdict {
             Verdict::Crowded => return Err(SubmitError::Overloaded),
             Verdict::Rejected(rejection) => Some(rejection.clone()),
-            Verdict::Processed(_) | Verdict::Pending { .. } => None,
+            Verdict::Processed(_) | Verdict::Pending { .. } | Verdict::Forgotten => None,
         };
         Ok(Receipt { item_hash: hash, status: verdict.status(), rejection })
     }
@@ -336,7 +340,7 @@ impl Owner {
         } else {
             prepared
         };
-        let verdict = match decide::decide(desk, rules, turn, prepared) {
+        let verdict = match decide::decide(desk, &self.plugins, rules, turn, prepared) {
             Ok(verdict) => verdict,
             Err(Undecided::Store(error) | Undecided::Plugin { error: HostError::Store(error), .. }) => {
                 desk.drop_current();
@@ -454,14 +458,13 @@ impl Owner {
         key: &[u8],
         after: &mut After,
     ) -> Result<(), EngineError> {
-        let Some(row) = desk.read().get(Table::Pending, key)? else {
-            desk.edit().delete(Table::Needs, [need, key].concat());
-            desk.keep();
-            return Ok(());
-        };
+        let Some(row) = desk.read().get(Table::Pending, key)? else { return self.look_again(desk, rules, need, key) };
         let mut record = PendingRecord::read(&row).map_err(StoreError::from)?;
+        let lacked = record.needs.len();
         record.needs.retain(|each| need_key(each) != need);
-        if !record.needs.is_empty() {
+        // Something that it was decided on otherwise has changed: then it is decided again, whatever it still lacks.
+        let lacks_others = record.needs.len() < lacked && !record.needs.is_empty();
+        if lacks_others {
             desk.edit().delete(Table::Needs, [need, key].concat());
             desk.edit().put(Table::Pending, key.to_vec(), record.to_bytes());
             desk.keep();
@@ -498,6 +501,38 @@ impl Owner {
                 desk.drop_current();
             }
         }
+    }
+
+    /// Something has changed that a decided message rests on: if it is not as it was, the message is decided anew.
+    fn look_again(&self, desk: &mut Desk, rules: &Rules, need: &[u8], key: &[u8]) -> Result<(), EngineError> {
+        let failed = |error: Undecided| EngineError::Store(error.to_string());
+        let hash = hash_of_pending(key);
+        let standing = hash.as_ref().map(|hash| desk.read().message(hash)).transpose()?.flatten();
+        let hidden = hash.as_ref().map(|hash| standing::forgotten(desk.read(), hash)).transpose()?.flatten();
+        let is_hidden = standing.is_none() && hidden.is_some();
+        let message = standing.or(hidden.map(|record| record.message));
+        let (Some(hash), Some(message)) = (hash, message) else {
+            desk.edit().delete(Table::Needs, [need, key].concat());
+            desk.keep();
+            return Ok(());
+        };
+        let mut basis = desk.basis(key)?.unwrap_or_default();
+        let now = facts::as_of_now(desk.read(), &hash, &message, &basis.facts)?;
+        if now != basis.facts {
+            let same = facts::differ_in_state_alone(&basis.facts, &now)
+                && withdraw::has_same_outcome(desk, &self.plugins, &hash, &message, &basis).map_err(failed)?;
+            if same {
+                basis.facts = now;
+                desk.put_basis(key, &hash, &basis);
+            } else {
+                tracing::debug!("{hash} is decided anew");
+                withdraw::void(desk, &self.plugins, rules, &hash).map_err(failed)?;
+            }
+        } else if is_hidden && need == need_key(&NeedRecord::Recheck(hash.to_string())) {
+            withdraw::recheck(desk, &self.plugins, rules, &hash).map_err(failed)?;
+        }
+        desk.keep();
+        Ok(())
     }
 
     /// Decides one of those who wait for time, when there is some.
@@ -546,7 +581,22 @@ impl Owner {
             }
             Ok::<_, StoreError>(())
         });
-        if let Err(error) = horizon.and(grace) {
+        let purge = due(desk, Table::Purge).and_then(|rows| {
+            for (row, _) in rows {
+                desk.edit().delete(Table::Purge, row.clone());
+                if let Some(hash) = hash_of_pending(&row[8..])
+                    && let Some(mut record) = standing::forgotten(desk.read(), &hash)?
+                {
+                    record.purged = true;
+                    record.message.content = None;
+                    record.message.envelope.item_content = None;
+                    desk.edit().put(Table::Forgotten, hash_key(&hash), record.to_bytes());
+                }
+                desk.keep();
+            }
+            Ok::<_, StoreError>(())
+        });
+        if let Err(error) = horizon.and(grace).and(purge) {
             tracing::error!("what is due cannot be done: {error}");
             desk.drop_current();
         }

@@ -4,12 +4,15 @@ use crate::{
     host::contract,
     store::{
         Reader, StoreError,
-        record::{AuthorizationRecord, MessageRecord, Record as _},
-        schema::{Key, Table},
+        record::{AuthorizationRecord, MessageRecord},
+        schema::Table,
+        standing::{self, Position},
     },
 };
+use ccn_message::ItemHash;
 
 /// An act that needs permission: creating a message.
+#[derive(Debug)]
 pub(super) struct Act<'a> {
     /// Whose message it is.
     pub(super) owner: &'a str,
@@ -44,22 +47,47 @@ impl<'a> Act<'a> {
     }
 }
 
-/// The key of an owner's delegations.
-pub(super) fn delegations_key(owner: &str) -> Vec<u8> {
-    Key::new().text(owner).done()
-}
+/// How much later than a message a delegation may be dated and still count for it, seconds: wallets' clocks differ.
+const SKEW_SECONDS: f64 = 300.0;
 
-/// True when the owner acts, or somebody whom the owner allows to.
+/// True when the owner acts, or somebody whom the owner allows to at that position.
 ///
 /// # Errors
 /// The store fails.
-pub(super) fn may(reader: &dyn Reader, sender: &str, act: &Act<'_>) -> Result<bool, StoreError> {
-    if sender.eq_ignore_ascii_case(act.owner) {
+pub(super) fn may(reader: &dyn Reader, sender: &str, act: &Act<'_>, at: &Position) -> Result<bool, StoreError> {
+    if is_same(sender, act.owner) {
         return Ok(true);
     }
-    let Some(row) = reader.get(Table::Authorizations, &delegations_key(act.owner))? else { return Ok(false) };
-    let entries = Vec::<AuthorizationRecord>::read(&row)?;
-    Ok(entries.iter().any(|entry| allows(entry, sender, act)))
+    for at in [at, &at.later(SKEW_SECONDS)] {
+        let record = standing::delegations(reader, act.owner, at)?;
+        if record.is_some_and(|record| record.entries.iter().any(|entry| allows(entry, sender, act))) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// True when the sender may undo a message: whoever may have created it, but for what says who may act, which is its owner's alone.
+///
+/// # Errors
+/// The store fails.
+pub(super) fn may_undo(
+    reader: &dyn Reader,
+    sender: &str,
+    hash: &ItemHash,
+    target: &MessageRecord,
+    at: &Position,
+) -> Result<bool, StoreError> {
+    let key = standing::delegation_key(&target.owner, &Position::of(hash, target));
+    if !is_same(sender, &target.owner) && reader.get(Table::Delegations, &key)?.is_some() {
+        return Ok(false);
+    }
+    may(reader, sender, &Act::of_record(target), at)
+}
+
+/// True for one address in two spellings.
+pub(super) fn is_same(one: &str, other: &str) -> bool {
+    one.eq_ignore_ascii_case(other)
 }
 
 fn allows(entry: &AuthorizationRecord, sender: &str, act: &Act<'_>) -> bool {

@@ -5,10 +5,19 @@ pub mod listing;
 pub mod reader;
 pub mod record;
 pub mod schema;
+pub mod standing;
 
 use redb::{Database, ReadableDatabase as _, ReadableTable as _};
 use schema::{SCHEMA_VERSION, Table};
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 pub use batch::{Batch, Layer};
 pub use reader::{Reader, Row, Snapshot};
@@ -60,6 +69,8 @@ const CACHE_BYTES: usize = 128 << 20;
 #[derive(Clone)]
 pub struct Store {
     database: Arc<Database>,
+    /// Microseconds of all commits.
+    committing: Arc<AtomicU64>,
 }
 
 impl std::fmt::Debug for Store {
@@ -86,7 +97,7 @@ impl Store {
     }
 
     fn of(database: Database) -> Result<Self, StoreError> {
-        let store = Self { database: Arc::new(database) };
+        let store = Self { database: Arc::new(database), committing: Arc::default() };
         let mut write = store.database.begin_write()?;
         write.set_quick_repair(true);
         {
@@ -120,6 +131,20 @@ impl Store {
     /// # Errors
     /// The database fails; nothing was applied.
     pub fn commit(&self, changes: &Changes) -> Result<(), StoreError> {
+        let started = Instant::now();
+        let result = self.write(changes);
+        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.committing.fetch_add(micros, Ordering::Relaxed);
+        result
+    }
+
+    /// Time that all commits since the start have taken, waiting for the disk included.
+    #[must_use]
+    pub fn commit_time(&self) -> Duration {
+        Duration::from_micros(self.committing.load(Ordering::Relaxed))
+    }
+
+    fn write(&self, changes: &Changes) -> Result<(), StoreError> {
         let mut write = self.database.begin_write()?;
         // A crash must not cost a walk through the whole file at the next start.
         write.set_quick_repair(true);

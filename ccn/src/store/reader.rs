@@ -4,6 +4,7 @@ use super::{
     StoreError, number,
     record::{FileRecord, MessageRecord, Record as _, StatusRecord},
     schema::{Table, hash_key},
+    standing::{self, Fate},
 };
 use ccn_message::ItemHash;
 use redb::{ReadOnlyTable, ReadTransaction};
@@ -65,6 +66,22 @@ pub trait Reader {
     fn message_at(&self, sequence: u64) -> Result<Option<MessageRecord>, StoreError> {
         let row = self.get(Table::Messages, &sequence.to_be_bytes())?;
         Ok(row.map(|row| MessageRecord::read(&row)).transpose()?)
+    }
+
+    /// What became of a message and what it says, as of whoever reads: here, now.
+    ///
+    /// # Errors
+    /// The database fails, or the record is damaged.
+    fn standing(&self, hash: &ItemHash) -> Result<(Fate, Option<MessageRecord>), StoreError> {
+        standing::message(self, hash, None)
+    }
+
+    /// True when a message is used, as of whoever reads: here, by any that stands.
+    ///
+    /// # Errors
+    /// The database fails, or the record is damaged.
+    fn in_use(&self, hash: &ItemHash) -> Result<bool, StoreError> {
+        Ok(self.prefixed(Table::Uses, &hash_key(hash))?.iter().any(|(_, until)| until.is_empty()))
     }
 
     /// What became of a hash.

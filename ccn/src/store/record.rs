@@ -44,7 +44,9 @@ records! {
     NeedRecord = "need",
     FileRecord = "file",
     PinRecord = "pin",
-    Vec<AuthorizationRecord> = "authorizations",
+    DelegationRecord = "delegation",
+    ForgottenRecord = "forgotten message",
+    BasisRecord = "basis",
     CostRecord = "cost",
     WorkloadRecord = "workload",
     BalanceRecord = "balance",
@@ -211,6 +213,10 @@ pub struct PendingRecord {
     pub reception_time: u64,
     /// All that it lacks.
     pub needs: Vec<NeedRecord>,
+    /// What it was decided on otherwise: a change of one of these makes it be decided again.
+    pub facts: Vec<FactRecord>,
+    /// True when it stood before: what depends on this node alone (funds) is not asked again.
+    pub settled: bool,
     /// The verdict that shows after the horizon.
     pub otherwise: (i32, Vec<String>),
     /// Milliseconds since 1970; its key in `horizon`. None once it has passed.
@@ -228,14 +234,85 @@ pub enum NeedRecord {
     State(String, Vec<u8>),
     /// Other delegations by that address.
     Delegation(String),
-    /// More credits of that address.
-    Credits(String),
+    /// Another answer of the ledger for that message's transfers.
+    Covered(String),
+    /// Another user of that message.
+    InUse(String),
+    /// Its own turn: what it was decided on has changed.
+    Again(String),
+    /// Its own look at whether it is still hidden.
+    Recheck(String),
     /// Time to put credits in order.
     Turn,
     /// A plugin for that message type.
     Handler(String),
     /// Time of the plugin of that name.
     PluginTurn(String),
+}
+
+/// Something that a decision rests on, with the answer at that time (`pipeline::facts`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FactRecord {
+    /// The question.
+    pub question: Question,
+    /// The answer.
+    pub answer: Vec<u8>,
+}
+
+/// A question that a decision may rest on. Each is asked as of the position of the message that is decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Question {
+    /// What became of that message.
+    Fate(String),
+    /// Who hides that message, from the asker's position on.
+    Forgetters(String),
+    /// Whether that message is used.
+    InUse(String),
+    /// Whether the sender may act for that address: by this message (none), or by having created that one.
+    May(String, Option<String>),
+    /// The value of a key of a namespace.
+    State(String, Vec<u8>),
+    /// Whether its own transfers are covered.
+    Covered,
+}
+
+/// What a decided message rests on, and what it did that its other rows do not tell.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct BasisRecord {
+    /// What it rests on.
+    pub facts: Vec<FactRecord>,
+    /// Files that it keeps.
+    pub pins: Vec<String>,
+    /// Messages that it uses.
+    pub uses: Vec<String>,
+    /// Messages that it hides.
+    pub forgets: Vec<String>,
+    /// The message with which it goes.
+    pub follows: Option<String>,
+    /// Balances that it published: chain, dapp, addresses.
+    pub balances: Vec<(String, String, Vec<String>)>,
+}
+
+/// A message that is hidden.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ForgottenRecord {
+    /// The message; its content is empty once it is deleted.
+    pub message: MessageRecord,
+    /// Positions of those that hide the message it follows.
+    pub inherited: Vec<Vec<u8>>,
+    /// True when the content is deleted: it cannot come back.
+    pub purged: bool,
+    /// When the content is deleted, milliseconds since 1970; its key in `purge`.
+    pub purge_at: u64,
+}
+
+/// Delegations of an address from one of its messages on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DelegationRecord {
+    /// All of them.
+    pub entries: Vec<AuthorizationRecord>,
+    /// The position at which the message was forgotten.
+    pub until: Option<Vec<u8>>,
 }
 
 /// What a file is.
@@ -427,6 +504,8 @@ impl BalanceRecord {
 pub struct CreditRecord {
     /// In the order of the message.
     pub movements: Vec<Movement>,
+    /// False when its transfers are not covered: then nothing of it counts.
+    pub covered: bool,
 }
 
 /// One movement of credits.

@@ -1,6 +1,6 @@
 //! Tables and keys, byte for byte.
 //!
-//! Every table maps bytes to bytes. Numbers in keys are big-endian, so that their order is that of the bytes; times are doubles under
+//! Every table maps bytes to bytes. A *position* is a time and a hash key ([`crate::store::standing::Position`]). Numbers in keys are big-endian, so that their order is that of the bytes; times are doubles under
 //! [`time_key`]. A *hash key* is the text of an item hash followed by a zero byte. A *text* in a key is followed by a zero byte; texts that
 //! hold one themselves (no message of the network's dialect does) are cut there.
 //!
@@ -13,7 +13,8 @@
 //! | `counts` | index id, text | number, u64 |
 //! | `status` | hash key | [`crate::store::record::StatusRecord`] |
 //! | `pending` | hash key, 8 bytes of the candidate | [`crate::store::record::PendingRecord`] |
-//! | `needs` | sha256 of the need, pending key | nothing |
+//! | `needs` | sha256 of a need or fact, pending key | nothing |
+//! | `bases` | pending key | [`crate::store::record::BasisRecord`] |
 //! | `wakes` | sha256 of a need that has arrived | nothing |
 //! | `horizon` | milliseconds, pending key | nothing |
 //! | `state` | namespace, key | the plugin's value |
@@ -21,7 +22,11 @@
 //! | `pins` | hash key of the file, hash key of the message | [`crate::store::record::PinRecord`] |
 //! | `grace` | milliseconds, hash key of the file | nothing |
 //! | `owned` | address, hash key of the file | number of pins, u64 |
-//! | `authorizations` | address | list of [`crate::store::record::AuthorizationRecord`] |
+//! | `delegations` | address, position of the message | [`crate::store::record::DelegationRecord`] |
+//! | `forgotten` | hash key | [`crate::store::record::ForgottenRecord`] |
+//! | `forgets` | hash key of the target, position of the message that forgets it | nothing |
+//! | `uses` | hash key of what is used, position of the user | until: a position, or nothing |
+//! | `purge` | milliseconds, hash key | nothing |
 //! | `costs` | hash key | [`crate::store::record::CostRecord`] |
 //! | `spending` | address, payment | sum of costs, 16 bytes |
 //! | `workloads` | hash key | [`crate::store::record::WorkloadRecord`] |
@@ -39,7 +44,7 @@ use ccn_message::ItemHash;
 use redb::TableDefinition;
 
 /// Version of everything above.
-pub const SCHEMA_VERSION: u64 = 1;
+pub const SCHEMA_VERSION: u64 = 2;
 
 macro_rules! tables {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
@@ -93,8 +98,18 @@ tables! {
     Grace = "grace",
     /// Files by owner.
     Owned = "owned",
-    /// Delegations by owner.
-    Authorizations = "authorizations",
+    /// What decided messages rest on, and what is to be undone when that changes.
+    Bases = "bases",
+    /// Delegations by owner and position.
+    Delegations = "delegations",
+    /// Messages that are hidden.
+    Forgotten = "forgotten",
+    /// Who hides a message.
+    Forgets = "forgets",
+    /// Who uses a message.
+    Uses = "uses",
+    /// When the content of a hidden message is deleted.
+    Purge = "purge",
     /// Costs by message.
     Costs = "costs",
     /// Sums of costs by owner.

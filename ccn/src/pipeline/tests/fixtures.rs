@@ -9,9 +9,6 @@ use ccn_message::{ItemHash, MessageStatus};
 use serde_json::Value;
 use std::{collections::BTreeMap, time::Duration};
 
-/// Message types that this version knows.
-const KINDS: [&str; 4] = ["POST", "AGGREGATE", "STORE", "PROGRAM"];
-
 /// A message with what is to become of it.
 #[derive(Clone)]
 struct Case {
@@ -35,13 +32,6 @@ fn expected(value: &Value) -> (MessageStatus, Option<i32>) {
     (status, code)
 }
 
-/// Why a message is judged by a later version.
-fn out_of_scope(message: &Value) -> Option<&'static str> {
-    let kind = message["type"].as_str().expect("a type");
-    let known = ["FORGET", "INSTANCE", "V-PROGRAM"];
-    (known.contains(&kind) && !KINDS.contains(&kind)).then_some("type")
-}
-
 /// The message of a genuine NULS wallet, which the program that the fixtures follow refuses by a mistake of its own: its signature is valid
 /// (ccn spec 3.8), and so is the rest of it.
 const GENUINE_NULS: &str = "real/nuls-aggregate-84afd84849.json";
@@ -55,8 +45,7 @@ fn signed() -> (Vec<Case>, BTreeMap<&'static str, Vec<String>>) {
     for entry in fixture_json("signed/index.json").as_array().expect("a list") {
         let name = entry["name"].as_str().expect("a name").to_owned();
         let fixture = fixture_json(&format!("signed/{name}.json"));
-        let reason = if NEEDS_IPFS.contains(&name.as_str()) { Some("file") } else { out_of_scope(&fixture["message"]) };
-        match reason {
+        match NEEDS_IPFS.contains(&name.as_str()).then_some("file") {
             Some(reason) => skipped.entry(reason).or_default().push(name),
             None => {
                 let message = fixture["message"].clone();
@@ -67,22 +56,34 @@ fn signed() -> (Vec<Case>, BTreeMap<&'static str, Vec<String>>) {
     (cases, skipped)
 }
 
-fn real_and_generated() -> (Vec<Case>, BTreeMap<&'static str, Vec<String>>) {
-    let mut skipped: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
+fn real_and_generated() -> Vec<Case> {
     let mut cases = Vec::new();
     let index = fixture_json("messages/index.json");
     for case in index["cases"].as_array().expect("a list") {
         let name = case["file"].as_str().expect("a file").to_owned();
         let message = fixture_json(&format!("messages/{name}"));
-        match out_of_scope(&message) {
-            Some(reason) => skipped.entry(reason).or_default().push(name),
-            None if name == GENUINE_NULS => {
-                cases.push(Case { name, message, expect: (MessageStatus::Processed, None) });
-            }
-            None => cases.push(Case { name, message, expect: expected(&case["expected"]) }),
+        let genuine = name == GENUINE_NULS;
+        let expect = if genuine { (MessageStatus::Processed, None) } else { expected(&case["expected"]) };
+        cases.push(Case { name, message, expect });
+    }
+    cases
+}
+
+/// Those that are forgotten in the end, of messages that are processed first: the targets of every FORGET that is, and the amends of those.
+fn mark_forgotten(cases: &mut [Case]) {
+    let processed = (MessageStatus::Processed, None);
+    let content = |case: &Case| serde_json::from_str::<Value>(case.message["item_content"].as_str().unwrap_or("{}"));
+    let mut gone = Vec::new();
+    for case in cases.iter().filter(|case| case.message["type"] == "FORGET" && case.expect == processed) {
+        gone.extend(content(case).expect("JSON")["hashes"].as_array().cloned().unwrap_or_default());
+    }
+    for case in cases.iter_mut().filter(|case| case.expect == processed) {
+        let goes_with =
+            content(case).ok().filter(|content| content["type"] == "amend").map(|content| content["ref"].clone());
+        if gone.contains(&case.message["item_hash"]) || goes_with.is_some_and(|original| gone.contains(&original)) {
+            case.expect = (MessageStatus::Forgotten, None);
         }
     }
-    (cases, skipped)
 }
 
 /// The files of the signed fixtures.
@@ -120,10 +121,12 @@ async fn settle(node: &TestNode, hash: &ItemHash) -> Option<(MessageStatus, Opti
 }
 
 /// Everything that is a function of the set of messages.
-fn state(node: &TestNode) -> Vec<(Table, Vec<Row>)> {
+pub(super) fn state(node: &TestNode) -> Vec<(Table, Vec<Row>)> {
     let tables = [
         Table::State,
-        Table::Authorizations,
+        Table::Delegations,
+        Table::Forgets,
+        Table::Uses,
         Table::Counts,
         Table::Costs,
         Table::Spending,
@@ -232,19 +235,20 @@ fn report(set: &str, cases: usize, skipped: &BTreeMap<&str, Vec<String>>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn signed_fixtures_in_any_order() {
-    let (cases, skipped) = signed();
+    let (mut cases, skipped) = signed();
+    mark_forgotten(&mut cases);
     report("signed", cases.len(), &skipped);
     let alice = fixture_json("signed/keys.json")["alice"]["address"].as_str().expect("an address").to_owned();
     check_all_orders(arrivals(files(), &cases), Some(&alice)).await;
-    assert_eq!((cases.len(), skipped.values().map(Vec::len).sum::<usize>()), (83, 27));
+    assert_eq!((cases.len(), skipped.values().map(Vec::len).sum::<usize>()), (109, 1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_and_generated_fixtures_in_any_order() {
-    let (cases, skipped) = real_and_generated();
-    report("messages", cases.len(), &skipped);
+    let mut cases = real_and_generated();
+    mark_forgotten(&mut cases);
     let mut arrivals = arrivals(Vec::new(), &cases);
     arrivals.splice(0..0, lost_files(&cases));
     check_all_orders(arrivals, None).await;
-    assert_eq!((cases.len(), skipped.values().map(Vec::len).sum::<usize>()), (93, 12));
+    assert_eq!(cases.len(), 105);
 }
