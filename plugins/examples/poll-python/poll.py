@@ -184,9 +184,13 @@ class Handler(exports.Handler):
 
     def withdraw(self, msg: types.Message, why: types.Withdrawal) -> list[types.Write]:
         content = parse(msg)
-        writes = [types.Write(key, None) for key, _ in rows_of(msg, content)]
+        rows = rows_of(msg, content)
         if content["action"] == "create":
-            writes.append(count_row(-1))
+            # One that is hidden is gone already when it turns out to be void.
+            if view.get(poll_key(msg.item_hash)) is None:
+                return []
+            return [types.Write(key, None) for key, _ in rows] + [count_row(-1)]
+        writes = [types.Write(key, None) for key, _ in rows]
         return writes
 
     def price(self, msg: types.Message) -> types.Costs | None:

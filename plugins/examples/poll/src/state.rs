@@ -70,6 +70,10 @@ pub(crate) fn voter(address: &str) -> String {
 /// The rows of a poll; `sign` is 1 when it comes and -1 when it goes.
 pub(crate) fn poll(record: &Record, sign: i64, view: &dyn View) -> Vec<Write> {
     let Moment { time, item_hash } = &record.moment;
+    // One that is hidden is gone already when it turns out to be void.
+    if sign < 0 && view.get(&Key::of(POLL).last(item_hash)).is_none() {
+        return Vec::new();
+    }
     let count = count(view).saturating_add_signed(sign);
     vec![
         write(Key::of(POLL).last(item_hash), (sign > 0).then(|| record.to_bytes())),
