@@ -33,6 +33,7 @@ use owner::{Input, Owner};
 use ration::Ration;
 use stage::{NotAMessage, Prepared};
 use std::{
+    cell::RefCell,
     io,
     sync::{Arc, Mutex, PoisonError, Weak},
     thread::JoinHandle,
@@ -216,6 +217,7 @@ impl Pipeline {
             ration: Ration::new(Instant::now()),
             turns: Turns::new(Instant::now()),
             inputs,
+            again: RefCell::default(),
         };
         let runtime = Handle::current();
         let ended = CancellationToken::new();

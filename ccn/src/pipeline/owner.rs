@@ -29,7 +29,8 @@ use crate::{
 };
 use ccn_message::{ErrorCode, ItemHash, MessageStatus};
 use std::{
-    collections::VecDeque,
+    cell::RefCell,
+    collections::{HashMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -39,6 +40,9 @@ use tokio::sync::{mpsc, oneshot};
 const MAX_BATCH: usize = 500;
 /// Longest time before a commit; the message at hand is finished.
 const MAX_BATCH_TIME: Duration = Duration::from_millis(50);
+/// How often a message may be decided anew before everything has come to rest: those whose times contradict their references could go round
+/// for ever.
+const MAX_AGAIN: u32 = 16;
 /// Rows of a table that are looked at in one go.
 const PAGE: usize = 200;
 /// Messages that waited and are decided before the next look at what has come.
@@ -77,6 +81,8 @@ pub(super) struct Owner {
     pub(super) ration: Ration,
     pub(super) turns: Turns,
     pub(super) inputs: mpsc::Receiver<Input>,
+    /// How often messages were decided anew since the last rest.
+    pub(super) again: RefCell<HashMap<ItemHash, u32>>,
 }
 
 /// Answers that wait for a commit.
@@ -108,6 +114,7 @@ impl Owner {
                 if stopping {
                     return;
                 }
+                self.again.borrow_mut().clear();
                 let sleep = self.until_timer().min(MAX_SLEEP);
                 let next = runtime.block_on(async { tokio::time::timeout(sleep, self.inputs.recv()).await });
                 match next {
@@ -503,6 +510,14 @@ impl Owner {
         }
     }
 
+    /// Counts a message's new decision. False when it had enough of them since the last rest.
+    fn may_turn_again(&self, hash: &ItemHash) -> bool {
+        let mut again = self.again.borrow_mut();
+        let count = again.entry(hash.clone()).or_default();
+        *count += 1;
+        *count <= MAX_AGAIN
+    }
+
     /// Something has changed that a decided message rests on: if it is not as it was, the message is decided anew.
     fn look_again(&self, desk: &mut Desk, rules: &Rules, need: &[u8], key: &[u8]) -> Result<(), EngineError> {
         let failed = |error: Undecided| EngineError::Store(error.to_string());
@@ -524,6 +539,10 @@ impl Owner {
             if same {
                 basis.facts = now;
                 desk.put_basis(key, &hash, &basis);
+            } else if !self.may_turn_again(&hash) {
+                tracing::warn!(
+                    "{hash} was decided anew {MAX_AGAIN} times without coming to rest, and is left as it is"
+                );
             } else {
                 tracing::debug!("{hash} is decided anew");
                 withdraw::void(desk, &self.plugins, rules, &hash).map_err(failed)?;
