@@ -223,7 +223,9 @@ async fn bulk(folder: &Path, messages: &[Envelope]) -> Result<Bulk> {
 
 /// Wall time in plugins, over all threads.
 fn sandbox(service: &Service) -> Duration {
-    Duration::from_micros(service.plugins.list().iter().map(|plugin: &PluginInfo| plugin.statistics.micros).sum())
+    Duration::from_micros(
+        service.plugins.list().iter().filter_map(|plugin: &PluginInfo| Some(plugin.statistics.as_ref()?.micros)).sum(),
+    )
 }
 
 async fn close(service: Arc<Service>) {
@@ -329,7 +331,8 @@ async fn aggregate(folder: &Path, workload: &mut Workload) -> Result<AggregateFi
         let elements = workload.aggregate(subkeys);
         submit_all(&service, elements.iter().map(ccn_message::sign::to_json).collect()).await?;
         let updates = workload.updates(subkeys, UPDATES);
-        let fuel = || service.plugins.list().iter().map(|plugin| plugin.statistics.fuel).sum::<u64>();
+        let fuel =
+            || service.plugins.list().iter().filter_map(|plugin| Some(plugin.statistics.as_ref()?.fuel)).sum::<u64>();
         let (before, cpu) = (fuel(), process_cpu());
         submit_all(&service, updates.iter().map(ccn_message::sign::to_json).collect()).await?;
         figures.fuel[index] = (fuel() - before) / UPDATES as u64;
