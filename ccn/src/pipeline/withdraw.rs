@@ -101,10 +101,6 @@ fn rehide(desk: &mut Desk, hash: &ItemHash, record: &ForgottenRecord) -> Result<
 /// Looks again at a hidden message: still hidden, or to be decided anew.
 pub(super) fn recheck(desk: &mut Desk, plugins: &Plugins, rules: &Rules, hash: &ItemHash) -> Result<(), Undecided> {
     let Some(record) = standing::forgotten(desk.read(), hash)? else { return Ok(()) };
-    // What is deleted cannot come back: forgetting is final then.
-    if record.purged {
-        return Ok(());
-    }
     if standing::hidden_by(desk.read(), hash, &record)?.is_empty() {
         return void(desk, plugins, rules, hash);
     }
@@ -116,7 +112,10 @@ pub(super) fn void(desk: &mut Desk, plugins: &Plugins, rules: &Rules, hash: &Ite
     let message = match desk.remove(hash)? {
         Some(message) => message,
         None => {
-            let Some(record) = standing::forgotten(desk.read(), hash)? else { return Ok(()) };
+            // What is deleted cannot come back: forgetting is final then.
+            let Some(record) = standing::forgotten(desk.read(), hash)?.filter(|record| !record.purged) else {
+                return Ok(());
+            };
             let batch = desk.edit();
             batch.delete(Table::Forgotten, hash_key(hash));
             batch.delete(Table::Purge, Key::new().number(record.purge_at).hash(hash).done());

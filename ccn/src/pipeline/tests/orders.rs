@@ -189,3 +189,32 @@ async fn a_file_that_a_program_uses_is_not_forgotten_and_one_that_is_forgotten_i
     let after = program(1_700_000_003.0);
     check(Some(file), None, &[(&stored, HIDDEN), (&after, refused(301)), (&gone, STANDS)]).await;
 }
+
+/// What was deleted was decided anew for want of its ground, and waited for a content that nobody has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_deleted_stays_forgotten() {
+    let (owner, delegate) = (account(1), account(2));
+    let node = TestNode::with(|config| config.pipeline.grace_seconds = 0).await;
+    let target = note(&delegate, &owner, 1500.0);
+    for envelope in [delegations(&owner, &[&delegate], 1000.0), target.clone(), forget(&owner, &[&target], 2000.0)] {
+        node.service.pipeline.submit(to_json(&envelope)).await.expect("a receipt");
+    }
+    let deleted = || {
+        let snapshot = node.service.store.snapshot().expect("a snapshot");
+        let record = crate::store::standing::forgotten(&snapshot, &target.item_hash).expect("no error");
+        record.is_some_and(|record| record.purged && record.message.envelope.item_content.is_none())
+    };
+    for _ in 0..500 {
+        if deleted() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(deleted());
+    let ended = delegations(&owner, &[], 1200.0);
+    node.service.pipeline.submit(to_json(&ended)).await.expect("a receipt");
+    settled(&node).await;
+    assert_eq!(node.status(&target.item_hash), Some(HIDDEN));
+    assert!(deleted());
+    node.service.pipeline.stop().await;
+}
