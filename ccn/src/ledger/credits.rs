@@ -8,24 +8,10 @@ use crate::store::{
     Batch, Reader, StoreError,
     record::{CreditRecord, LotRecord, Movement, Record as _},
     schema::{Key, Table, end_of},
+    standing::Position,
 };
 use ccn_message::ItemHash;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// When a message counts among others.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Moment {
-    /// The content's time, seconds since 1970.
-    pub time: f64,
-    /// Its hash.
-    pub hash: ItemHash,
-}
-
-impl Moment {
-    fn key(&self) -> Vec<u8> {
-        Key::new().time(self.time).hash(&self.hash).done()
-    }
-}
 
 /// Credits that were to be handed on and were not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -76,26 +62,26 @@ fn hands_on(movements: &[Movement]) -> bool {
 ///
 /// # Errors
 /// The store fails.
-pub(crate) fn move_credits(batch: &mut Batch, moment: &Moment, movements: &[Movement]) -> Result<Replayed, StoreError> {
-    let place = moment.key();
+pub(crate) fn move_credits(batch: &mut Batch, at: &Position, movements: &[Movement]) -> Result<Replayed, StoreError> {
+    let place = at.bytes();
     let all = concerned(movements);
     let mut late = BTreeSet::new();
     for address in &all {
         let prefix = Key::new().text(address).done();
         let last = batch.range(Table::Movers, &prefix, &end_of(&prefix), 1, true)?;
-        if last.first().is_some_and(|(key, _)| key[prefix.len()..] >= place[..]) {
+        if last.first().is_some_and(|(key, _)| key[prefix.len()..] >= *place) {
             late.insert(address.clone());
         }
     }
     for address in &all {
-        batch.put(Table::Movers, Key::new().text(address).bytes(&place).done(), Vec::new());
+        batch.put(Table::Movers, Key::new().text(address).bytes(place).done(), Vec::new());
     }
     let record = CreditRecord { movements: movements.to_vec(), covered: true };
-    batch.put(Table::Credits, place.clone(), record.to_bytes());
+    batch.put(Table::Credits, place.to_vec(), record.to_bytes());
     if hands_on(movements) && !late.is_empty() {
         late.clone_from(&all);
     }
-    let mut replayed = replay(batch, late.clone(), &place)?;
+    let mut replayed = replay(batch, late, at)?;
 
     // Those for whom this is the last movement.
     let linked: BTreeSet<&String> = all.iter().filter(|address| !replayed.linked.contains(*address)).collect();
@@ -105,12 +91,12 @@ pub(crate) fn move_credits(batch: &mut Batch, moment: &Moment, movements: &[Move
             lots.owners.insert((*address).clone(), read(batch, address)?);
         }
         let before = lots.clone();
-        let mover = Mover { key: &place, time_ms: milliseconds(moment.time) };
+        let mover = Mover { key: place, time_ms: milliseconds(at.time()) };
         let applied = lots.apply(&mover, movements, |movement| addresses(movement).any(|each| linked.contains(each)));
         write(batch, &before, &lots);
         if let Err(shortfall) = applied {
             replayed.found.not_covered = Some(shortfall.into());
-            batch.put(Table::Credits, place, CreditRecord { covered: false, ..record }.to_bytes());
+            batch.put(Table::Credits, place.to_vec(), CreditRecord { covered: false, ..record }.to_bytes());
         }
     }
     Ok(replayed.found)
@@ -120,14 +106,15 @@ pub(crate) fn move_credits(batch: &mut Batch, moment: &Moment, movements: &[Move
 ///
 /// # Errors
 /// The store fails.
-pub(crate) fn take_back(batch: &mut Batch, place: &[u8]) -> Result<Vec<ItemHash>, StoreError> {
+pub(crate) fn take_back(batch: &mut Batch, at: &Position) -> Result<Vec<ItemHash>, StoreError> {
+    let place = at.bytes();
     let Some(row) = batch.get(Table::Credits, place)? else { return Ok(Vec::new()) };
     let all = concerned(&CreditRecord::read(&row)?.movements);
     batch.delete(Table::Credits, place.to_vec());
     for address in &all {
         batch.delete(Table::Movers, Key::new().text(address).bytes(place).done());
     }
-    Ok(replay(batch, all, place)?.found.flipped)
+    Ok(replay(batch, all, at)?.found.flipped)
 }
 
 /// A replay, and for whom it was made.
@@ -137,7 +124,7 @@ struct Replay {
 }
 
 /// Makes the lots of these addresses anew, and of all that transfers link them with.
-fn replay(batch: &mut Batch, seeds: BTreeSet<String>, place: &[u8]) -> Result<Replay, StoreError> {
+fn replay(batch: &mut Batch, seeds: BTreeSet<String>, at: &Position) -> Result<Replay, StoreError> {
     let Linked { addresses: linked, records } = linked(batch, seeds)?;
     let is_linked = |movement: &Movement| addresses(movement).any(|address| linked.contains(address));
     let mut before = Lots::default();
@@ -147,13 +134,14 @@ fn replay(batch: &mut Batch, seeds: BTreeSet<String>, place: &[u8]) -> Result<Re
     let mut found = Replayed::default();
     let mut lots = Lots::default();
     for (key, record) in records {
-        let time = key.get(..8).and_then(|time| time.try_into().ok()).map_or(0.0, crate::store::schema::time_of_key);
-        let applied = lots.apply(&Mover { key: &key, time_ms: milliseconds(time) }, &record.movements, is_linked);
+        let mover = Position::from_bytes(&key);
+        let applied =
+            lots.apply(&Mover { key: &key, time_ms: milliseconds(mover.time()) }, &record.movements, is_linked);
         let covered = applied.is_ok();
-        if key == place {
+        if mover == *at {
             found.not_covered = applied.err().map(NotCovered::from);
         } else if covered != record.covered
-            && let Some((hash, _)) = key.get(8..).and_then(crate::store::schema::split_hash)
+            && let Some(hash) = mover.hash()
         {
             found.flipped.push(hash);
         }
@@ -259,7 +247,7 @@ mod tests {
             let mut batch = Batch::new(store.snapshot().expect("a snapshot"));
             for (number, movements) in group {
                 // Many messages at one moment: the hash decides.
-                let moment = Moment { time: f64::from(number / 3), hash: ItemHash::sha256_of(&[*number]) };
+                let moment = Position::new(f64::from(number / 3), &ItemHash::sha256_of(&[*number]));
                 move_credits(&mut batch, &moment, movements).expect("no error");
                 batch.keep();
             }
@@ -291,7 +279,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let store = Store::open(&folder.path().join("s.redb")).expect("a store");
         let mut batch = Batch::new(store.snapshot().expect("a snapshot"));
-        let at = |time: f64| Moment { time, hash: ItemHash::sha256_of(&time.to_be_bytes()) };
+        let at = |time: f64| Position::new(time, &ItemHash::sha256_of(&time.to_be_bytes()));
+        let hash = at(2.0).hash().expect("a hash");
         let balance = |batch: &Batch, address| {
             let balance = super::super::balance(batch, address, 0).expect("a balance");
             (balance.credits, balance.lots.len())
@@ -304,12 +293,12 @@ mod tests {
         assert_eq!(later, Replayed::default());
         assert_eq!((balance(&batch, "A"), balance(&batch, "B")), ((7, 1), (0, 0)));
         let earlier = move_credits(&mut batch, &at(1.0), &grant).expect("no error");
-        assert_eq!(earlier, Replayed { not_covered: None, flipped: vec![at(2.0).hash] });
+        assert_eq!(earlier, Replayed { not_covered: None, flipped: vec![hash.clone()] });
         assert_eq!((balance(&batch, "A"), balance(&batch, "B")), ((9, 2), (5, 1)));
-        assert_eq!(take_back(&mut batch, &at(1.0).key()).expect("no error"), [at(2.0).hash]);
+        assert_eq!(take_back(&mut batch, &at(1.0)).expect("no error"), [hash]);
         assert_eq!((balance(&batch, "A"), balance(&batch, "B")), ((7, 1), (0, 0)));
-        assert_eq!(take_back(&mut batch, &at(2.0).key()).expect("no error"), []);
-        assert_eq!(take_back(&mut batch, &at(3.0).key()).expect("no error"), []);
+        assert_eq!(take_back(&mut batch, &at(2.0)).expect("no error"), []);
+        assert_eq!(take_back(&mut batch, &at(3.0)).expect("no error"), []);
         batch.keep();
         let left: Vec<_> = batch.changes().iter().filter(|(_, value)| value.is_some()).collect();
         assert!(left.is_empty(), "{left:?}");
@@ -320,7 +309,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let store = Store::open(&folder.path().join("s.redb")).expect("a store");
         let mut batch = Batch::new(store.snapshot().expect("a snapshot"));
-        let at = |time: f64| Moment { time, hash: ItemHash::sha256_of(&time.to_be_bytes()) };
+        let at = |time: f64| Position::new(time, &ItemHash::sha256_of(&time.to_be_bytes()));
         let to = |recipient: &str, amount| Movement::Transfer {
             sender: "A".into(),
             recipient: recipient.into(),

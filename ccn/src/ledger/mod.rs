@@ -9,5 +9,5 @@ mod lots;
 
 pub(crate) use balance::spending_key;
 pub use balance::{Balance, Lot, balance, spending};
-pub use credits::{Moment, NotCovered, Replayed};
+pub use credits::{NotCovered, Replayed};
 pub(crate) use credits::{move_credits, take_back};

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     events::Event,
     host::{Effects, HostError, Outcome, Plugins, Rejection, Subject},
-    ledger::{self, Moment, NotCovered},
+    ledger::{self, NotCovered},
     store::{
         Reader as _, StoreError,
         record::{
@@ -358,9 +358,8 @@ fn accept(
         desk.charge(&hash, &cost)?;
     }
     if !effects.movements.is_empty() {
-        let moment = Moment { time: shown.time, hash: hash.clone() };
         let started = Instant::now();
-        let not_covered = move_credits(desk, &moment, &effects.movements)?;
+        let not_covered = move_credits(desk, &at, &effects.movements)?;
         desk.ration.used(started.elapsed());
         if let Some(not_covered) = not_covered {
             let rejection = Rejection::sentence(ErrorCode::InvalidFormat.number(), &not_covered.to_string());
@@ -368,7 +367,7 @@ fn accept(
             facts.push(FactRecord { question: Question::Covered, answer: at.bytes().to_vec() });
             let verdict = refuse_for_now(desk, rules, turn, &envelope, facts, rejection)?;
             if desk.read().get(Table::Pending, &pending_key(&envelope))?.is_some() {
-                move_credits(desk, &moment, &effects.movements)?;
+                move_credits(desk, &at, &effects.movements)?;
             }
             return Ok(verdict);
         }
@@ -406,7 +405,7 @@ fn accept(
         desk.request(&hash, workload, &shown.address, rules.now);
     }
     for used in &effects.uses {
-        desk.edit().put(Table::Uses, [hash_key(used).as_slice(), at.bytes()].concat(), Vec::new());
+        desk.edit().put(Table::Uses, at.key_under(used), Vec::new());
         desk.arrived(&NeedRecord::InUse(used.to_string()))?;
     }
     let mut inherited = Vec::new();
@@ -417,9 +416,8 @@ fn accept(
         push(&mut facts, FactRecord { question, answer });
     }
     for (namespace, key) in effects.watches {
-        let question = Question::State(namespace, key);
-        let answer = facts::state(desk.read(), &question)?;
-        push(&mut facts, FactRecord { question, answer });
+        let answer = facts::state(desk.read(), &namespace, &key)?;
+        push(&mut facts, FactRecord { question: Question::State(namespace, key), answer });
     }
 
     let record = MessageRecord {
@@ -453,8 +451,8 @@ fn accept(
 }
 
 /// Moves credits; those whose transfers are covered differently now are decided again. Returns why nothing was moved.
-fn move_credits(desk: &mut Desk, moment: &Moment, movements: &[Movement]) -> Result<Option<NotCovered>, StoreError> {
-    let replayed = ledger::move_credits(desk.edit(), moment, movements)?;
+fn move_credits(desk: &mut Desk, at: &Position, movements: &[Movement]) -> Result<Option<NotCovered>, StoreError> {
+    let replayed = ledger::move_credits(desk.edit(), at, movements)?;
     for hash in &replayed.flipped {
         desk.arrived(&NeedRecord::Covered(hash.to_string()))?;
     }
@@ -651,7 +649,7 @@ pub(super) fn resume(desk: &mut Desk, key: &[u8]) -> Result<Option<(SignedMessag
     let Some(record) = desk.take_pending(key)? else { return Ok(None) };
     // A transfer that is not covered is in the ledger all the same; it is put there again if it is to be.
     for fact in record.facts.iter().filter(|fact| fact.question == Question::Covered) {
-        withdraw::take_back(desk, &fact.answer)?;
+        withdraw::take_back(desk, &Position::from_bytes(&fact.answer))?;
     }
     let turn = Turn { reception_time: record.reception_time, horizon: record.horizon, settled: record.settled };
     Ok(Some((SignedMessage::known(record.envelope.envelope()?), turn)))

@@ -80,8 +80,7 @@ pub(super) fn forgetters_answer(positions: &[Position]) -> Vec<u8> {
 ///
 /// # Errors
 /// The store fails.
-pub(super) fn state(reader: &dyn Reader, question: &Question) -> Result<Vec<u8>, StoreError> {
-    let Question::State(namespace, key) = question else { return Ok(Vec::new()) };
+pub(super) fn state(reader: &dyn Reader, namespace: &str, key: &[u8]) -> Result<Vec<u8>, StoreError> {
     let value = reader.get(Table::State, &host::state_key(namespace, key))?;
     Ok(value.map_or(Vec::new(), |value| Sha256::digest(value)[..VALUE_BYTES].to_vec()))
 }
@@ -117,7 +116,7 @@ pub(super) fn ask(reader: &dyn Reader, asker: Asker<'_>, question: &Question) ->
             };
             vec![u8::from(may)]
         }
-        Question::State(..) => state(reader, question)?,
+        Question::State(namespace, key) => state(reader, namespace, key)?,
         Question::Covered => {
             let row = reader.get(Table::Credits, asker.at.bytes())?;
             let covered = row.map(|row| CreditRecord::read(&row)).transpose()?.is_some_and(|record| record.covered);

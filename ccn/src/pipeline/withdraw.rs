@@ -32,7 +32,7 @@ pub(super) fn forget(
     target: &ItemHash,
     by: &Position,
 ) -> Result<(), Undecided> {
-    desk.edit().put(Table::Forgets, [hash_key(target).as_slice(), by.bytes()].concat(), Vec::new());
+    desk.edit().put(Table::Forgets, by.key_under(target), Vec::new());
     if desk.read().message(target)?.is_some() {
         return hide(desk, plugins, rules, target, &[]);
     }
@@ -55,12 +55,8 @@ pub(super) fn hide(
     let basis = desk.basis(&key)?.unwrap_or_default();
     take_out(desk, plugins, hash, &message, Withdrawal::Forgotten)?;
     let grace_until = rules.now.saturating_add(rules.grace);
-    for file in hashes(&basis.pins) {
-        desk.unpin(&file, hash, grace_until)?;
-    }
-    desk.refund(hash)?;
+    release(desk, hash, &basis, grace_until)?;
     let batch = desk.edit();
-    batch.delete(Table::Workloads, hash_key(hash));
     batch.put(Table::Purge, Key::new().number(grace_until).hash(hash).done(), Vec::new());
     let inherited = inherited.iter().map(|position| position.bytes().to_vec()).collect();
     let reception_time = message.reception_time;
@@ -91,7 +87,7 @@ fn rehide(desk: &mut Desk, hash: &ItemHash, record: &ForgottenRecord) -> Result<
     let basis = desk.basis(&key_of(&record.message)?)?.unwrap_or_default();
     for used in hashes(&basis.uses) {
         let value = until.clone().unwrap_or_default();
-        desk.edit().put(Table::Uses, [hash_key(&used).as_slice(), at.bytes()].concat(), value);
+        desk.edit().put(Table::Uses, at.key_under(&used), value);
         desk.arrived(&NeedRecord::InUse(used.to_string()))?;
     }
     desk.arrived(&NeedRecord::Message(hash.to_string()))?;
@@ -127,11 +123,7 @@ pub(super) fn void(desk: &mut Desk, plugins: &Plugins, rules: &Rules, hash: &Ite
     let recheck = super::desk::need_key(&NeedRecord::Recheck(hash.to_string()));
     desk.edit().delete(Table::Needs, [recheck.as_slice(), &key].concat());
     let basis = desk.take_basis(&key, hash)?;
-    for file in hashes(&basis.pins) {
-        desk.unpin(&file, hash, rules.now.saturating_add(rules.grace))?;
-    }
-    desk.refund(hash)?;
-    desk.edit().delete(Table::Workloads, hash_key(hash));
+    release(desk, hash, &basis, rules.now.saturating_add(rules.grace))?;
     let pending = PendingRecord {
         envelope: message.envelope.clone(),
         reception_time: message.reception_time,
@@ -152,18 +144,28 @@ pub(super) fn void(desk: &mut Desk, plugins: &Plugins, rules: &Rules, hash: &Ite
         desk.arrived(&NeedRecord::Delegation(message.owner.clone()))?;
     }
     for used in hashes(&basis.uses) {
-        desk.edit().delete(Table::Uses, [hash_key(&used).as_slice(), at.bytes()].concat());
+        desk.edit().delete(Table::Uses, at.key_under(&used));
         desk.arrived(&NeedRecord::InUse(used.to_string()))?;
     }
-    take_back(desk, at.bytes())?;
+    take_back(desk, &at)?;
     for target in hashes(&basis.forgets) {
-        desk.edit().delete(Table::Forgets, [hash_key(&target).as_slice(), at.bytes()].concat());
+        desk.edit().delete(Table::Forgets, at.key_under(&target));
         desk.arrived(&NeedRecord::Recheck(target.to_string()))?;
     }
     if !basis.balances.is_empty() {
         republish(desk, plugins, &basis)?;
     }
     desk.arrived(&NeedRecord::Message(hash.to_string()))?;
+    Ok(())
+}
+
+/// Lets go of what a message keeps and costs.
+fn release(desk: &mut Desk, hash: &ItemHash, basis: &BasisRecord, grace_until: u64) -> Result<(), StoreError> {
+    for file in hashes(&basis.pins) {
+        desk.unpin(&file, hash, grace_until)?;
+    }
+    desk.refund(hash)?;
+    desk.edit().delete(Table::Workloads, hash_key(hash));
     Ok(())
 }
 
@@ -198,7 +200,7 @@ pub(super) fn has_same_outcome(
 }
 
 /// Takes back what the message of that position moved in the ledger.
-pub(super) fn take_back(desk: &mut Desk, place: &[u8]) -> Result<(), StoreError> {
+pub(super) fn take_back(desk: &mut Desk, place: &Position) -> Result<(), StoreError> {
     for flipped in ledger::take_back(desk.edit(), place)? {
         desk.arrived(&NeedRecord::Covered(flipped.to_string()))?;
     }

@@ -36,6 +36,12 @@ impl Position {
         &self.0
     }
 
+    /// The key of a row about another message and this one.
+    #[must_use]
+    pub fn key_under(&self, other: &ItemHash) -> Vec<u8> {
+        Key::new().hash(other).bytes(&self.0).done()
+    }
+
     /// From the end of a key.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Self {
@@ -48,11 +54,16 @@ impl Position {
         Some(split_hash(self.0.get(TIME_BYTES..)?)?.0)
     }
 
+    /// The content time of the message, seconds since 1970.
+    #[must_use]
+    pub fn time(&self) -> f64 {
+        self.0.get(..TIME_BYTES).and_then(|time| time.try_into().ok()).map_or(0.0, time_of_key)
+    }
+
     /// The first position of a later moment.
     #[must_use]
     pub fn later(&self, seconds: f64) -> Self {
-        let time = self.0.get(..TIME_BYTES).and_then(|time| time.try_into().ok()).map_or(0.0, time_of_key);
-        Self([Key::new().time(time + seconds).done(), vec![u8::MAX]].concat())
+        Self(Key::new().time(self.time() + seconds).bytes(&[u8::MAX]).done())
     }
 }
 
@@ -127,8 +138,7 @@ pub fn message<R: Reader + ?Sized>(
 /// The store fails.
 pub fn in_use<R: Reader + ?Sized>(reader: &R, hash: &ItemHash, at: &Position) -> Result<bool, StoreError> {
     let prefix = hash_key(hash);
-    let end = [prefix.as_slice(), at.bytes()].concat();
-    let rows = reader.range(Table::Uses, &prefix, &end, usize::MAX, false)?;
+    let rows = reader.range(Table::Uses, &prefix, &at.key_under(hash), usize::MAX, false)?;
     Ok(rows.iter().any(|(_, until)| until.is_empty() || until.as_slice() >= at.bytes()))
 }
 
