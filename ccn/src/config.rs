@@ -13,6 +13,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// Bounds of `poll_seconds`.
+const MIN_POLL_SECONDS: f64 = 0.05;
+const MAX_POLL_SECONDS: f64 = 3600.0;
+
 /// All settings. Every one has a default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -29,6 +33,8 @@ pub struct Config {
     pub plugins: Option<PathBuf>,
     /// A private network for development, see [`crate::dev`].
     pub dev: bool,
+    /// Chains that are followed, and by which indexers.
+    pub chains: Vec<Chain>,
     /// What plugins of the operator's own may do, by the sha256 of their file: `ledger`, or `read:` and a namespace.
     pub plugin_grants: BTreeMap<String, Vec<String>>,
     /// The network that this node is of.
@@ -76,6 +82,52 @@ impl From<CrnForm> for Crn {
         let name = name.unwrap_or_else(|| url.split_once("://").map_or(url.as_str(), |(_, rest)| rest).to_owned());
         Self { hash, name, url, owner }
     }
+}
+
+/// A chain that is followed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Chain {
+    /// The network's name of it, for example `ETH`.
+    pub name: String,
+    /// A provider: URL of JSON-RPC over HTTP. It may hold a key: nothing but these settings repeats it.
+    pub rpc: String,
+    /// First block; the settings of an indexer may say a later one.
+    #[serde(default)]
+    pub start: u64,
+    /// Blocks from a block to the newest, itself counted in, after which it is final; 0 takes the newest for final. Without it, what the provider calls
+    /// `finalized` is, or 64 blocks where it does not know that word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finality: Option<u64>,
+    /// Most blocks that are asked for at once. Less is asked for where the provider does not bear it.
+    #[serde(default = "usual_batch")]
+    pub batch: u64,
+    /// How often to look for new blocks, seconds.
+    #[serde(default = "usual_poll")]
+    pub poll_seconds: f64,
+    /// Who says what events mean.
+    pub indexers: Vec<ChainIndexer>,
+}
+
+/// An indexer that a chain is followed for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChainIndexer {
+    /// Its name: one of the node's own (`ethereum`, `erc20`), or of a file in the folder of plugins.
+    pub plugin: String,
+    /// Its settings.
+    #[serde(default)]
+    pub config: serde_json::Map<String, serde_json::Value>,
+}
+
+/// The default of `batch`: what most providers bear.
+fn usual_batch() -> u64 {
+    2_000
+}
+
+/// The default of `poll_seconds`: a block of Ethereum.
+fn usual_poll() -> f64 {
+    12.0
 }
 
 /// How messages are taken in.
@@ -132,6 +184,7 @@ impl Default for Config {
             crns: Vec::new(),
             plugins: None,
             dev: false,
+            chains: Vec::new(),
             plugin_grants: BTreeMap::new(),
             network: Network::default(),
             pipeline: Pipeline::default(),
@@ -200,6 +253,14 @@ pub enum ConfigError {
         /// What it says.
         value: String,
     },
+    /// A chain cannot be followed as it is written.
+    #[error("chains: {name}: {problem}")]
+    Chain {
+        /// The chain.
+        name: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// A development network has made-up accounts, and no other network has.
     #[error("--dev makes a network of its own: leave out network.name, which says {0:?}")]
     DevNetwork(String),
@@ -244,6 +305,7 @@ impl Config {
                 return Err(ConfigError::Url { name, value: url.clone() });
             }
         }
+        self.check_chains()?;
         for (name, value) in [
             ("pipeline.queue", self.pipeline.queue as u64),
             ("pipeline.horizon_seconds", self.pipeline.horizon_seconds),
@@ -266,6 +328,37 @@ impl Config {
         }
         if self.dev && self.network.name != Network::default().name {
             return Err(ConfigError::DevNetwork(self.network.name.clone()));
+        }
+        Ok(())
+    }
+
+    fn check_chains(&self) -> Result<(), ConfigError> {
+        for (place, chain) in self.chains.iter().enumerate() {
+            let wrong = |problem: String| Err(ConfigError::Chain { name: chain.name.clone(), problem });
+            if chain.name.parse::<ccn_message::Chain>().is_err() {
+                return wrong("the network knows no chain of this name".to_owned());
+            }
+            if self.chains[..place].iter().any(|other| other.name == chain.name) {
+                return wrong("it is named twice".to_owned());
+            }
+            let scheme = reqwest::Url::parse(&chain.rpc).ok().map(|url| url.scheme().to_owned());
+            if !matches!(scheme.as_deref(), Some("http" | "https")) {
+                return wrong("rpc must be an http or https URL".to_owned());
+            }
+            if chain.batch == 0 {
+                return wrong("batch must be at least 1".to_owned());
+            }
+            if !(MIN_POLL_SECONDS..=MAX_POLL_SECONDS).contains(&chain.poll_seconds) {
+                return wrong(format!("poll_seconds must be from {MIN_POLL_SECONDS} to {MAX_POLL_SECONDS}"));
+            }
+            if chain.indexers.is_empty() {
+                return wrong("it needs at least one indexer".to_owned());
+            }
+            for (place, indexer) in chain.indexers.iter().enumerate() {
+                if chain.indexers[..place].iter().any(|other| other.plugin == indexer.plugin) {
+                    return wrong(format!("the indexer {} is named twice", indexer.plugin));
+                }
+            }
         }
         Ok(())
     }
@@ -398,8 +491,31 @@ mod tests {
     }
 
     #[test]
+    fn chains_are_held_against_their_limits() {
+        let good = "[[chains]]\nname = 'ETH'\nrpc = 'http://r:1'\n[[chains.indexers]]\nplugin = 'erc20'\n";
+        let chain = load(good, &[], &[]).expect("a configuration").chains.remove(0);
+        assert_eq!((chain.batch, chain.start, chain.finality), (2000, 0, None));
+        let check = |from: &str, to: &str, expect: &str| {
+            let refusal = refused(&good.replace(from, to), &[], &[]);
+            assert!(refusal.contains(expect), "{refusal}");
+        };
+        check("'ETH'", "'ETC'", "no chain of this name");
+        check("'http://r:1'", "'ws://r:1/secret'", "http or https");
+        check("rpc =", "batch = 0\nrpc =", "batch must be at least 1");
+        check("rpc =", "poll_seconds = 0.0\nrpc =", "poll_seconds must be");
+        check("[[chains.indexers]]\nplugin = 'erc20'", "indexers = []", "at least one indexer");
+        check("rpc =", "prc =", "prc");
+        assert!(refused(&format!("{good}{good}"), &[], &[]).contains("named twice"));
+        let twice = format!("{good}[[chains.indexers]]\nplugin = 'erc20'\n");
+        assert!(refused(&twice, &[], &[]).contains("erc20 is named twice"));
+        // The key that it may hold is not repeated.
+        assert!(!refused(&good.replace("http:", "ws:"), &[], &[]).contains("r:1"));
+    }
+
+    #[test]
     fn what_is_printed_reads_back() {
-        let file = "plugins = '/p'\ncrns = ['http://c:1']\n[plugin_grants]\nabc = ['ledger']\n[network]\nname = 'x'";
+        let file = "plugins = '/p'\ncrns = ['http://c:1']\n[plugin_grants]\nabc = ['ledger']\n[network]\nname = 'x'\n[[chains]]\nname = 'ETH'\n\
+            rpc = 'http://r:1'\nfinality = 3\n[[chains.indexers]]\nplugin = 'erc20'\nconfig = { tokens = [{ decimals = 18 }] }";
         let config = load(file, &[], &[]).expect("a configuration");
         assert_eq!(load(&config.to_toml(), &[], &[]).expect("a configuration"), config);
     }

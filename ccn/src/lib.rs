@@ -1,6 +1,7 @@
 //! Core channel node of the Aleph Cloud network.
 
 pub mod api;
+pub mod chains;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -2,6 +2,7 @@
 
 use crate::{
     api,
+    chains::{Chains, ChainsError, Tools},
     config::Config,
     dev::{self, DevError, Keys},
     fetch::Fetcher,
@@ -33,6 +34,8 @@ pub struct Service {
     pub plugins: Arc<Plugins>,
     /// Who keeps them as the folder has them; none where there is no folder.
     pub keeper: Option<Keeper>,
+    /// Those who follow chains.
+    pub chains: Chains,
     /// Files.
     pub files: Files,
     /// By what the operator is known; none where there is no operator.
@@ -88,6 +91,9 @@ pub enum NodeError {
     /// There are no plugins.
     #[error(transparent)]
     Plugins(#[from] LoadError),
+    /// A chain cannot be followed as the settings say.
+    #[error(transparent)]
+    Chains(#[from] ChainsError),
     /// TLS cannot be set up.
     #[error("cannot make an HTTP client: {0}")]
     Client(#[from] reqwest::Error),
@@ -140,11 +146,15 @@ impl Service {
         let (plugins, found) = loaded.await.map_err(|error| LoadError::Engine(error.to_string()))??;
         let limits = &config.limits;
         let fetcher = Fetcher::new(files.clone(), config.peers.clone(), limits.fetch_mib << 20, limits.fetches)?;
-        let pipeline = Pipeline::start(&config, store.clone(), files.clone(), plugins.clone(), fetcher);
+        let pipeline = Pipeline::start(&config, store.clone(), files.clone(), plugins.clone(), fetcher.clone());
         let pipeline = pipeline.map_err(NodeError::Thread)?;
         let keeper = Keeper::start(plugins.clone(), pipeline.clone(), store.clone(), found);
         let keeper = keeper.map_err(NodeError::Thread)?;
-        Ok(Self { config, pipeline, store, plugins, keeper: Some(keeper), files, word: Some(word) })
+        let tools = Tools { store: store.clone(), files: files.clone(), fetcher, pipeline: pipeline.clone() };
+        let (settings, of_plugins) = (config.chains.clone(), plugins.clone());
+        let followed = tokio::task::spawn_blocking(move || Chains::start(&settings, &of_plugins, &tools));
+        let chains = followed.await.map_err(|error| LoadError::Engine(error.to_string()))??;
+        Ok(Self { config, pipeline, store, plugins, keeper: Some(keeper), chains, files, word: Some(word) })
     }
 }
 
@@ -205,9 +215,10 @@ impl Node {
         &self.service
     }
 
-    /// Stops answering, then deciding.
+    /// Stops answering, then following chains, then deciding.
     pub async fn stop(self) {
         self.server.stop().await;
+        self.service.chains.stop().await;
         self.service.pipeline.stop().await;
     }
 }

@@ -1,6 +1,7 @@
 //! The core channel node alone.
 
 mod bad_input;
+mod chains;
 mod durable;
 mod fixtures;
 mod letter;
@@ -24,6 +25,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("ccn::plugins::a_file_is_dropped_in_replaced_and_removed", plugins::drop_in),
         trial("ccn::plugins::one_that_fails_is_stopped_and_the_operator_acts", plugins::hostile),
         trial("ccn::plugins::compiled_code_that_was_changed_is_not_believed", plugins::corrupted_code),
+        trial("ccn::chains::tokens_are_followed_over_gaps_reorganisations_and_kill_9", chains::tokens),
+        trial("ccn::chains::messages_are_confirmed_by_the_chain", chains::confirmations),
         trial("ccn::bad_input::bodies_that_are_no_message", bad_input::no_message),
         trial("ccn::bad_input::a_wrong_hash", bad_input::wrong_hash),
         trial("ccn::bad_input::a_wrong_signature_does_not_harm_the_good_copy", bad_input::wrong_signature),

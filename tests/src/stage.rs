@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use harness::{
+    anvil::Anvil,
     devnet::{ComputeNode, ComputeSite, CoreNode, PATIENT, Program, User, wait_for_allocation, wait_for_verdict, zip},
     http::Client,
     installation::Installation,
@@ -36,6 +37,7 @@ pub(crate) struct Stage {
     folder: PathBuf,
     core: OnceLock<Result<CoreNode, String>>,
     sdk: OnceLock<Result<Sdk, String>>,
+    anvil: OnceLock<Result<PathBuf, String>>,
     session: OnceLock<Result<Session, String>>,
     network: OnceLock<Result<Network, String>>,
     files: Mutex<HashMap<String, String>>,
@@ -65,6 +67,7 @@ static STAGE: LazyLock<Stage> = LazyLock::new(|| {
         folder,
         core: OnceLock::new(),
         sdk: OnceLock::new(),
+        anvil: OnceLock::new(),
         session: OnceLock::new(),
         network: OnceLock::new(),
         files: Mutex::default(),
@@ -128,6 +131,15 @@ pub(crate) fn sdk() -> Result<&'static Sdk> {
         let cache = env::var_os(CACHE_VARIABLE).context("`cargo xtask test` names the cache")?;
         Sdk::install(Path::new(&cache), &repository().join("tests/both/sdk"))
     })
+}
+
+/// The program of a development chain.
+pub(crate) fn anvil() -> Result<PathBuf> {
+    once(&STAGE.anvil, || {
+        let cache = env::var_os(CACHE_VARIABLE).context("`cargo xtask test` names the cache")?;
+        Anvil::install(Path::new(&cache), &repository().join("tests/ccn/evm"))
+    })
+    .cloned()
 }
 
 /// An interpreter with the SDK.

@@ -1,7 +1,10 @@
 //! A message as clients read it. Python clients hold these objects against a closed model: no field may be added.
 
 use super::moment;
-use crate::store::record::{MessageRecord, PendingRecord};
+use crate::store::{
+    confirmation::Confirmation,
+    record::{MessageRecord, PendingRecord},
+};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use ccn_message::{Envelope, json::Object};
@@ -38,7 +41,7 @@ pub(super) struct Element {
     #[serde(skip_serializing_if = "Option::is_none")]
     confirmed: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    confirmations: Option<[(); 0]>,
+    confirmations: Option<Vec<Confirmation>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reception_time: Option<String>,
 }
@@ -65,9 +68,8 @@ impl Element {
             item_hash: envelope.item_hash.to_string(),
             content,
             size: None,
-            // Confirmations come with the chains.
             confirmed: Some(false),
-            confirmations: Some([]),
+            confirmations: Some(Vec::new()),
             reception_time: None,
         }
     }
@@ -87,6 +89,11 @@ impl Element {
             ContentFormat::None => None,
         };
         Some(Self { size: Some(record.size), ..Self::new(envelope, content) })
+    }
+
+    /// With the transactions that vouch for it.
+    pub(super) fn confirmed_by(self, confirmations: Vec<Confirmation>) -> Self {
+        Self { confirmed: Some(!confirmations.is_empty()), confirmations: Some(confirmations), ..self }
     }
 
     /// A message that waits, as if it were processed.

@@ -8,7 +8,10 @@ use super::{
 };
 use crate::{
     events::{Event, ListenError, Listener},
-    store::listing::{self, Filter, Window},
+    store::{
+        Reader as _,
+        listing::{self, Filter, Window},
+    },
 };
 use axum::{
     extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code},
@@ -98,8 +101,13 @@ async fn past(api: &Api, filter: Filter, history: u64) -> ApiResult<Vec<Element>
     let window = Window { descending: true, skip: 0, limit: history, after: None };
     api.read(move |snapshot| {
         let listing = listing::list(snapshot, &filter, &window)?;
-        let newest_first = listing.messages.iter();
-        Ok(newest_first.rev().filter_map(|(_, record)| Element::listed(record, ContentFormat::Full)).collect())
+        let mut elements = Vec::with_capacity(listing.messages.len());
+        for (hash, record) in listing.messages.iter().rev() {
+            let confirmations = snapshot.confirmations(hash)?;
+            let element = Element::listed(record, ContentFormat::Full);
+            elements.extend(element.map(|element| element.confirmed_by(confirmations)));
+        }
+        Ok(elements)
     })
     .await
 }

@@ -96,6 +96,7 @@ fn describe(snapshot: &Snapshot, hash: &ItemHash) -> ApiResult<Response> {
     Ok(match record.status() {
         MessageStatus::Processed | MessageStatus::Removing => {
             let message = snapshot.message(hash)?.as_ref().and_then(Element::single).ok_or_else(damaged)?;
+            let message = message.confirmed_by(snapshot.confirmations(hash)?);
             Json(Described { status, more: Processed { message } }).into_response()
         }
         MessageStatus::Pending => {
@@ -315,7 +316,7 @@ fn by_number(
     let limit = if length == 0 { MAX_PAGE } else { length.min(MAX_PAGE) };
     let window = Window { descending, skip: (number - 1).saturating_mul(limit), limit, after: None };
     let listing = listing::list(snapshot, filter, &window)?;
-    let (messages, cut) = elements(&listing, format);
+    let (messages, cut) = elements(snapshot, &listing, format)?;
     if cut {
         let sentence = format!(
             "this page has more than {MAX_ANSWER_BYTES} bytes: ask for a smaller one, or with `contentFormat=headers`"
@@ -334,7 +335,7 @@ fn by_number(
 
 fn by_cursor(snapshot: &Snapshot, filter: &Filter, window: &Window, format: ContentFormat) -> ApiResult<Response> {
     let listing = listing::list(snapshot, filter, window)?;
-    let (messages, cut) = elements(&listing, format);
+    let (messages, cut) = elements(snapshot, &listing, format)?;
     // A page that would be too large ends early; the next one goes on there.
     let last = listing.messages.get(messages.len().saturating_sub(1)).filter(|_| cut || listing.more);
     let next_cursor = last.map(|(hash, record)| moment::write_cursor(record.envelope.time, hash));
@@ -342,15 +343,16 @@ fn by_cursor(snapshot: &Snapshot, filter: &Filter, window: &Window, format: Cont
 }
 
 /// Messages as clients read them, as many as fit into an answer; true when there were more.
-fn elements(listing: &Listing, format: ContentFormat) -> (Vec<Element>, bool) {
+fn elements(snapshot: &Snapshot, listing: &Listing, format: ContentFormat) -> ApiResult<(Vec<Element>, bool)> {
     let (mut elements, mut bytes) = (Vec::new(), 0);
-    for (_, record) in &listing.messages {
+    for (hash, record) in &listing.messages {
         // Inline content is shown twice: as text, and as what it means.
         bytes += 2 * record.content().len();
         if bytes > MAX_ANSWER_BYTES && !elements.is_empty() {
-            return (elements, true);
+            return Ok((elements, true));
         }
-        elements.extend(Element::listed(record, format));
+        let confirmations = snapshot.confirmations(hash)?;
+        elements.extend(Element::listed(record, format).map(|element| element.confirmed_by(confirmations)));
     }
-    (elements, false)
+    Ok((elements, false))
 }

@@ -6,6 +6,7 @@
 
 mod about;
 mod addresses;
+mod chains;
 mod download;
 mod element;
 mod error;
@@ -74,6 +75,7 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/api/v0/plugins/quarantine/{hash}/retry", post(plugins::retry))
         .route("/api/v0/plugins/{name}/resume", post(plugins::resume))
         .route("/api/v0/plugins/{name}/drop-state", post(plugins::drop_state))
+        .route("/api/v0/chains", get(chains::list))
         .route("/api/v0/info/public.json", get(about::public))
         .route("/api/v0/messages", post(submit::messages))
         .route("/api/v0/ipfs/pubsub/pub", post(submit::publish))

@@ -26,7 +26,8 @@ const ROWS: u64 = 50;
 
 pub(super) async fn list(state: State) -> Response {
     let plugins = &state.service.plugins;
-    Json(json!({"plugins": plugins.list(), "deviations": plugins.deviations()})).into_response()
+    let all = [plugins.list(), state.service.chains.plugins()].concat();
+    Json(json!({"plugins": all, "deviations": plugins.deviations()})).into_response()
 }
 
 /// Messages that were put aside because their plugin failed, in the order of their hashes: `after` and `pagination` make a page.
@@ -112,9 +113,11 @@ pub(super) async fn answer(state: State, parameters: Parameters, request: Reques
         return Err(nobodys());
     }
     let service = &state.service;
-    let Some(answer) = service.plugins.query(&service.store, path, parameters.0).await else {
-        return Err(nobodys());
+    let answer = match service.plugins.query(&service.store, path, parameters.0.clone()).await {
+        None => service.chains.query(&service.store, path, parameters.0).await,
+        some => some,
     };
+    let Some(answer) = answer else { return Err(nobodys()) };
     let answer = answer.map_err(refusal)?;
     let status = StatusCode::from_u16(answer.status).map_err(ApiError::internal)?;
     let content_type = HeaderValue::from_str(&answer.content_type).map_err(ApiError::internal)?;

@@ -9,6 +9,8 @@ const SECTION: &str = "aleph:manifest";
 const CONTRACT: &str = "aleph:plugin@0.2";
 /// The kind of plugin that a message type is.
 const HANDLER: &str = "handler";
+/// The kind of plugin that says what events of a chain mean.
+const INDEXER: &str = "indexer";
 /// What a plugin asks for to move credits and tokens.
 pub(super) const LEDGER: &str = "ledger";
 /// What a plugin asks for in its manifest to hide messages.
@@ -95,7 +97,7 @@ pub enum ManifestError {
     #[error("its manifest is not valid: {0}")]
     Invalid(String),
     /// It is for another host.
-    #[error("it is a {kind} for {wit}; this node takes a {HANDLER} for {CONTRACT}")]
+    #[error("it is a {kind} for {wit}; this node takes a {HANDLER} or an {INDEXER} for {CONTRACT}")]
     Contract {
         /// What it is.
         kind: String,
@@ -148,7 +150,7 @@ impl Manifest {
         }
         let invalid = ManifestError::Invalid;
         let manifest: Self = serde_json::from_slice(bytes).map_err(|error| invalid(error.to_string()))?;
-        if manifest.kind != HANDLER || manifest.wit != CONTRACT {
+        if ![HANDLER, INDEXER].contains(&manifest.kind.as_str()) || manifest.wit != CONTRACT {
             return Err(ManifestError::Contract { kind: manifest.kind, wit: manifest.wit });
         }
         let lists =
@@ -188,6 +190,12 @@ impl Manifest {
         &self.kind
     }
 
+    /// True for an indexer of chains.
+    #[must_use]
+    pub fn is_indexer(&self) -> bool {
+        self.kind == INDEXER
+    }
+
     /// The namespace of its state.
     #[must_use]
     pub fn namespace(&self) -> &str {
@@ -224,7 +232,8 @@ mod tests {
     fn manifests_are_held_against_their_bounds() {
         let manifest = Manifest::parse(GOOD.as_bytes()).expect("a manifest");
         assert_eq!((manifest.namespace(), manifest.reads()), ("n", &["m".to_owned()][..]));
-        check("@0.2", "@0.3", "this node takes a handler for aleph:plugin@0.2");
+        check("@0.2", "@0.3", "this node takes a handler or an indexer for aleph:plugin@0.2");
+        check("\"kind\":\"handler\"", "\"kind\":\"oracle\"", "it is a oracle for");
         check("\"fuel\":1", "\"fuel\":0", "fuel 0; allowed are 1 to");
         check("\"memory-mib\":1", "\"memory-mib\":65", "memory-mib 65; allowed are 1 to 64");
         check("\"types\":[\"T\"]", "\"types\":[\"\"]", "is not a word");

@@ -8,9 +8,11 @@ mod cache;
 mod compiler;
 mod crypto;
 mod failure;
+mod finding;
 mod folder;
 mod health;
 mod histogram;
+mod indexer;
 mod keeper;
 mod manifest;
 mod outcome;
@@ -31,10 +33,30 @@ pub mod bindings {
     });
 }
 
+#[expect(missing_docs, reason = "generated from the contract")]
+pub mod indexer_bindings {
+    //! The other world of the contract, generated from `plugins/wit/indexer.wit`.
+    wasmtime::component::bindgen!({
+        path: "../plugins/wit",
+        world: "chain-indexer",
+        imports: { default: trappable },
+        additional_derives: [PartialEq],
+        with: {
+            "aleph:plugin/types@0.2.0": super::bindings::aleph::plugin::types,
+            "aleph:plugin/crypto@0.2.0": super::bindings::aleph::plugin::crypto,
+            "aleph:plugin/log@0.2.0": super::bindings::aleph::plugin::log,
+        },
+    });
+}
+
 pub use bindings::aleph::plugin::types as contract;
 pub use compiler::{COMMAND as COMPILE_COMMAND, Compiler, compile_standard_input};
 pub(crate) use contract::Withdrawal;
 pub use failure::FailureClass;
+pub(crate) use finding::{Found, Meaning, Vouched};
+pub use indexer::Indexer;
+pub(crate) use indexer::{IndexerError, IndexerSubscription};
+pub(crate) use indexer_bindings::exports::aleph::plugin::indexer as indexing;
 pub(crate) use keeper::first_look;
 pub use keeper::{FirstLook, Keeper, Request, RequestError};
 pub use manifest::{Limits, Manifest, ManifestError};

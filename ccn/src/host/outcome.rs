@@ -166,15 +166,15 @@ pub enum Outcome {
     },
 }
 
-fn at_most(what: &str, count: usize, most: usize) -> Result<(), Overrun> {
+pub(super) fn at_most(what: &str, count: usize, most: usize) -> Result<(), Overrun> {
     if count > most { Err(format!("{count} {what}, more than {most}")) } else { Ok(()) }
 }
 
-fn hash(text: &str) -> Result<ItemHash, Overrun> {
+pub(super) fn hash(text: &str) -> Result<ItemHash, Overrun> {
     ItemHash::parse(text).map_err(|error| error.to_string())
 }
 
-fn amount(text: &str) -> Result<Amount, Overrun> {
+pub(super) fn amount(text: &str) -> Result<Amount, Overrun> {
     text.parse().map_err(|error: ccn_message::amount::InvalidAmount| error.to_string())
 }
 

@@ -12,7 +12,10 @@ use super::{
     route::Route,
     view::{Access, Host, ViewFault},
 };
-use crate::{pipeline::ration::Ration, store::Reader};
+use crate::{
+    pipeline::ration::Ration,
+    store::{Reader, schema::Table},
+};
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
@@ -29,7 +32,7 @@ use wasmtime::{
 };
 
 /// Fuel for the start of an instance, apart from that of the call.
-const START_FUEL: u64 = 50_000_000;
+pub(super) const START_FUEL: u64 = 50_000_000;
 /// The interfaces that a plugin may import.
 const IMPORTS: [&str; 4] =
     ["aleph:plugin/types@0.2.0", "aleph:plugin/view@0.2.0", "aleph:plugin/crypto@0.2.0", "aleph:plugin/log@0.2.0"];
@@ -265,6 +268,7 @@ impl Plugin {
         let access = Access {
             plugin: manifest.name.clone(),
             namespace: manifest.namespace().to_owned(),
+            table: Table::State,
             readable: granted.readable.clone(),
             settings,
             memory_bytes: (manifest.limits.memory_mib << 20) as usize,
@@ -563,38 +567,38 @@ impl Plugin {
         self.counters.micros.fetch_add(outcome::micros(started.elapsed()), Ordering::Relaxed);
         self.counters.memory_peak_kib.fetch_max(store.data().memory_peak_kib(), Ordering::Relaxed);
         let result = result.map_err(|error| {
-            let error = self.failure(error);
+            let error = failure(&self.manifest.name, fuel, error);
             self.count_failure(&error);
             error
         });
         Call { result, fuel: used }
     }
+}
 
-    /// Whose problem an error is.
-    fn failure(&self, error: wasmtime::Error) -> HostError {
-        let plugin = self.manifest.name.clone();
-        let error = match error.downcast::<ViewFault>() {
-            Ok(ViewFault::Store(error)) => return HostError::Store(error),
-            Ok(ViewFault::Overrun(reason)) => return HostError::Overrun { plugin, reason },
-            Ok(ViewFault::Machine(reason)) => return HostError::Node { plugin, reason },
-            Err(error) => error,
-        };
-        if error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some() {
-            return HostError::Node { plugin, reason: error.to_string() };
+/// Whose problem an error is.
+pub(super) fn failure(plugin: &str, fuel: u64, error: wasmtime::Error) -> HostError {
+    let plugin = plugin.to_owned();
+    let error = match error.downcast::<ViewFault>() {
+        Ok(ViewFault::Store(error)) => return HostError::Store(error),
+        Ok(ViewFault::Overrun(reason)) => return HostError::Overrun { plugin, reason },
+        Ok(ViewFault::Machine(reason)) => return HostError::Node { plugin, reason },
+        Err(error) => error,
+    };
+    if error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some() {
+        return HostError::Node { plugin, reason: error.to_string() };
+    }
+    // An answer that is none of the contract: text that is not UTF-8, pointers to nowhere.
+    let Some(trap) = error.downcast_ref::<Trap>() else {
+        return HostError::Trapped { plugin, reason: error.root_cause().to_string() };
+    };
+    match class_of(*trap) {
+        Some(FailureClass::Deterministic) => HostError::Trapped { plugin, reason: trap.to_string() },
+        Some(FailureClass::OutOfFuel) => HostError::OutOfFuel { plugin, fuel },
+        Some(FailureClass::NotPortable) => HostError::NotPortable { plugin, reason: trap.to_string() },
+        Some(FailureClass::Node) if *trap == Trap::Interrupt => {
+            HostError::Node { plugin, reason: "it took too long on this machine".into() }
         }
-        // An answer that is none of the contract: text that is not UTF-8, pointers to nowhere.
-        let Some(trap) = error.downcast_ref::<Trap>() else {
-            return HostError::Trapped { plugin, reason: error.root_cause().to_string() };
-        };
-        match class_of(*trap) {
-            Some(FailureClass::Deterministic) => HostError::Trapped { plugin, reason: trap.to_string() },
-            Some(FailureClass::OutOfFuel) => HostError::OutOfFuel { plugin, fuel: self.manifest.limits.fuel },
-            Some(FailureClass::NotPortable) => HostError::NotPortable { plugin, reason: trap.to_string() },
-            Some(FailureClass::Node) if *trap == Trap::Interrupt => {
-                HostError::Node { plugin, reason: "it took too long on this machine".into() }
-            }
-            Some(FailureClass::Node) | None => HostError::Node { plugin, reason: trap.to_string() },
-        }
+        Some(FailureClass::Node) | None => HostError::Node { plugin, reason: trap.to_string() },
     }
 }
 

@@ -3,7 +3,7 @@
 //! What is active is one value behind an `Arc`: a message takes it once, so that what is swapped under way is swapped for the next one.
 
 use super::{
-    Compiler, HostError, Manifest, Origin, Plugin, PluginInfo, PluginState, Response,
+    Compiler, HostError, Indexer, Manifest, Origin, Plugin, PluginInfo, PluginState, Response,
     cache::Cache,
     compiler::{self, MAX_FILE_BYTES},
     folder::Stamp,
@@ -122,6 +122,14 @@ pub enum Refusal {
     /// The engine does not take it.
     #[error("it does not compile: {0}")]
     Compile(String),
+    /// Handlers are loaded and swapped while the node runs; indexers are named in the settings.
+    #[error(
+        "it is an indexer of chains and no message type: `chains` in the settings names it, and then it is loaded at the start"
+    )]
+    Indexer,
+    /// A name that the settings of a chain say, and that is nobody's.
+    #[error("no indexer of that name is inside the node or in the folder of plugins")]
+    NoIndexer,
     /// It wants what another plugin has.
     #[error("the {what} `{name}` is that of the plugin {owner}")]
     Taken {
@@ -206,19 +214,36 @@ impl Loader {
     /// A plugin of these bytes, if the others leave it what it claims.
     fn load(&self, bytes: &[u8], origin: Origin, others: &Active) -> Result<Arc<Plugin>, Refusal> {
         let manifest = Manifest::of(bytes).map_err(PrepareError::from)?;
+        if manifest.is_indexer() {
+            return Err(Refusal::Indexer);
+        }
         let sha256 = ItemHash::sha256_of(bytes).to_string();
         let is_bundled = origin == Origin::Bundled;
         check_is_free(&manifest, &origin, others)?;
         if !is_bundled {
             self.check_pins(&manifest, &sha256)?;
         }
-        let component = match self.cache.kept(&sha256) {
-            Some(component) => component,
-            None => self.compile(&sha256, bytes, is_bundled).map_err(Refusal::Compile)?,
-        };
+        let component = self.component(&sha256, bytes, is_bundled)?;
         let granted = self.granted(&manifest, &sha256, is_bundled);
         let settings = self.settings.clone();
         Ok(Arc::new(Plugin::prepare(&self.engine, &component, manifest, sha256, origin, granted, settings)?))
+    }
+
+    /// An indexer of these bytes.
+    fn load_indexer(&self, bytes: &[u8], origin: Origin) -> Result<Indexer, Refusal> {
+        let manifest = Manifest::of(bytes).map_err(PrepareError::from)?;
+        let sha256 = ItemHash::sha256_of(bytes).to_string();
+        let is_bundled = origin == Origin::Bundled;
+        let component = self.component(&sha256, bytes, is_bundled)?;
+        let granted = self.granted(&manifest, &sha256, is_bundled);
+        Ok(Indexer::prepare(&self.engine, &component, manifest, sha256, origin, &granted)?)
+    }
+
+    fn component(&self, sha256: &str, bytes: &[u8], is_bundled: bool) -> Result<Component, Refusal> {
+        match self.cache.kept(sha256) {
+            Some(component) => Ok(component),
+            None => self.compile(sha256, bytes, is_bundled).map_err(Refusal::Compile),
+        }
     }
 
     fn compile(&self, sha256: &str, bytes: &[u8], is_bundled: bool) -> Result<Component, String> {
@@ -376,6 +401,23 @@ impl Plugins {
             })?);
         }
         Ok(plugins)
+    }
+
+    /// The indexer of chains of that name: one of the node's own, or a file of the folder.
+    ///
+    /// # Errors
+    /// There is none, or it is no plugin of this node.
+    pub(crate) fn indexer(&self, name: &str) -> Result<Indexer, Refusal> {
+        if let Some(bundled) = plugin_bundle::INDEXERS.iter().find(|bundled| bundled.name == name) {
+            return self.loader.load_indexer(bundled.bytes, Origin::Bundled);
+        }
+        for path in self.files()?.into_keys() {
+            let Ok(bytes) = read(&path) else { continue };
+            if Manifest::of(&bytes).is_ok_and(|manifest| manifest.is_indexer() && manifest.name == name) {
+                return self.loader.load_indexer(&bytes, Origin::File(path));
+            }
+        }
+        Err(Refusal::NoIndexer)
     }
 
     /// What is active now.

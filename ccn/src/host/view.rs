@@ -54,6 +54,8 @@ fn overrun(reason: impl Into<String>) -> wasmtime::Error {
 pub(super) struct Access {
     pub(super) plugin: String,
     pub(super) namespace: String,
+    /// Where its state is.
+    pub(super) table: Table,
     /// Namespaces of others that it may read.
     pub(super) readable: Vec<String>,
     pub(super) settings: Arc<BTreeMap<String, String>>,
@@ -105,6 +107,11 @@ impl Host {
         if std::mem::take(&mut self.may_grow) { Err(ViewFault::Machine(error.to_string()).into()) } else { Ok(()) }
     }
 
+    /// The namespace that is its own.
+    pub(super) fn namespace(&self) -> String {
+        self.access.namespace.clone()
+    }
+
     /// Counts a question; the reader to ask.
     fn ask(&mut self) -> wasmtime::Result<Arc<dyn Reader + Send + Sync>> {
         self.reads += 1;
@@ -128,15 +135,15 @@ impl Host {
         if may { Ok(()) } else { Err(overrun(format!("it may not read the namespace `{namespace}`"))) }
     }
 
-    fn read(&mut self, namespace: &str, key: &[u8]) -> wasmtime::Result<Option<Vec<u8>>> {
+    pub(super) fn read(&mut self, namespace: &str, key: &[u8]) -> wasmtime::Result<Option<Vec<u8>>> {
         let reader = self.ask()?;
         check_key(key)?;
-        let value = reader.get(Table::State, &state_key(namespace, key)).map_err(ViewFault::Store)?;
+        let value = reader.get(self.access.table, &state_key(namespace, key)).map_err(ViewFault::Store)?;
         self.count(value.as_ref().map_or(0, Vec::len))?;
         Ok(value)
     }
 
-    fn page(
+    pub(super) fn page(
         &mut self,
         namespace: &str,
         range: (&[u8], &[u8]),
@@ -149,7 +156,7 @@ impl Host {
         let limit = MAX_SCAN_ROWS.min(limit as usize);
         let prefix = state_key(namespace, &[]).len();
         let (start, end) = (state_key(namespace, range.0), state_key(namespace, range.1));
-        let mut rows = reader.range(Table::State, &start, &end, limit + 1, reverse).map_err(ViewFault::Store)?;
+        let mut rows = reader.range(self.access.table, &start, &end, limit + 1, reverse).map_err(ViewFault::Store)?;
         let more = rows.len() > limit;
         rows.truncate(limit);
         self.charge(ROW_FUEL * rows.len() as u64)?;
@@ -222,14 +229,15 @@ impl view::Host for Host {
         let (_, Some(record)) = reader.standing(&hash).map_err(ViewFault::Store)? else { return Ok(None) };
         self.count(record.content().len())?;
         let label = |(name, value): &(String, String)| types::Label { name: name.clone(), value: value.clone() };
+        // None while a message is decided: what chains say is no part of the common state.
+        let confirmations = serde_json::to_string(&reader.confirmations(&hash).map_err(ViewFault::Store)?);
         Ok(Some(types::StoredMessage {
             message: contract_message(&hash, &record),
             signature: record.envelope.signature.clone(),
             item_type: record.envelope.item_type().to_owned(),
             size: record.size,
             labels: record.labels.iter().map(label).collect(),
-            // No chain is read yet.
-            confirmations: "[]".to_owned(),
+            confirmations: confirmations.unwrap_or_else(|_| "[]".to_owned()),
         }))
     }
 

@@ -1,6 +1,7 @@
 //! A node without disk and without HTTP, whose plugins are those of a node and one more.
 
 use crate::{
+    chains::Chains,
     config::Config,
     fetch::Fetcher,
     files::Files,
@@ -66,7 +67,16 @@ impl Scene {
         let fetcher = Fetcher::new(files.clone(), Vec::new(), 1, 1)?;
         let pipeline = Pipeline::start(&config, store.clone(), files.clone(), plugins.clone(), fetcher)?;
         Ok(Self {
-            service: Arc::new(Service { config, pipeline, store, plugins, keeper: None, files, word: None }),
+            service: Arc::new(Service {
+                config,
+                pipeline,
+                store,
+                plugins,
+                keeper: None,
+                chains: Chains::none(),
+                files,
+                word: None,
+            }),
             _folder: folder,
         })
     }

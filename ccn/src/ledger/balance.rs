@@ -46,8 +46,17 @@ pub fn balance(reader: &dyn Reader, address: &str, now_ms: u64) -> Result<Balanc
         }
         let amount = BalanceRecord::read(&value)?.amount();
         balance.chains.push((chain.to_owned(), amount));
-        balance.total += amount;
     }
+    // What this node reads from a chain itself goes over what is said about it.
+    for (key, value) in reader.prefixed(Table::ChainBalances, &prefix)? {
+        let Some((chain, _)) = split_text(&key[prefix.len()..]) else { continue };
+        let amount = BalanceRecord::read(&value)?.amount();
+        match balance.chains.iter_mut().find(|(known, _)| known == chain) {
+            Some((_, published)) => *published = amount,
+            None => balance.chains.push((chain.to_owned(), amount)),
+        }
+    }
+    balance.total = balance.chains.iter().map(|(_, amount)| *amount).sum();
     balance.locked = spending(reader, address, PaymentRecord::Hold)?;
     for (_, value) in reader.prefixed(Table::Lots, &prefix)? {
         let lot = LotRecord::read(&value)?;

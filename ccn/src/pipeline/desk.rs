@@ -6,7 +6,7 @@ use super::{facts, ration::Ration};
 use crate::{
     host::{self, HostError, Need, TokenBalances, Workload, Write},
     store::{
-        Batch, Reader, StoreError,
+        Batch, Changes, Reader, StoreError,
         record::{
             BalanceRecord, BasisRecord, CostRecord, FileKind, FileRecord, MessageRecord, NeedRecord, PendingRecord,
             PinRecord, QuarantineRecord, Record as _, RejectionRecord, StatusRecord, WorkloadRecord,
@@ -106,6 +106,17 @@ impl Desk {
     pub(super) fn edit(&mut self) -> &mut Batch {
         Arc::get_mut(&mut self.batch)
             .expect("an instance of a plugin does not outlive its call, nor does what it reads")
+    }
+
+    /// Makes changes that somebody else has worked out.
+    pub(super) fn apply(&mut self, changes: Changes) {
+        let batch = self.edit();
+        for ((table, key), value) in changes {
+            match value {
+                Some(value) => batch.put(table, key, value),
+                None => batch.delete(table, key),
+            }
+        }
     }
 
     /// Keeps what the current message changed.

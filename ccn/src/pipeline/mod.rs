@@ -4,6 +4,7 @@
 //! order ([`owner`]). A message that lacks something waits for that very thing and is decided again when it arrives; no timer decides, timers only
 //! say what shows meanwhile.
 
+mod chains;
 mod decide;
 mod desk;
 mod facts;
@@ -349,12 +350,20 @@ enum Received {
 
 impl Shared {
     fn receive(&self, text: &str) -> Result<Received, SubmitError> {
+        self.receive_by(text, stage::receive)
+    }
+
+    fn receive_by(
+        &self,
+        text: &str,
+        check: fn(Envelope, &Files, &Plugins) -> io::Result<Result<Prepared, NotAMessage>>,
+    ) -> Result<Received, SubmitError> {
         let format = |refused: NotAMessage| SubmitError::Format { item_hash: refused.item_hash, error: refused.error };
         let envelope = stage::parse(text).map_err(format)?;
         if let Some(receipt) = self.known(&envelope)? {
             return Ok(Received::Known(receipt));
         }
-        let received = stage::receive(envelope, &self.files, &self.plugins);
+        let received = check(envelope, &self.files, &self.plugins);
         let received = received.map_err(|error| EngineError::Store(error.to_string()))?;
         Ok(Received::New(Box::new(received.map_err(format)?)))
     }

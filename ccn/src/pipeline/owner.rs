@@ -21,7 +21,7 @@ use crate::{
     files::Files,
     host::{HostError, Plugins, Rejection},
     store::{
-        Batch, Reader as _, Store, StoreError,
+        Batch, Changes, Reader as _, Store, StoreError,
         record::{FileKind, FileRecord, NeedRecord, PendingRecord, Record as _},
         schema::{Table, end_of, hash_key},
         standing,
@@ -66,6 +66,8 @@ pub(super) enum Input {
     Handler { kind: String, reply: Reply<(), EngineError> },
     /// Write down something about plugins.
     Note { table: Table, key: Vec<u8>, value: Option<Vec<u8>>, reply: Reply<(), EngineError> },
+    /// Keep what a chain has told. These rows are nobody else's: no message is decided by them.
+    Chain { changes: Changes, reply: Reply<(), EngineError> },
     /// Finish what has begun and end.
     Stop,
 }
@@ -246,6 +248,11 @@ impl Owner {
                         Some(value) => desk.edit().put(table, key, value),
                         None => desk.edit().delete(table, key),
                     }
+                    desk.keep();
+                    after.recorded.push((reply, Ok(())));
+                }
+                Some(Input::Chain { changes, reply }) => {
+                    desk.apply(changes);
                     desk.keep();
                     after.recorded.push((reply, Ok(())));
                 }
@@ -639,7 +646,10 @@ fn fail_all(queue: &mut VecDeque<Input>, error: &StoreError) {
             Input::Message { reply, .. } => {
                 let _ = reply.send(Err(EngineError::Store(error.to_string()).into()));
             }
-            Input::File { reply, .. } | Input::Handler { reply, .. } | Input::Note { reply, .. } => {
+            Input::File { reply, .. }
+            | Input::Handler { reply, .. }
+            | Input::Note { reply, .. }
+            | Input::Chain { reply, .. } => {
                 let _ = reply.send(Err(EngineError::Store(error.to_string())));
             }
             Input::Stop => {}

@@ -24,7 +24,7 @@ impl Pipeline {
         self.done(|reply| Input::Note { table, key, value, reply }).await
     }
 
-    async fn done(
+    pub(super) async fn done(
         &self,
         input: impl FnOnce(oneshot::Sender<Result<(), EngineError>>) -> Input,
     ) -> Result<(), EngineError> {

@@ -14,7 +14,7 @@ use std::{io, sync::Arc};
 /// Largest content that is not inline, bytes.
 pub const MAX_CONTENT_BYTES: u64 = 16 << 20;
 
-/// A message whose signature stands.
+/// A message whose signature stands, or for whose sender a chain vouches.
 #[derive(Debug, Clone)]
 pub(super) struct SignedMessage {
     envelope: Envelope,
@@ -251,6 +251,20 @@ pub(super) fn receive(
         Some(error) => not_a_message(error),
         None => Ok(Ok(prepared)),
     }
+}
+
+/// Takes a message as far as it comes for whose sender a chain vouches: there is no signature to verify.
+pub(super) fn vouched(
+    envelope: Envelope,
+    files: &Files,
+    plugins: &Plugins,
+) -> io::Result<Result<Prepared, NotAMessage>> {
+    let item_hash = envelope.item_hash.clone();
+    let prepared = prepare(SignedMessage { envelope }, files, plugins)?;
+    Ok(match form_error(&prepared) {
+        Some(error) => Err(NotAMessage { item_hash: Some(item_hash), error }),
+        None => Ok(prepared),
+    })
 }
 
 /// What is wrong with the form of a content.

@@ -1,6 +1,7 @@
 //! The store: redb, one writer, snapshots for readers.
 
 pub mod batch;
+pub mod confirmation;
 pub mod listing;
 pub mod reader;
 pub mod record;

@@ -1,7 +1,9 @@
 //! Reading: a snapshot of the database, or a batch on top of one.
 
 use super::{
-    StoreError, number,
+    StoreError,
+    confirmation::{self, Confirmation},
+    number,
     record::{FileRecord, MessageRecord, Record as _, StatusRecord},
     schema::{Table, hash_key},
     standing::{self, Fate},
@@ -93,6 +95,14 @@ pub trait Reader {
         Ok(row.map(|row| StatusRecord::read(&row)).transpose()?)
     }
 
+    /// What chains say of a message, by height. Nothing for whoever decides on messages: it is this node's own view, and no part of the common state.
+    ///
+    /// # Errors
+    /// The database fails, or a record is damaged.
+    fn confirmations(&self, _hash: &ItemHash) -> Result<Vec<Confirmation>, StoreError> {
+        Ok(Vec::new())
+    }
+
     /// A file that is here.
     ///
     /// # Errors
@@ -122,6 +132,10 @@ impl Snapshot {
 }
 
 impl Reader for Snapshot {
+    fn confirmations(&self, hash: &ItemHash) -> Result<Vec<Confirmation>, StoreError> {
+        confirmation::of_message(self, hash)
+    }
+
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.tables[&table].get(key)?.map(|value| value.value().to_vec()))
     }

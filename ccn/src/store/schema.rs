@@ -37,6 +37,12 @@
 //! | `quarantine` | hash key | [`crate::store::record::QuarantineRecord`] |
 //! | `namespaces` | namespace | [`crate::store::record::NamespaceRecord`] |
 //! | `suspended` | sha256 of the plugin, hex | [`crate::store::record::SuspensionRecord`] |
+//! | `confirmations` | hash key, chain, indexer, height, transaction | [`crate::store::confirmation::ConfirmationRecord`] |
+//! | `chain_state` | namespace, key; the key begins with the chain | the indexer's value |
+//! | `chain_progress` | chain, indexer | [`crate::chains::record::ProgressRecord`] |
+//! | `chain_blocks` | chain, indexer, height | [`crate::chains::record::BlockRecord`] |
+//! | `chain_work` | chain, indexer, height, number | [`crate::chains::record::WorkRecord`] |
+//! | `chain_balances` | address, chain | [`crate::store::record::BalanceRecord`] |
 //!
 //! Records are postcard. The `meta` row `schema` holds [`SCHEMA_VERSION`]; a store of another version is refused.
 
@@ -130,6 +136,18 @@ tables! {
     Namespaces = "namespaces",
     /// Plugins that are not called any more.
     Suspended = "suspended",
+    /// What chains say of messages, as this node sees them.
+    Confirmations = "confirmations",
+    /// State of indexers of chains.
+    ChainState = "chain_state",
+    /// How far chains are followed.
+    ChainProgress = "chain_progress",
+    /// Blocks that may yet be taken back, with what they changed.
+    ChainBlocks = "chain_blocks",
+    /// What blocks have told and is still to be done.
+    ChainWork = "chain_work",
+    /// Tokens by owner, as this node's own view of a chain has them.
+    ChainBalances = "chain_balances",
 }
 
 /// Properties that messages are indexed by.

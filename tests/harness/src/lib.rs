@@ -1,5 +1,6 @@
 //! Starts nodes, microVM hosts and clients for the end-to-end tests and the demo.
 
+pub mod anvil;
 pub mod bench_boot;
 pub mod bench_plugins;
 pub mod devnet;

@@ -35,6 +35,13 @@ pub(crate) const EMULATOR: SystemPackage = SystemPackage {
 pub(crate) const PYTHON: SystemPackage =
     SystemPackage { name: "python3", sign: Sign::Program("python3"), purpose: "the official Python SDK" };
 
+/// What installs the chain that the tests follow.
+const NPM: SystemPackage =
+    SystemPackage { name: "npm", sign: Sign::Program("npm"), purpose: "the development chain of the tests" };
+
+/// Packages that the end-to-end tests need and the demo does not.
+pub(crate) const TO_TEST: &[SystemPackage] = &[NPM];
+
 /// Packages that the end-to-end tests and the demo need beyond that.
 pub(crate) const TO_RUN: &[SystemPackage] = &[EMULATOR, PYTHON];
 

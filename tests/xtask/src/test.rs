@@ -94,9 +94,9 @@ fn unit_tests(arguments: &Arguments, logs: &Path, tally: &mut Tally) -> Result<(
 /// Whole nodes; returns why they were not run, where that is no failure.
 fn end_to_end_tests(arguments: &Arguments, yes: bool, logs: &Path, tally: &mut Tally) -> Result<Option<String>> {
     let usable = probe().is_usable();
-    setup::packages(&[setup::TO_RUN], yes).or_else(|error| {
-        // Without the emulator there is still KVM, perhaps; Python there is no way around.
-        if usable && setup::lacking(&[&[setup::PYTHON]]).is_empty() { Ok(()) } else { Err(error) }
+    setup::packages(&[setup::TO_RUN, setup::TO_TEST], yes).or_else(|error| {
+        // Without the emulator there is still KVM, perhaps; Python and npm there is no way around.
+        if usable && setup::lacking(&[&[setup::PYTHON], setup::TO_TEST]).is_empty() { Ok(()) } else { Err(error) }
     })?;
     if !usable && !setup::EMULATOR.is_installed() {
         let required = [CI_VARIABLE, REQUIRE_VARIABLE].into_iter().any(|name| std::env::var_os(name).is_some());

@@ -1,0 +1,144 @@
+//! Anvil, Foundry's development node: a real machine of Ethereum that mines, forgets and reorganises when it is told to.
+
+use crate::{http::Client, process::Process};
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+/// How long it may take to listen.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+/// How long it may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+/// The first of the accounts for which it signs.
+const ACCOUNT: &str = "0xf39fd6e51aad88f6f4ce6ab8827279cfffb92266";
+
+/// A contract that emits whatever it is told: its calldata is one topic and the data of an event.
+///
+/// `PUSH1 32, CALLDATASIZE, SUB, DUP1, PUSH1 32, PUSH0, CALLDATACOPY, PUSH0, CALLDATALOAD, SWAP1, PUSH0, LOG1, STOP`
+pub const EMITS_ONE_TOPIC: &str = "0x602036038060205f375f35905fa100";
+/// The same with three topics.
+///
+/// `PUSH1 96, CALLDATASIZE, SUB, DUP1, PUSH1 96, PUSH0, CALLDATACOPY, PUSH1 64, CALLDATALOAD, PUSH1 32, CALLDATALOAD, PUSH0, CALLDATALOAD, DUP4,
+/// PUSH0, LOG3, STOP`
+pub const EMITS_THREE_TOPICS: &str = "0x606036038060605f376040356020355f35835fa300";
+
+/// A chain on this machine.
+#[derive(Debug)]
+pub struct Anvil {
+    _process: Process,
+    client: Client,
+}
+
+impl Anvil {
+    /// Installs the program of `folder/package-lock.json` in `cache`, or takes the one installed before from the same file. No script of a package
+    /// is run.
+    ///
+    /// # Errors
+    /// No npm, or the package cannot be installed.
+    pub fn install(cache: &Path, folder: &Path) -> Result<PathBuf> {
+        let place = cache.join("evm");
+        let program = place.join("node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil");
+        let lock = fs::read_to_string(folder.join("package-lock.json"))?;
+        let stamp = place.join("installed");
+        if fs::read_to_string(&stamp).ok().as_deref() != Some(lock.as_str()) {
+            // The stamp is written last: an interrupted installation is made again.
+            if place.exists() {
+                fs::remove_dir_all(&place)?;
+            }
+            fs::create_dir_all(&place)?;
+            for file in ["package.json", "package-lock.json"] {
+                fs::copy(folder.join(file), place.join(file))?;
+            }
+            let mut command = Command::new("npm");
+            command.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&place);
+            let output = command.output().context("cannot start npm, which installs anvil")?;
+            if !output.status.success() {
+                bail!("npm ci in {} failed:\n{}", place.display(), String::from_utf8_lossy(&output.stderr));
+            }
+            fs::write(&stamp, lock)?;
+        }
+        Ok(program)
+    }
+
+    /// Starts a chain: a block for each transaction, and otherwise those that are asked for.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start(program: &Path, log: &Path) -> Result<Self> {
+        let mut command = Command::new(program);
+        command.args(["--host", "127.0.0.1", "--port", "0"]);
+        let mut process = Process::start(&mut command, log)?;
+        let said = process.wait_for_line(READY_WITHIN, |line| line.starts_with("Listening on "))?;
+        let address = said.last().and_then(|line| line.split_whitespace().next_back()).context("a line of words")?;
+        Ok(Self { _process: process, client: Client::new(format!("http://{address}"), ANSWER_WITHIN) })
+    }
+
+    /// Where it answers.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        self.client.base()
+    }
+
+    /// Asks.
+    ///
+    /// # Errors
+    /// It does not answer, or refuses.
+    pub fn ask(&self, method: &str, parameters: &Value) -> Result<Value> {
+        let question = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters});
+        let mut answer = self.client.post_json("/", &question)?.json()?;
+        match &answer["error"] {
+            Value::Null => Ok(answer["result"].take()),
+            error => bail!("{method} {parameters}: {error}"),
+        }
+    }
+
+    /// Puts a contract at an address.
+    ///
+    /// # Errors
+    /// See [`Self::ask`].
+    pub fn put_code(&self, address: &str, code: &str) -> Result<()> {
+        self.ask("anvil_setCode", &json!([address, code])).map(|_| ())
+    }
+
+    /// Calls a contract in a block of its own. The hash of the transaction.
+    ///
+    /// # Errors
+    /// See [`Self::ask`].
+    pub fn call(&self, contract: &str, data: &str) -> Result<String> {
+        // Long texts cost more than is guessed.
+        let transaction = json!({"from": ACCOUNT, "to": contract, "data": data, "gas": "0x1000000"});
+        let hash = self.ask("eth_sendTransaction", &json!([transaction]))?;
+        hash.as_str().map(str::to_owned).context("a transaction has a hash")
+    }
+
+    /// Makes empty blocks.
+    ///
+    /// # Errors
+    /// See [`Self::ask`].
+    pub fn mine(&self, blocks: u64) -> Result<()> {
+        self.ask("anvil_mine", &json!([format!("0x{blocks:x}")])).map(|_| ())
+    }
+
+    /// Replaces so many of the newest blocks by empty ones.
+    ///
+    /// # Errors
+    /// See [`Self::ask`].
+    pub fn reorganise(&self, blocks: u64) -> Result<()> {
+        self.ask("anvil_reorg", &json!([blocks, []])).map(|_| ())
+    }
+
+    /// The height of the newest block.
+    ///
+    /// # Errors
+    /// See [`Self::ask`].
+    pub fn height(&self) -> Result<u64> {
+        let height = self.ask("eth_blockNumber", &json!([]))?;
+        let digits = height.as_str().and_then(|text| text.strip_prefix("0x")).context("a number in hex")?;
+        Ok(u64::from_str_radix(digits, 16)?)
+    }
+}
