@@ -27,6 +27,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Core channel nodes that files are fetched from, base URLs without a slash at the end.
     pub peers: Vec<String>,
+    /// Where files and folders of IPFS are looked for besides.
+    pub ipfs: Ipfs,
     /// Compute nodes that are linked to this node.
     pub crns: Vec<Crn>,
     /// Folder of further plugins; by default `plugins` in the data folder.
@@ -46,6 +48,17 @@ pub struct Config {
     /// How plugins are compiled; no setting of the operator's.
     #[serde(skip)]
     pub compiler: Compiler,
+}
+
+/// Where files and folders of IPFS are looked for. What comes is verified block by block: none of them needs to be trusted.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ipfs {
+    /// RPC of an IPFS node (kubo) of the operator's own, a base URL without a slash at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api: Option<String>,
+    /// Trustless gateways, base URLs without a slash at the end.
+    pub gateways: Vec<String>,
 }
 
 /// A compute node that is linked to this node.
@@ -163,7 +176,9 @@ pub struct Limits {
     pub storage_upload_mib: u64,
     /// Largest file in an upload to IPFS with a signed message, MiB.
     pub ipfs_upload_mib: u64,
-    /// Largest file that is fetched from peers, MiB.
+    /// Largest archive in an upload of a folder to IPFS, MiB.
+    pub car_upload_mib: u64,
+    /// Largest file or folder that is fetched, MiB.
     pub fetch_mib: u64,
     /// Uploads at once; more are answered 503.
     pub uploads: usize,
@@ -171,7 +186,7 @@ pub struct Limits {
     pub websockets: usize,
     /// Questions to plugins at once; more wait.
     pub queries: usize,
-    /// Files fetched from peers at once; more wait.
+    /// Files fetched at once; more wait.
     pub fetches: usize,
 }
 
@@ -181,6 +196,7 @@ impl Default for Config {
             data_dir: PathBuf::from("/var/lib/beth/ccn"),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 4024)),
             peers: Vec::new(),
+            ipfs: Ipfs::default(),
             crns: Vec::new(),
             plugins: None,
             dev: false,
@@ -216,6 +232,7 @@ impl Default for Limits {
             unsigned_upload_mib: 25,
             storage_upload_mib: 100,
             ipfs_upload_mib: 1024,
+            car_upload_mib: 4096,
             fetch_mib: 1024,
             uploads: 64,
             websockets: 10_000,
@@ -286,11 +303,12 @@ impl Config {
             .list_separator(",")
             .with_list_parse_key("peers")
             .with_list_parse_key("crns")
+            .with_list_parse_key("ipfs.gateways")
             .source(Some(ours(variables)));
         let sources = sources.add_source(flags(arguments)?).add_source(variables);
         let mut config: Self = sources.build()?.try_deserialize()?;
-        for peer in &mut config.peers {
-            peer.truncate(peer.trim_end_matches('/').len());
+        for url in config.peers.iter_mut().chain(&mut config.ipfs.api).chain(&mut config.ipfs.gateways) {
+            url.truncate(url.trim_end_matches('/').len());
         }
         config.check()?;
         Ok(config)
@@ -299,7 +317,10 @@ impl Config {
     /// Holds the values against their limits.
     fn check(&self) -> Result<(), ConfigError> {
         let peers = self.peers.iter().map(|url| ("peers", url));
-        for (name, url) in peers.chain(self.crns.iter().map(|crn| ("crns", &crn.url))) {
+        let ipfs = self.ipfs.api.iter().map(|url| ("ipfs.api", url));
+        let gateways = self.ipfs.gateways.iter().map(|url| ("ipfs.gateways", url));
+        let crns = self.crns.iter().map(|crn| ("crns", &crn.url));
+        for (name, url) in peers.chain(ipfs).chain(gateways).chain(crns) {
             let scheme = reqwest::Url::parse(url).ok().map(|url| url.scheme().to_owned());
             if !matches!(scheme.as_deref(), Some("http" | "https")) {
                 return Err(ConfigError::Url { name, value: url.clone() });

@@ -1,20 +1,27 @@
-//! The folder of files: each under its hash, whole and verified, or not at all.
+//! The folder of files: each under its hash, whole and verified, or not at all. A folder of IPFS is one file too: the archive of its blocks.
 //!
 //! A file is written under a name of its own, brought to the disk, and renamed. What a crash leaves behind is removed at the next start.
 
+use crate::store::record::FileKind;
 use aleph_cid::verify::Hasher;
 use ccn_message::{ItemHash, item_hash::Engine};
 use sha2::{Digest as _, Sha256};
 use std::{
-    fs, io,
+    fs,
+    io::{self, SeekFrom},
     path::{Path, PathBuf},
     sync::Arc,
 };
 use tempfile::TempPath;
-use tokio::{fs::File, io::AsyncWriteExt as _};
+use tokio::{
+    fs::File,
+    io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _},
+};
 
 /// Folder of files that are being written.
 const PARTIAL: &str = "partial";
+/// What the names of archives of folders end with.
+const ARCHIVE: &str = "car";
 
 /// The folder. Cloning shares it.
 #[derive(Debug, Clone)]
@@ -22,16 +29,24 @@ pub struct Files {
     root: Arc<PathBuf>,
 }
 
+/// Bytes that are written aside, before it is known what they are. Dropping it removes them.
+#[derive(Debug)]
+pub(crate) struct Aside {
+    file: File,
+    path: TempPath,
+    size: u64,
+    /// False after a read: then the next write has to find the end.
+    at_end: bool,
+}
+
 /// A file that is being written. Dropping it removes what was written.
 #[derive(Debug)]
 pub struct FileWriter {
-    file: File,
-    path: TempPath,
+    aside: Aside,
     sha256: Sha256,
     /// What the network calls such a file: CIDv0, and CIDv1 where that was asked for.
     cid_v0: Hasher,
     cid_v1: Option<Hasher>,
-    size: u64,
 }
 
 /// A file that was written and has no name yet. Dropping it removes it.
@@ -76,6 +91,18 @@ impl Files {
         self.root.join(&name[name.len() - 2..]).join(name)
     }
 
+    fn archive_path(&self, hash: &ItemHash) -> PathBuf {
+        self.path(hash).with_extension(ARCHIVE)
+    }
+
+    /// Starts something that has no name yet.
+    pub(crate) async fn aside(&self) -> io::Result<Aside> {
+        let folder = self.root.join(PARTIAL);
+        let created = tokio::task::spawn_blocking(move || tempfile::NamedTempFile::new_in(folder)).await;
+        let (file, path) = created.map_err(io::Error::other)??.into_parts();
+        Ok(Aside { file: File::from_std(file), path, size: 0, at_end: true })
+    }
+
     /// Starts a file.
     ///
     /// # Errors
@@ -94,17 +121,8 @@ impl Files {
     }
 
     async fn start(&self, cid_v1: Option<Hasher>) -> io::Result<FileWriter> {
-        let folder = self.root.join(PARTIAL);
-        let created = tokio::task::spawn_blocking(move || tempfile::NamedTempFile::new_in(folder)).await;
-        let (file, path) = created.map_err(io::Error::other)??.into_parts();
-        Ok(FileWriter {
-            file: File::from_std(file),
-            path,
-            sha256: Sha256::new(),
-            cid_v0: Hasher::for_ipfs(),
-            cid_v1,
-            size: 0,
-        })
+        let aside = self.aside().await?;
+        Ok(FileWriter { aside, sha256: Sha256::new(), cid_v0: Hasher::for_ipfs(), cid_v1 })
     }
 
     /// Gives a file its name. It is on the disk when this returns.
@@ -118,12 +136,26 @@ impl Files {
                 format!("the file is {}, not {as_hash}", file.sha256),
             ));
         }
-        let path = self.path(as_hash);
+        self.name(file.path, self.path(as_hash)).await
+    }
+
+    /// Gives what lies aside its name: the bytes of a file, or the archive of a folder. It is on the disk when this returns.
+    ///
+    /// Whoever calls has followed the blocks from that hash to these bytes, see [`crate::dag`].
+    pub(crate) async fn publish_followed(&self, aside: Aside, hash: &ItemHash, kind: FileKind) -> io::Result<()> {
+        let path = match kind {
+            FileKind::File => self.path(hash),
+            FileKind::Directory => self.archive_path(hash),
+        };
+        self.name(aside.settle().await?, path).await
+    }
+
+    async fn name(&self, file: TempPath, path: PathBuf) -> io::Result<()> {
         let root = self.root.clone();
         let work = move || {
             let folder = path.parent().unwrap_or(&root);
             fs::create_dir_all(folder)?;
-            file.path.persist(&path).map_err(|error| error.error)?;
+            file.persist(&path).map_err(|error| error.error)?;
             fs::File::open(folder)?.sync_all()?;
             fs::File::open(root.as_path())?.sync_all()
         };
@@ -135,7 +167,19 @@ impl Files {
     /// # Errors
     /// The system refuses. That there is no such file is none.
     pub async fn open(&self, hash: &ItemHash) -> io::Result<Option<(File, u64)>> {
-        match File::open(self.path(hash)).await {
+        Self::open_path(&self.path(hash)).await
+    }
+
+    /// Opens the archive of a folder for reading, with its length in bytes.
+    ///
+    /// # Errors
+    /// The system refuses. That there is no such archive is none.
+    pub async fn open_archive(&self, hash: &ItemHash) -> io::Result<Option<(File, u64)>> {
+        Self::open_path(&self.archive_path(hash)).await
+    }
+
+    async fn open_path(path: &Path) -> io::Result<Option<(File, u64)>> {
+        match File::open(path).await {
             Ok(file) => {
                 let size = file.metadata().await?.len();
                 Ok(Some((file, size)))
@@ -155,6 +199,14 @@ impl Files {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// True when the archive of that folder is here.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn has_archive(&self, hash: &ItemHash) -> io::Result<bool> {
+        self.archive_path(hash).try_exists()
     }
 
     /// Reads a file of at most `max_bytes`.
@@ -180,15 +232,53 @@ impl Files {
         fs::write(path, bytes).expect("a file");
     }
 
-    /// Removes a file.
+    /// Removes a file or the archive of a folder.
     ///
     /// # Errors
     /// The system refuses. That there is no such file is none.
     pub fn remove(&self, hash: &ItemHash) -> io::Result<()> {
-        match fs::remove_file(self.path(hash)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+        for path in [self.path(hash), self.archive_path(hash)] {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
+        Ok(())
+    }
+}
+
+impl Aside {
+    /// Appends. How long it may become is the caller's to say.
+    pub(crate) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if !self.at_end {
+            self.file.seek(SeekFrom::End(0)).await?;
+            self.at_end = true;
+        }
+        self.file.write_all(bytes).await?;
+        self.size += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Reads what was written.
+    pub(crate) async fn read(&mut self, start: u64, length: usize) -> io::Result<Vec<u8>> {
+        self.file.flush().await?;
+        self.at_end = false;
+        self.file.seek(SeekFrom::Start(start)).await?;
+        let mut bytes = vec![0; length];
+        self.file.read_exact(&mut bytes).await?;
+        Ok(bytes)
+    }
+
+    /// Bytes so far.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Brings it to the disk.
+    async fn settle(mut self) -> io::Result<TempPath> {
+        self.file.flush().await?;
+        self.file.sync_all().await?;
+        Ok(self.path)
     }
 }
 
@@ -203,33 +293,32 @@ impl FileWriter {
         if let Some(hasher) = &mut self.cid_v1 {
             hasher.update(chunk);
         }
-        self.size += chunk.len() as u64;
-        self.file.write_all(chunk).await
+        self.aside.write(chunk).await
     }
 
     /// Bytes so far.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.size
+        self.aside.size
     }
 
     /// Brings the file to the disk.
     ///
     /// # Errors
     /// The system refuses.
-    pub async fn finish(mut self) -> io::Result<NewFile> {
-        self.file.flush().await?;
-        self.file.sync_all().await?;
+    pub async fn finish(self) -> io::Result<NewFile> {
+        let size = self.aside.size;
+        let path = self.aside.settle().await?;
         let cid_v0 = self.cid_v0.finalize().to_string();
         // A single raw block has a name of its own kind (`bafk…`), which is none of the network's.
         let raw = self.cid_v1.map(|hasher| hasher.finalize().to_string());
         let names = [Some(v1_of_v0(&cid_v0)), raw].into_iter().flatten();
         Ok(NewFile {
-            path: self.path,
+            path,
             sha256: ItemHash::from_sha256(self.sha256.finalize().into()),
             cid_v0: ItemHash::parse(&cid_v0).map_err(io::Error::other)?,
             cid_v1: names.filter_map(|name| ItemHash::parse(&name).ok()).collect(),
-            size: self.size,
+            size,
         })
     }
 }
@@ -245,7 +334,6 @@ fn v1_of_v0(cid: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::AsyncReadExt as _;
 
     async fn write(files: &Files, bytes: &[u8]) -> NewFile {
         let mut writer = files.writer().await.expect("a file");

@@ -5,6 +5,7 @@ pub mod chains;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod dag;
 pub mod dev;
 pub mod events;
 pub mod fetch;

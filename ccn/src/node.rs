@@ -5,7 +5,7 @@ use crate::{
     chains::{Chains, ChainsError, Tools},
     config::Config,
     dev::{self, DevError, Keys},
-    fetch::Fetcher,
+    fetch::{self, Fetcher, Patience},
     files::Files,
     host::{Keeper, LoadError, Plugins, Source, first_look},
     operator::Word,
@@ -145,7 +145,16 @@ impl Service {
         });
         let (plugins, found) = loaded.await.map_err(|error| LoadError::Engine(error.to_string()))??;
         let limits = &config.limits;
-        let fetcher = Fetcher::new(files.clone(), config.peers.clone(), limits.fetch_mib << 20, limits.fetches)?;
+        let fetcher = Fetcher::new(
+            files.clone(),
+            fetch::Settings {
+                peers: config.peers.clone(),
+                ipfs: config.ipfs.clone(),
+                max_bytes: limits.fetch_mib.saturating_mul(1 << 20),
+                downloads: limits.fetches,
+                patience: Patience::default(),
+            },
+        )?;
         let pipeline = Pipeline::start(&config, store.clone(), files.clone(), plugins.clone(), fetcher.clone());
         let pipeline = pipeline.map_err(NodeError::Thread)?;
         let keeper = Keeper::start(plugins.clone(), pipeline.clone(), store.clone(), found);

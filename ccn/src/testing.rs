@@ -2,6 +2,7 @@
 
 use crate::{
     config::Config,
+    dag::building,
     network::Network,
     node::Service,
     pipeline::{FileKind, Receipt, SubmitError},
@@ -95,6 +96,16 @@ impl TestNode {
             hashes.push(hash);
         }
         hashes.swap_remove(0)
+    }
+
+    /// Puts what is in an archive of blocks into the folder, under its name in IPFS.
+    pub(crate) async fn put_archive(&self, archive: &[u8]) -> ItemHash {
+        let files = &self.service.files;
+        let (hash, followed) = building::follow(files, archive).await;
+        let (size, kind) = (followed.size, followed.kind);
+        followed.publish(files).await.expect("a name");
+        self.service.pipeline.add_file(hash.clone(), size, kind).await.expect("a record");
+        hash
     }
 
     /// Status and error code of a hash.

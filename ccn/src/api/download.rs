@@ -30,13 +30,13 @@ use tokio::{
 use tokio_util::io::ReaderStream;
 
 /// Bytes read at a time.
-const CHUNK_BYTES: usize = 128 << 10;
+pub(super) const CHUNK_BYTES: usize = 128 << 10;
 /// Largest file that is given as base64.
 const MAX_BASE64_BYTES: u64 = 100 << 20;
 /// Bytes that make a line of base64, 76 characters.
 const LINE_BYTES: usize = 57;
 /// What a hash names never changes.
-const FOREVER: &str = "public, max-age=31536000, immutable";
+pub(super) const FOREVER: &str = "public, max-age=31536000, immutable";
 
 /// A file that is here.
 struct Found {
@@ -45,7 +45,7 @@ struct Found {
     size: u64,
 }
 
-async fn record(state: &State, hash: &ItemHash) -> ApiResult<FileRecord> {
+pub(super) async fn record(state: &State, hash: &ItemHash) -> ApiResult<FileRecord> {
     let hash = hash.clone();
     let missing = || ApiError::not_found(format!("File not found: no message and no upload brought {hash} here"));
     let wanted = hash.clone();
@@ -56,7 +56,8 @@ async fn find(state: &State, hash: &str) -> ApiResult<Found> {
     let hash = ItemHash::parse(hash)?;
     let record = record(state, &hash).await?;
     if record.kind == FileKind::Directory {
-        return Err(ApiError::not_found(format!("{hash} is a folder, and folders are not served here")));
+        let sentence = format!("{hash} is a folder: its blocks are at /ipfs/{hash}?format=car");
+        return Err(ApiError::not_found(sentence));
     }
     match state.service.files.open(&hash).await? {
         Some((file, size)) => Ok(Found { hash, file, size }),
@@ -225,7 +226,7 @@ pub(super) async fn limits(state: State) -> Response {
         },
         "ipfs": {
             "max_upload_file_size": bytes(limits.ipfs_upload_mib),
-            "max_upload_car_size": 0,
+            "max_upload_car_size": bytes(limits.car_upload_mib),
             "max_unauthenticated_upload_file_size": bytes(limits.unsigned_upload_mib),
         },
     }))

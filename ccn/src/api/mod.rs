@@ -6,6 +6,7 @@
 
 mod about;
 mod addresses;
+mod archive;
 mod chains;
 mod download;
 mod element;
@@ -64,7 +65,7 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/api/v0/storage/add_json", post(upload::storage_add_json))
         .route("/api/v0/ipfs/add_file", post(upload::ipfs_add_file))
         .route("/api/v0/ipfs/add_json", post(upload::ipfs_add_json))
-        .route("/api/v0/ipfs/add_car", post(upload::ipfs_add_car))
+        .route("/api/v0/ipfs/add_car", post(archive::add))
         .layer(DefaultBodyLimit::disable());
     let rest = Router::new()
         .route("/", get(about::page))
@@ -91,6 +92,7 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/api/v0/storage/metadata/{hash}", get(download::metadata))
         .route("/api/v0/storage/count/{hash}", get(download::count))
         .route("/api/v0/storage/{hash}", get(download::base64))
+        .route("/ipfs/{cid}", get(archive::get))
         .route("/api/v0/addresses/{address}/balance", get(addresses::balance))
         .route("/api/v0/addresses/{address}/files", get(addresses::files))
         .route("/api/v0/price/estimate", post(price::estimate))

@@ -62,6 +62,7 @@ impl TestNode {
             config.limits.unsigned_upload_mib = 1;
             config.limits.storage_upload_mib = 2;
             config.limits.ipfs_upload_mib = 2;
+            config.limits.car_upload_mib = 2;
             config.crns =
                 vec![Crn { hash: CRN.into(), name: "one".into(), url: "http://127.0.0.1:9".into(), owner: None }];
             let plugins = config.plugin_folder();

@@ -92,20 +92,47 @@ struct Upload {
     metadata: Option<Metadata>,
 }
 
+/// What a multipart body had besides the bytes of its file.
+#[derive(Default)]
+pub(super) struct Parts {
+    /// True when it had a file.
+    pub(super) has_file: bool,
+    name: Option<String>,
+    pub(super) metadata: Option<Metadata>,
+}
+
 /// The message that keeps the file.
-struct Metadata {
+pub(super) struct Metadata {
     envelope: Envelope,
     /// As it came.
     text: String,
-    content: StoreContent,
+    pub(super) content: StoreContent,
     sync: bool,
+}
+
+/// What becomes of a file while it comes.
+pub(super) trait Intake {
+    /// Takes the next piece.
+    fn take(&mut self, piece: &[u8]) -> impl Future<Output = ApiResult<()>> + Send;
+}
+
+/// Writes it as it is.
+struct FileIntake {
+    writer: FileWriter,
+    limit_mib: u64,
+}
+
+impl Intake for FileIntake {
+    async fn take(&mut self, piece: &[u8]) -> ApiResult<()> {
+        write(&mut self.writer, piece, self.limit_mib).await
+    }
 }
 
 pub(super) async fn storage_add_file(state: State, request: Request) -> ApiResult<Response> {
     let api = &*state.0;
     let _place = api.upload()?;
     let upload = if is_multipart(&request) {
-        read_parts(api, Engine::Storage, request).await?
+        read_file_parts(api, Engine::Storage, request).await?
     } else {
         let limit = api.service.config.limits.unsigned_upload_mib;
         check_length(&request, limit * MIB)?;
@@ -122,11 +149,8 @@ pub(super) async fn storage_add_file(state: State, request: Request) -> ApiResul
 pub(super) async fn ipfs_add_file(state: State, request: Request) -> ApiResult<Response> {
     let api = &*state.0;
     let _place = api.upload()?;
-    if !is_multipart(&request) {
-        let sentence = "send the file as the part `file` of a multipart/form-data body";
-        return Err(ApiError::new(StatusCode::BAD_REQUEST, sentence));
-    }
-    let upload = read_parts(api, Engine::Ipfs, request).await?;
+    require_multipart(&request)?;
+    let upload = read_file_parts(api, Engine::Ipfs, request).await?;
     store(api, Engine::Ipfs, upload).await
 }
 
@@ -138,16 +162,14 @@ pub(super) async fn ipfs_add_json(state: State, request: Request) -> ApiResult<R
     add_json(state, Engine::Ipfs, request).await
 }
 
-/// Folders come as archives, which this node does not take yet.
-pub(super) async fn ipfs_add_car() -> ApiError {
-    let sentence =
-        "IPFS is disabled on this node: archives of folders are not taken here, single files are (ipfs/add_file)";
-    ApiError::new(StatusCode::FORBIDDEN, sentence)
-}
-
 fn is_multipart(request: &Request) -> bool {
     let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     content_type.is_some_and(|content_type| content_type.trim_start().to_ascii_lowercase().starts_with("multipart/"))
+}
+
+pub(super) fn require_multipart(request: &Request) -> ApiResult<()> {
+    let sentence = "send the file as the part `file` of a multipart/form-data body";
+    if is_multipart(request) { Ok(()) } else { Err(ApiError::new(StatusCode::BAD_REQUEST, sentence)) }
 }
 
 /// Refuses what says that it is too long before it is sent.
@@ -159,7 +181,7 @@ fn check_length(request: &Request, limit_bytes: u64) -> ApiResult<()> {
     }
 }
 
-fn too_large(limit_mib: u64) -> ApiError {
+pub(super) fn too_large(limit_mib: u64) -> ApiError {
     ApiError::too_large(format!("the file is larger than the {limit_mib} MiB that are taken here in this way"))
 }
 
@@ -178,10 +200,23 @@ async fn write(writer: &mut FileWriter, chunk: &[u8], limit_mib: u64) -> ApiResu
     Ok(writer.write(chunk).await?)
 }
 
-/// Reads a multipart body whose parts come in any order. Before the message is known, the file may be as large as a signed one.
-async fn read_parts(api: &Api, engine: Engine, request: Request) -> ApiResult<Upload> {
-    let signed_mib = engine.signed_mib(api);
-    check_length(&request, (signed_mib * MIB).saturating_add(OVERHEAD_BYTES))?;
+async fn read_file_parts(api: &Api, engine: Engine, request: Request) -> ApiResult<Upload> {
+    // Before the message is known, the file may be as large as a signed one.
+    let limit_mib = engine.signed_mib(api);
+    let mut intake = FileIntake { writer: api.service.files.writer().await?, limit_mib };
+    let parts = read_parts(api, limit_mib, request, &mut intake).await?;
+    let file = if parts.has_file { Some(intake.writer.finish().await?) } else { None };
+    Ok(Upload { file, name: parts.name, metadata: parts.metadata })
+}
+
+/// Reads a multipart body whose parts come in any order.
+pub(super) async fn read_parts(
+    api: &Api,
+    limit_mib: u64,
+    request: Request,
+    intake: &mut impl Intake,
+) -> ApiResult<Parts> {
+    check_length(&request, (limit_mib * MIB).saturating_add(OVERHEAD_BYTES))?;
     let broken =
         |error: String| ApiError::new(StatusCode::BAD_REQUEST, format!("the multipart body is broken: {error}"));
     let (head, body) = request.into_parts();
@@ -189,33 +224,36 @@ async fn read_parts(api: &Api, engine: Engine, request: Request) -> ApiResult<Up
     let unused = body.unused();
     let request = Request::from_parts(head, Body::from_stream(body));
     let mut parts = Multipart::from_request(request, &()).await.map_err(|error| broken(error.body_text()))?;
-    let mut upload = Upload::default();
+    let mut found = Parts::default();
     for _ in 0..MAX_PARTS {
         let stalled = |_| ApiError::new(StatusCode::REQUEST_TIMEOUT, "the upload stood still for 30 seconds");
         let part = tokio::time::timeout(STALL, parts.next_field()).await.map_err(stalled)?;
         let Some(mut part) = part.map_err(|error| broken(body_error(&error)))? else { break };
         unused.used();
         match part.name() {
-            Some("file") if upload.file.is_none() => {
-                upload.name = part.file_name().map(str::to_owned);
-                upload.file = Some(read_file(api, part, signed_mib, &unused).await?);
+            Some("file") if !found.has_file => {
+                found.has_file = true;
+                found.name = part.file_name().map(str::to_owned);
+                while let Some(piece) = next_of_part(&mut part, &unused).await? {
+                    intake.take(&piece).await?;
+                }
             }
-            Some("metadata") if upload.metadata.is_none() => {
-                upload.metadata = Some(read_metadata(&read_text(api, part, &unused).await?)?);
+            Some("metadata") if found.metadata.is_none() => {
+                found.metadata = Some(read_metadata(&read_text(api, part, &unused).await?)?);
             }
             // Parts of other names are ignored, as long as the whole is not longer than a file may be.
             _ => {
                 let mut ignored = 0;
                 while let Some(chunk) = next_of_part(&mut part, &unused).await? {
                     ignored += chunk.len() as u64;
-                    if ignored > signed_mib * MIB {
-                        return Err(too_large(signed_mib));
+                    if ignored > limit_mib * MIB {
+                        return Err(too_large(limit_mib));
                     }
                 }
             }
         }
     }
-    Ok(upload)
+    Ok(found)
 }
 
 /// What went wrong with a body, down to the cause.
@@ -236,14 +274,6 @@ async fn next_of_part(part: &mut Field<'_>, unused: &Unused) -> ApiResult<Option
     let broken =
         |error| ApiError::new(StatusCode::BAD_REQUEST, format!("the upload broke off: {}", body_error(&error)));
     chunk.map_err(broken)
-}
-
-async fn read_file(api: &Api, mut part: Field<'_>, limit_mib: u64, unused: &Unused) -> ApiResult<NewFile> {
-    let mut writer = api.service.files.writer().await?;
-    while let Some(chunk) = next_of_part(&mut part, unused).await? {
-        write(&mut writer, &chunk, limit_mib).await?;
-    }
-    Ok(writer.finish().await?)
 }
 
 async fn read_text(api: &Api, mut part: Field<'_>, unused: &Unused) -> ApiResult<String> {
@@ -286,10 +316,7 @@ fn read_metadata(text: &str) -> ApiResult<Metadata> {
 
 /// Keeps what was uploaded, and publishes the message that came with it.
 async fn store(api: &Api, engine: Engine, upload: Upload) -> ApiResult<Response> {
-    let Some(file) = upload.file else {
-        let sentence = "no file: send it as the part `file` of a multipart/form-data body";
-        return Err(ApiError::new(StatusCode::BAD_REQUEST, sentence));
-    };
+    let file = upload.file.ok_or_else(no_file)?;
     let size = file.size;
     let mut answer = json!({"status": "success"});
     let (hash, code) = match upload.metadata {
@@ -318,12 +345,8 @@ async fn store(api: &Api, engine: Engine, upload: Upload) -> ApiResult<Response>
             }
             check_funds(api, &metadata, size).await?;
             keep(api, file, &hash).await?;
-            let taken = submit::take_in(api, metadata.text, metadata.sync).await.map_err(submit::refusal)?;
-            if taken.status == MessageStatus::Rejected {
-                return Err(refused(&taken, &hash));
-            }
-            answer["message_status"] = taken.status.name().into();
-            (hash, taken.code())
+            let code = publish(api, metadata, &hash, &mut answer).await?;
+            (hash, code)
         }
     };
     answer["hash"] = hash.to_string().into();
@@ -332,6 +355,26 @@ async fn store(api: &Api, engine: Engine, upload: Upload) -> ApiResult<Response>
         answer["size"] = size.into();
     }
     Ok((code, Json(answer)).into_response())
+}
+
+pub(super) fn no_file() -> ApiError {
+    let sentence = "no file: send it as the part `file` of a multipart/form-data body";
+    ApiError::new(StatusCode::BAD_REQUEST, sentence)
+}
+
+/// Publishes the message that keeps what is here now, and says in the answer what became of it.
+pub(super) async fn publish(
+    api: &Api,
+    metadata: Metadata,
+    hash: &ItemHash,
+    answer: &mut serde_json::Value,
+) -> ApiResult<StatusCode> {
+    let taken = submit::take_in(api, metadata.text, metadata.sync).await.map_err(submit::refusal)?;
+    if taken.status == MessageStatus::Rejected {
+        return Err(refused(&taken, hash));
+    }
+    answer["message_status"] = taken.status.name().into();
+    Ok(taken.code())
 }
 
 /// The message was refused: without funds 402, else 422. The file stays for a day, for another try.
@@ -355,7 +398,7 @@ fn refused(taken: &Taken, hash: &ItemHash) -> ApiError {
 }
 
 /// Refuses a large file whose owner cannot pay for it before it takes room; smaller ones are judged with their message.
-async fn check_funds(api: &Api, metadata: &Metadata, size: u64) -> ApiResult<()> {
+pub(super) async fn check_funds(api: &Api, metadata: &Metadata, size: u64) -> ApiResult<()> {
     if size <= UNASKED_MIB * MIB {
         return Ok(());
     }

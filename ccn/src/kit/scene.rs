@@ -3,7 +3,7 @@
 use crate::{
     chains::Chains,
     config::Config,
-    fetch::Fetcher,
+    fetch::{self, Fetcher},
     files::Files,
     host::{Compiler, Plugins, Source},
     network::Network,
@@ -64,7 +64,7 @@ impl Scene {
         config.pipeline.horizon_seconds = HORIZON_SECONDS;
         let store = Store::on(InMemoryBackend::new())?;
         let files = Files::open_folder(&folder.path().join("files"))?;
-        let fetcher = Fetcher::new(files.clone(), Vec::new(), 1, 1)?;
+        let fetcher = Fetcher::new(files.clone(), fetch::Settings::default())?;
         let pipeline = Pipeline::start(&config, store.clone(), files.clone(), plugins.clone(), fetcher)?;
         Ok(Self {
             service: Arc::new(Service {

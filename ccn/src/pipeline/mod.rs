@@ -283,14 +283,15 @@ impl Pipeline {
         receipt.await.map_err(|_| EngineError::Stopped)?
     }
 
-    /// A file lies in the folder: records it, keeps it for a while even if nothing refers to it, and wakes what waits for it.
+    /// A file or the archive of a folder lies in the folder of files: records it, keeps it for a while even if nothing refers to it, and wakes what
+    /// waits for it. The size of a folder is IPFS's `CumulativeSize`.
     ///
     /// # Errors
     /// See [`EngineError`].
     pub async fn add_file(&self, hash: ItemHash, size: u64, kind: FileKind) -> Result<(), EngineError> {
         tracing::debug!("{hash} with {size} bytes is here");
         let (reply, recorded) = oneshot::channel();
-        self.send(Input::File { hash, kind, reply }).await?;
+        self.send(Input::File { hash, size, kind, reply }).await?;
         recorded.await.map_err(|_| EngineError::Stopped)?
     }
 

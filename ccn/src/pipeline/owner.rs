@@ -61,7 +61,7 @@ pub(super) enum Input {
     /// Decide this message.
     Message { prepared: Box<Prepared>, reply: Reply<Receipt, SubmitError> },
     /// Record this file.
-    File { hash: ItemHash, kind: FileKind, reply: Reply<(), EngineError> },
+    File { hash: ItemHash, size: u64, kind: FileKind, reply: Reply<(), EngineError> },
     /// Decide those who wait for a plugin of this message type.
     Handler { kind: String, reply: Reply<(), EngineError> },
     /// Write down something about plugins.
@@ -234,8 +234,8 @@ impl Owner {
                     let receipt = self.message(&mut desk, &rules, *prepared, &mut after);
                     after.receipts.push((reply, receipt));
                 }
-                Some(Input::File { hash, kind, reply }) => {
-                    let result = self.file(&mut desk, rules.now, &hash, kind);
+                Some(Input::File { hash, size, kind, reply }) => {
+                    let result = self.file(&mut desk, rules.now, &hash, size, kind);
                     after.recorded.push((reply, result));
                 }
                 Some(Input::Handler { kind, reply }) => {
@@ -403,9 +403,13 @@ impl Owner {
         }
     }
 
-    fn file(&self, desk: &mut Desk, now: u64, hash: &ItemHash, kind: FileKind) -> Result<(), EngineError> {
+    fn file(&self, desk: &mut Desk, now: u64, hash: &ItemHash, size: u64, kind: FileKind) -> Result<(), EngineError> {
         // It may have been removed between its arrival and its turn.
-        let size = self.files.size(hash).map_err(|error| EngineError::Store(error.to_string()))?;
+        let size = match kind {
+            FileKind::File => self.files.size(hash),
+            FileKind::Directory => self.files.has_archive(hash).map(|is_here| is_here.then_some(size)),
+        };
+        let size = size.map_err(|error| EngineError::Store(error.to_string()))?;
         let size = size.ok_or_else(|| EngineError::NoSuchFile(hash.clone()))?;
         match desk.add_file(hash, size, kind, now.saturating_add(self.settings.grace_seconds.saturating_mul(1000))) {
             Ok(_) => {

@@ -206,7 +206,71 @@ async fn uploads_are_bounded_while_they_stream() {
     let (content_type, mut body) = multipart(&[("file", Some("f"), &[7; 1000])]);
     body.truncate(500);
     post("/api/v0/storage/add_file", &content_type, body).await.refused(400, "");
-    post("/api/v0/ipfs/add_car", "multipart/form-data", "x").await.refused(403, "IPFS is disabled on this node");
+}
+
+/// The archive of the folder among the fixtures, its root, and IPFS's `CumulativeSize` of it.
+fn folder() -> (Vec<u8>, &'static str, u64) {
+    let archive = crate::testing::fixture("signed/files/folder.car");
+    (archive, "bafybeibodeb6v6r4un463kurp3fcuw2kau2nrhjlyowycs6ejiekh4b4li", 105 + 12 + 55)
+}
+
+#[tokio::test]
+async fn a_folder_comes_and_goes_as_an_archive() {
+    let (archive, cid, size) = folder();
+    let owner = account("a_folder_comes");
+    fund(&owner, 1_000_000).await;
+    let metadata = metadata(&store_of(&owner, "ipfs", cid), true);
+    let parts: [(&str, Option<&str>, &[u8]); 2] =
+        [("file", Some("folder.car"), &archive), ("metadata", None, &metadata)];
+    let answer = upload("/api/v0/ipfs/add_car", &parts).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let expect = json!({"status": "success", "hash": cid, "size": size, "message_status": "processed"});
+    assert_eq!(answer.json(), expect);
+    let described = get_json(&format!("/api/v0/storage/metadata/{cid}")).await;
+    assert_eq!((described["type"].clone(), described["size"].clone()), (json!("directory"), json!(size)));
+    get(&format!("/api/v0/storage/raw/{cid}")).await.refused(404, "?format=car");
+
+    let found = get(&format!("/ipfs/{cid}?format=car")).await;
+    assert_eq!(found.status, 200);
+    assert!(found.header("content-type").starts_with("application/vnd.ipld.car"));
+    // The same blocks in the order of a walk from the root, so it goes in again.
+    assert_eq!(found.body.len(), archive.len());
+    assert_eq!(found.body[..0x3b], archive[..0x3b]);
+    let again = upload("/api/v0/ipfs/add_car", &[("metadata", None, &metadata), ("file", None, &found.body)]).await;
+    assert_eq!(again.status, 200, "{}", again.text());
+
+    get(&format!("/ipfs/{cid}")).await.refused(406, "?format=car");
+    get(&format!("/ipfs/{cid}?format=raw")).await.refused(406, "?format=car");
+    get(&format!("/ipfs/{}?format=car", "Qm".to_owned() + &"a".repeat(44))).await.refused(404, "File not found");
+    get("/ipfs/nothing?format=car").await.refused(400, "not an item hash");
+}
+
+#[tokio::test]
+async fn archives_that_are_wrong_say_why() {
+    let (archive, cid, _) = folder();
+    let owner = account("archives_that_are_wrong");
+    fund(&owner, 1_000_000).await;
+    let signed = metadata(&store_of(&owner, "ipfs", cid), true);
+    let send = async |archive: &[u8], metadata: &[u8]| {
+        upload("/api/v0/ipfs/add_car", &[("metadata", None, metadata), ("file", Some("f.car"), archive)]).await
+    };
+    post("/api/v0/ipfs/add_car", "application/vnd.ipld.car", archive.clone()).await.refused(400, "multipart/form-data");
+    upload("/api/v0/ipfs/add_car", &[("metadata", None, &signed)]).await.refused(400, "no file");
+    upload("/api/v0/ipfs/add_car", &[("file", None, &archive)]).await.refused(422, "with the message that keeps it");
+    let other = metadata(&store_of(&owner, "ipfs", "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o"), true);
+    send(&archive, &other).await.refused(422, "Root CID does not match");
+    send(b"<html>", &signed).await.refused(422, "no archive of blocks");
+    send(&archive[..archive.len() - 1], &signed).await.refused(422, "cut off");
+    // Without its last block, which is the root; the frame of that has two bytes of length.
+    send(&archive[..archive.len() - 143], &signed).await.refused(422, &format!("lacks the block {cid}"));
+    let mut wrong = archive.clone();
+    *wrong.last_mut().expect("a byte") ^= 1;
+    send(&wrong, &signed).await.refused(422, "is another one");
+    // The same blocks again and again, which would be kept once.
+    let long = [&archive[..], &archive[0x3b..].repeat(10_000)].concat();
+    send(&long, &signed).await.refused(413, "2 MiB");
+    let poor = metadata(&store_of(&account("archives: poor"), "ipfs", cid), true);
+    assert_eq!(send(&archive, &poor).await.status, 402);
 }
 
 #[tokio::test]

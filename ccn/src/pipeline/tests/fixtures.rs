@@ -22,6 +22,8 @@ struct Case {
 enum Arrival {
     Message(Box<Case>),
     File(Vec<u8>),
+    /// A folder, as the archive of its blocks.
+    Folder(Vec<u8>),
     /// A file whose bytes nobody has any more: only that it is here matters.
     Lost(ItemHash),
 }
@@ -36,24 +38,14 @@ fn expected(value: &Value) -> (MessageStatus, Option<i32>) {
 /// (ccn spec 3.8), and so is the rest of it.
 const GENUINE_NULS: &str = "real/nuls-aggregate-84afd84849.json";
 
-/// `store-ipfs-v1-folder` names a folder, which only IPFS itself can deliver.
-const NEEDS_IPFS: [&str; 1] = ["store-ipfs-v1-folder"];
-
-fn signed() -> (Vec<Case>, BTreeMap<&'static str, Vec<String>>) {
-    let mut skipped: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
+fn signed() -> Vec<Case> {
     let mut cases = Vec::new();
     for entry in fixture_json("signed/index.json").as_array().expect("a list") {
         let name = entry["name"].as_str().expect("a name").to_owned();
         let fixture = fixture_json(&format!("signed/{name}.json"));
-        match NEEDS_IPFS.contains(&name.as_str()).then_some("file") {
-            Some(reason) => skipped.entry(reason).or_default().push(name),
-            None => {
-                let message = fixture["message"].clone();
-                cases.push(Case { name, message, expect: expected(&fixture["expect"]) });
-            }
-        }
+        cases.push(Case { name, message: fixture["message"].clone(), expect: expected(&fixture["expect"]) });
     }
-    (cases, skipped)
+    cases
 }
 
 fn real_and_generated() -> Vec<Case> {
@@ -86,8 +78,8 @@ fn mark_forgotten(cases: &mut [Case]) {
     }
 }
 
-/// The files of the signed fixtures.
-fn files() -> Vec<Vec<u8>> {
+/// The files of the signed fixtures, and the folder among them.
+fn files() -> Vec<Arrival> {
     let mut names: Vec<String> = Vec::new();
     for entry in fixture_json("signed/index.json").as_array().expect("a list") {
         let fixture = fixture_json(&format!("signed/{}.json", entry["name"].as_str().expect("a name")));
@@ -97,8 +89,13 @@ fn files() -> Vec<Vec<u8>> {
     }
     names.sort();
     names.dedup();
-    names.retain(|name| !name.contains("folder"));
-    names.iter().map(|name| fixture(&format!("signed/{name}"))).collect()
+    // The folder's files lie in it as well as in its archive.
+    names.retain(|name| !name.ends_with('/'));
+    let arrival = |name: &String| {
+        let bytes = fixture(&format!("signed/{name}"));
+        if name.ends_with(".car") { Arrival::Folder(bytes) } else { Arrival::File(bytes) }
+    };
+    names.iter().map(arrival).collect()
 }
 
 /// A small generator: the order is the same for the same seed everywhere.
@@ -152,6 +149,9 @@ async fn run(arrivals: &[Arrival], funded: Option<&str>) -> (Vec<String>, Vec<(T
         match arrival {
             Arrival::File(bytes) => {
                 node.put_file(bytes).await;
+            }
+            Arrival::Folder(archive) => {
+                node.put_archive(archive).await;
             }
             Arrival::Lost(hash) => {
                 node.service.files.forge(hash, b"lost");
@@ -220,27 +220,18 @@ fn lost_files(cases: &[Case]) -> Vec<Arrival> {
     cases.iter().filter_map(file).collect()
 }
 
-fn arrivals(files: Vec<Vec<u8>>, cases: &[Case]) -> Vec<Arrival> {
+fn arrivals(files: Vec<Arrival>, cases: &[Case]) -> Vec<Arrival> {
     let messages = cases.iter().map(|case| Arrival::Message(Box::new(case.clone())));
-    files.into_iter().map(Arrival::File).chain(messages).collect()
-}
-
-#[expect(clippy::print_stdout, reason = "what is left for later belongs in the test's report")]
-fn report(set: &str, cases: usize, skipped: &BTreeMap<&str, Vec<String>>) {
-    println!("{set}: {cases} in scope");
-    for (reason, names) in skipped {
-        println!("  out of scope by {reason}: {}: {}", names.len(), names.join(" "));
-    }
+    files.into_iter().chain(messages).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn signed_fixtures_in_any_order() {
-    let (mut cases, skipped) = signed();
+    let mut cases = signed();
     mark_forgotten(&mut cases);
-    report("signed", cases.len(), &skipped);
     let alice = fixture_json("signed/keys.json")["alice"]["address"].as_str().expect("an address").to_owned();
     check_all_orders(arrivals(files(), &cases), Some(&alice)).await;
-    assert_eq!((cases.len(), skipped.values().map(Vec::len).sum::<usize>()), (109, 1));
+    assert_eq!(cases.len(), 110);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
