@@ -8,8 +8,9 @@ use anyhow::{Context as _, Result, anyhow};
 use axum::{body::Body, http::Request};
 use ccn::{
     api,
+    chains::Chains,
     config::Config,
-    fetch::Fetcher,
+    fetch::{Fetcher, Settings},
     files::Files,
     host::Plugins,
     network::Network,
@@ -108,9 +109,18 @@ fn open(plugins: &Arc<Plugins>, disk: &Disk, folder: &TempDir) -> Result<Arc<Ser
     let config = config(folder);
     let store = Store::on(disk.clone())?;
     let files = Files::open_folder(&folder.path().join("files"))?;
-    let fetcher = Fetcher::new(files.clone(), Vec::new(), 1 << 20, 4)?;
+    let fetcher = Fetcher::new(files.clone(), Settings::default())?;
     let pipeline = Pipeline::start(&config, store.clone(), files.clone(), plugins.clone(), fetcher)?;
-    Ok(Arc::new(Service { config, pipeline, store, plugins: plugins.clone(), keeper: None, files, word: None }))
+    Ok(Arc::new(Service {
+        config,
+        pipeline,
+        store,
+        plugins: plugins.clone(),
+        keeper: None,
+        chains: Chains::none(),
+        files,
+        word: None,
+    }))
 }
 
 impl Node {
