@@ -33,6 +33,9 @@ pub(super) const QUESTION_FUEL: u64 = 8_000;
 pub(super) const ROW_FUEL: u64 = 1_000;
 /// Fuel per byte that is answered.
 pub(super) const ANSWERED_BYTE_FUEL: u64 = 1;
+/// Fuel per byte of memory that a call asks for on top of what it starts with: its pages cost the system time when they are touched for the first
+/// time, and when they are given back.
+pub(super) const MEMORY_BYTE_FUEL: u64 = 1;
 /// Fuel for a line in the log.
 pub(super) const LINE_FUEL: u64 = 20_000;
 

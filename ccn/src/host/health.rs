@@ -11,6 +11,8 @@ const MOST_RECENT_FAILURES: usize = 20;
 const LONG: usize = 1_000;
 /// The node's own troubles among them that suspend a plugin: more than one in a hundred.
 const MOST_NODE_FAILURES: usize = LONG / 100;
+/// With every so many failures among the recent calls, one that fails counts once more.
+const FAILURES_PER_WEIGHT: usize = 5;
 
 /// How the last calls of a plugin ended.
 #[derive(Debug, Default)]
@@ -21,6 +23,11 @@ pub(super) struct Health {
 }
 
 impl Health {
+    /// How often the time of a call that fails is taken off what the plugin may take: the more has failed of late, the smaller its share.
+    pub(super) fn weight(&self) -> u32 {
+        1 + u32::try_from(self.recent_failures / FAILURES_PER_WEIGHT).unwrap_or(u32::MAX - 1)
+    }
+
     /// Counts a call. The reason to suspend the plugin, when there is one.
     pub(super) fn record(&mut self, failure: Option<FailureClass>) -> Option<String> {
         if let Some(leaving) = self.last.len().checked_sub(RECENT).and_then(|place| self.last.get(place)) {
@@ -75,6 +82,20 @@ mod tests {
         // What is long ago does not count.
         let bursts = (0..5_000).map(|call| trap.filter(|_| call % 200 < 19));
         check(bursts, None);
+    }
+
+    #[test]
+    fn who_fails_has_a_smaller_share() {
+        let mut health = Health::default();
+        let weights = (0..16).map(|_| {
+            assert_eq!(health.record(Some(FailureClass::OutOfFuel)), None);
+            health.weight()
+        });
+        assert_eq!(weights.collect::<Vec<_>>(), [1, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 4, 4]);
+        for _ in 0..100 {
+            health.record(None);
+        }
+        assert_eq!(health.weight(), 1, "what is long ago does not count");
     }
 
     #[test]

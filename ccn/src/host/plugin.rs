@@ -42,12 +42,12 @@ const FIRST_CALLS_TWICE: u64 = 20;
 /// After them, one call in so many is made twice.
 const TWICE_EVERY: u64 = 200;
 /// Time of a call that a plugin of the operator's own has for nothing; what goes beyond it is taken from its ration, and so is the whole of a
-/// call that fails.
+/// call that fails, more than once when many do ([`Health::weight`]).
 const FREE_TIME: Duration = Duration::from_millis(1);
 /// One part in so many of a thread's time is a plugin's ration.
-const RATION_SHARE: u32 = 16;
+const RATION_SHARE: u32 = 32;
 /// What may be saved up.
-const RATION_MOST: Duration = Duration::from_millis(200);
+const RATION_MOST: Duration = Duration::from_millis(100);
 
 /// Where a plugin is from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -359,9 +359,9 @@ impl Plugin {
         may
     }
 
-    /// Gives it time: nobody else wants any.
+    /// Gives it time for a call: nobody else wants any.
     pub(crate) fn forgive(&self) {
-        *self.ration() = Ration::of(RATION_SHARE, RATION_MOST, Instant::now());
+        self.ration().forgive();
     }
 
     /// How long until it may be called again.
@@ -531,9 +531,12 @@ impl Plugin {
         self.counters.times.add(outcome::micros(taken));
         let failure = first.result.as_ref().err().map(HostError::class);
         if !self.is_bundled() {
-            self.ration().used(if failure.is_some() { taken } else { taken.saturating_sub(FREE_TIME) });
             // One of the node's own is never suspended for what strangers make it do, or they could end a type for all.
-            let verdict = self.health.lock().unwrap_or_else(PoisonError::into_inner).record(failure);
+            let (verdict, weight) = {
+                let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+                (health.record(failure), health.weight())
+            };
+            self.ration().used(if failure.is_some() { taken * weight } else { taken.saturating_sub(FREE_TIME) });
             if let Some(reason) = verdict {
                 self.suspend(reason);
             }

@@ -60,7 +60,16 @@ async fn memory_ends_at_the_limit_of_the_manifest() {
     // Grows until it may not, then ends by itself: 4 MiB are 64 pages, of which it starts with 2.
     let process = "(loop $on (br_if $on (i32.ne (i32.const -1) (memory.grow (i32.const 1)))))
         (if (i32.eq (memory.size) (i32.const 64)) (then unreachable)) (i32.const 4096)";
-    check(PASS, process, "unreachable").await;
+    let rich = manifest().replace("2000000", "20000000");
+    check_with(&rich, PASS, process, "unreachable").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_is_paid_for() {
+    // 30 pages are 1,966,080 bytes, and the fuel is 2,000,000: what it starts with costs nothing, nor does what it does not get.
+    let grow = |pages: u32| format!("(drop (memory.grow (i32.const {pages})))");
+    check(PASS, &format!("{} {} unreachable", grow(30), grow(10_000)), "unreachable").await;
+    check(PASS, &format!("{} {} unreachable", grow(30), grow(1)), "used up its fuel of 2000000").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

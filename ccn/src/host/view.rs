@@ -3,7 +3,7 @@
 use super::{
     bindings::aleph::plugin::{log, types, view},
     contract,
-    crypto::{ANSWERED_BYTE_FUEL, LINE_FUEL, QUESTION_FUEL, ROW_FUEL},
+    crypto::{ANSWERED_BYTE_FUEL, LINE_FUEL, MEMORY_BYTE_FUEL, QUESTION_FUEL, ROW_FUEL},
     profile,
 };
 use crate::store::{
@@ -76,13 +76,26 @@ pub(super) struct Host {
     fuel_used: u64,
     /// The growth that was last asked for was permitted.
     may_grow: bool,
+    /// Its memory is there: what it is created with belongs to the start.
+    has_memory: bool,
     /// Most memory that it had, bytes.
     memory_peak: usize,
 }
 
 impl Host {
     pub(super) fn new(access: Arc<Access>, reader: Option<Arc<dyn Reader + Send + Sync>>, fuel: u64) -> Self {
-        Self { access, reader, reads: 0, read_bytes: 0, logged: 0, fuel, fuel_used: 0, may_grow: false, memory_peak: 0 }
+        Self {
+            access,
+            reader,
+            reads: 0,
+            read_bytes: 0,
+            logged: 0,
+            fuel,
+            fuel_used: 0,
+            may_grow: false,
+            has_memory: false,
+            memory_peak: 0,
+        }
     }
 
     /// Most memory that the call had, KiB.
@@ -299,9 +312,12 @@ impl log::Host for Host {
 impl types::Host for Host {}
 
 impl ResourceLimiter for Host {
-    fn memory_growing(&mut self, _current: usize, desired: usize, most: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(&mut self, current: usize, desired: usize, most: Option<usize>) -> wasmtime::Result<bool> {
         self.may_grow = desired <= self.access.memory_bytes && most.is_none_or(|most| desired <= most);
         if self.may_grow {
+            if std::mem::replace(&mut self.has_memory, true) {
+                self.charge(MEMORY_BYTE_FUEL * desired.saturating_sub(current) as u64)?;
+            }
             self.memory_peak = self.memory_peak.max(desired);
         }
         Ok(self.may_grow)

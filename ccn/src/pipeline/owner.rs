@@ -216,13 +216,18 @@ impl Owner {
             max_unhandled: (self.settings.max_unhandled, self.settings.unhandled_mib << 20),
             grace: self.settings.grace_seconds.saturating_mul(1000),
         };
-        let started = Instant::now();
         let mut decided = 0;
         self.timers(&mut desk, rules.now, &mut after);
+        // What has come while the last batch was decided waits: it is not quiet, however long that took.
+        if !(queue.is_empty() && self.inputs.is_empty()) {
+            self.turns.came(Instant::now());
+        }
         if !stopping {
             self.take_turn(&mut desk, &rules, &mut after);
             self.take_plugin_turns(&mut desk, &rules, &mut after);
         }
+        // A turn that took long takes nothing from those who come anew.
+        let started = Instant::now();
         while decided < MAX_BATCH && started.elapsed() < MAX_BATCH_TIME {
             let input = queue.pop_front().or_else(|| self.inputs.try_recv().ok());
             // Those who wait may be many, and made to be: who comes anew has as many turns as they.

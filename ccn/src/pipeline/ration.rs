@@ -50,6 +50,12 @@ impl Ration {
         self.left = self.left.saturating_sub(time);
     }
 
+    /// Work may begin once, whatever is owed: nobody else wants the time. Nothing is saved up by that for when somebody does.
+    pub(crate) fn forgive(&mut self) {
+        self.owed = Duration::ZERO;
+        self.left = self.left.max(Duration::from_nanos(1));
+    }
+
     /// How long until work may begin.
     pub(crate) fn wait(&self) -> Duration {
         if self.left.is_zero() { (self.owed + Duration::from_millis(1)) * self.share } else { Duration::ZERO }
@@ -78,5 +84,10 @@ mod tests {
         assert!(ration.may_begin(at(1_000_000)));
         ration.used(MOST);
         assert!(!ration.may_begin(at(1_000_000)), "no more than the most is saved up");
+        ration.used(MOST);
+        ration.forgive();
+        assert!(ration.may_begin(at(1_000_000)), "what was owed is forgiven");
+        ration.used(Duration::from_millis(1));
+        assert!(!ration.may_begin(at(1_000_000)), "and no more is given");
     }
 }
