@@ -82,9 +82,12 @@ pub enum Order {
         /// Its name
         plugin: String,
     },
-    /// Delete the state of a plugin whose file is gone
+    /// Delete the state of a plugin whose file is gone; its messages stay
     DropState {
         /// Its name
         plugin: String,
+        /// It is meant: what is deleted can only be made anew from its messages, by a plugin that is put into the folder again
+        #[arg(long)]
+        yes: bool,
     },
 }

@@ -80,6 +80,9 @@ pub enum CommandError {
         /// What happened.
         reason: reqwest::Error,
     },
+    /// It is not said that it is meant.
+    #[error("this deletes all that the removed plugin `{0}` has written; if that is meant, say it again with --yes")]
+    Unconfirmed(String),
     /// The node refuses.
     #[error("{0}")]
     Refused(String),
@@ -95,7 +98,8 @@ pub async fn run(order: &Order, config: &Config) -> Result<String, CommandError>
         Order::Quarantine => (true, "/api/v0/plugins/quarantine?pagination=500".to_owned()),
         Order::Retry { hash } => (false, format!("/api/v0/plugins/quarantine/{}/retry", in_path(hash))),
         Order::Resume { plugin } => (false, format!("/api/v0/plugins/{}/resume", in_path(plugin))),
-        Order::DropState { plugin } => (false, format!("/api/v0/plugins/{}/drop-state", in_path(plugin))),
+        Order::DropState { plugin, yes: false } => return Err(CommandError::Unconfirmed(plugin.clone())),
+        Order::DropState { plugin, yes: true } => (false, format!("/api/v0/plugins/{}/drop-state", in_path(plugin))),
     };
     let file = config.data_dir.join(FILE);
     let word = fs::read_to_string(&file).map_err(|reason| CommandError::Word { path: file, reason })?;

@@ -24,6 +24,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("ccn::sdk::messages_are_heard_as_they_come", sdk::websocket),
         trial("ccn::plugins::a_file_is_dropped_in_replaced_and_removed", plugins::drop_in),
         trial("ccn::plugins::one_that_fails_is_stopped_and_the_operator_acts", plugins::hostile),
+        trial("ccn::plugins::a_version_with_another_state_gets_it_while_the_old_one_serves", plugins::another_state),
         trial("ccn::plugins::compiled_code_that_was_changed_is_not_believed", plugins::corrupted_code),
         trial("ccn::chains::tokens_are_followed_over_gaps_reorganisations_and_kill_9", chains::tokens),
         trial("ccn::chains::messages_are_confirmed_by_the_chain", chains::confirmations),

@@ -179,6 +179,60 @@ pub(crate) fn hostile() -> Result<()> {
     Ok(())
 }
 
+/// A version with another layout of its state has it made anew from the messages: killed on the way, it goes on, and the old version serves. What a
+/// removed plugin leaves is the operator's to delete.
+pub(crate) fn another_state() -> Result<()> {
+    const SENT: usize = 120;
+    let mut site = Site::new()?;
+    let ccn = site.node.client();
+    let account = account("another state")?;
+    site.put(&HandMade::new(&manifest("1")).component()?)?;
+    site.wait_for_state("active")?;
+    for number in 0..SENT {
+        expect(200, publish(&ccn, &message(&account, KIND, &json!({"number": number}))?, true)?)?;
+    }
+    // About ten milliseconds a message.
+    let changed = manifest("2").replace(r#""version":1"#, r#""version":2"#).replace("10000000", "100000000");
+    let mut slow = HandMade::new(&changed);
+    slow.process = "(local.set $i (i32.const 12000000))
+        (loop $on (local.set $i (i32.sub (local.get $i) (i32.const 1))) (br_if $on (local.get $i))) (i32.const 4096)"
+        .to_owned();
+    site.put(&slow.component()?)?;
+    let replayed = |site: &Site| -> Result<Option<usize>> {
+        let shown = site.shown()?.filter(|plugin| plugin["state"] == "rebuilding");
+        let reason = shown.and_then(|plugin| Some(plugin["reason"].as_str()?.to_owned()));
+        Ok(reason.and_then(|reason| reason.strip_suffix(" messages are replayed")?.split(' ').next()?.parse().ok()))
+    };
+    wait_until(VERDICT_WITHIN, "some messages to be replayed", || Ok(replayed(&site)? > Some(SENT / 4)))?;
+    site.node.kill_and_restart()?;
+    let ccn = site.node.client();
+    expect(200, ccn.get("/api/v0/dropped")?)?;
+    let list = expect_json(200, ccn.get("/api/v0/plugins")?)?;
+    let of_name = |version: &str| {
+        let mut all = list["plugins"].as_array().into_iter().flatten();
+        all.find(|plugin| plugin["name"] == "dropped" && plugin["version"] == version).cloned()
+    };
+    ensure!(of_name("1").is_some_and(|plugin| plugin["state"] == "active"), "the old version does not serve: {list}");
+    ensure!(of_name("2").is_some_and(|plugin| plugin["state"] == "rebuilding"), "the new one is not shown: {list}");
+    expect(200, publish(&ccn, &message(&account, KIND, &json!({"number": "meanwhile"}))?, true)?)?;
+    site.wait_for_state("active")?;
+    wait_until(VERDICT_WITHIN, "the second version", || {
+        Ok(site.shown()?.is_some_and(|plugin| plugin["state"] == "active" && plugin["version"] == "2"))
+    })?;
+    let log = fs::read_to_string(site.node.log())?;
+    ensure!(log.contains("goes on being made anew"), "the log does not say that it went on");
+
+    fs::remove_file(site.data().join("plugins/dropped.wasm"))?;
+    wait_until(VERDICT_WITHIN, "the end of its routes", || Ok(ccn.get("/api/v0/dropped")?.status == 404))?;
+    let (is_good, text) = site.command(&["drop-state", "dropped"])?;
+    ensure!(!is_good && text.contains("--yes"), "{text}");
+    let (is_good, text) = site.command(&["drop-state", "dropped", "--yes"])?;
+    ensure!(is_good && text == "done\n", "{text}");
+    let (is_good, text) = site.command(&["drop-state", "dropped", "--yes"])?;
+    ensure!(!is_good && text.contains("no plugin `dropped` is removed"), "{text}");
+    Ok(())
+}
+
 /// The folder of compiled code is believed only with the node's own mark.
 pub(crate) fn corrupted_code() -> Result<()> {
     let mut site = Site::new()?;

@@ -3,6 +3,7 @@
 //! Compiled code is run as it is, so whoever could exchange such a file could run anything. Each file therefore begins with an HMAC-SHA256, under a
 //! key that is in the node's data folder, over the name and the code. A file without it, or of another engine, is made anew.
 
+use ccn_message::ItemHash;
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 use std::{
@@ -60,6 +61,27 @@ impl Cache {
             tracing::warn!("{}: {error}; the plugin is compiled again at the next start", path.display());
         }
         self.trusted(code)
+    }
+
+    /// Keeps a plugin as it came: it may have to serve when its file is another one already.
+    pub(super) fn keep_file(&self, sha256: &str, bytes: &[u8]) {
+        let path = self.folder.join(format!("{sha256}.wasm"));
+        let write = || {
+            let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
+            file.write_all(bytes)?;
+            file.persist(&path).map_err(|error| error.error).map(drop)
+        };
+        if !path.exists()
+            && let Err(error) = write()
+        {
+            tracing::warn!("{}: {error}; it cannot serve over a restart once its file is replaced", path.display());
+        }
+    }
+
+    /// A plugin as it came, if these are still its bytes.
+    pub(super) fn kept_file(&self, sha256: &str) -> Option<Vec<u8>> {
+        let bytes = fs::read(self.folder.join(format!("{sha256}.wasm"))).ok()?;
+        (ItemHash::sha256_of(&bytes).to_string() == sha256).then_some(bytes)
     }
 
     fn path(&self, sha256: &str) -> PathBuf {

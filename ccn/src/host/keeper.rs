@@ -9,16 +9,18 @@
 //! ```
 
 use super::{
-    Plugin, PluginState, Plugins,
-    folder::{Change, Folder, Stamp},
+    FirstLook, Plugin, PluginState, Plugins,
+    folder::{Change, Folder},
     registry::Refusal,
+    stock::{Condition, condition, hold_back, title},
+    view::state_key,
 };
 use crate::{
-    pipeline::{EngineError, Pipeline},
+    pipeline::{EngineError, Pipeline, rebuild::namespace_key},
     store::{
-        Reader as _, Store, StoreError,
-        record::{NamespaceRecord, Record as _, SuspensionRecord},
-        schema::{Key, Table},
+        Reader as _, Store,
+        record::{RebuildRecord, Record as _, SuspensionRecord},
+        schema::{Table, end_of},
     },
 };
 use std::{
@@ -31,6 +33,8 @@ use std::{
 };
 use tokio::{runtime::Handle, sync::oneshot};
 
+/// Rows of a state that are deleted in one go.
+const DROPPED_AT_ONCE: usize = 100;
 /// How often the folder is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Orders of the operator's that wait at once.
@@ -75,14 +79,6 @@ pub struct Keeper {
     plugins: Arc<Plugins>,
 }
 
-/// What was found at the start, for the thread to go on with.
-#[derive(Debug)]
-pub struct FirstLook {
-    files: BTreeMap<PathBuf, Stamp>,
-    /// Plugins whose state is of another version.
-    outdated: Vec<Arc<Plugin>>,
-}
-
 struct Work {
     plugins: Arc<Plugins>,
     pipeline: Pipeline,
@@ -96,51 +92,8 @@ struct Work {
     /// Deviations from the network's profile that were told.
     told: Vec<super::Deviation>,
     folder_is_told: bool,
-}
-
-/// Loads what is in the folder, before the first message is decided.
-///
-/// # Errors
-/// The folder or the store cannot be read.
-pub(crate) fn first_look(plugins: &Plugins, store: &Store) -> io::Result<FirstLook> {
-    let files = plugins.files()?;
-    let mut outdated = Vec::new();
-    for path in files.keys() {
-        match plugins.prepare(path, false) {
-            Ok(Some(plugin)) if is_current(store, &plugin).map_err(io::Error::other)? => {
-                hold_back(store, &plugin).map_err(io::Error::other)?;
-                plugins.activate(&plugin);
-                tracing::info!("plugin {} from {}", title(&plugin), path.display());
-            }
-            Ok(Some(plugin)) => outdated.push(plugin),
-            Ok(None) => {}
-            Err(refusal) => tracing::error!("{} is not loaded: {refusal}", path.display()),
-        }
-    }
-    Ok(FirstLook { files, outdated })
-}
-
-/// True unless its state in the store is of another version.
-fn is_current(store: &Store, plugin: &Plugin) -> Result<bool, StoreError> {
-    let manifest = plugin.manifest();
-    let row = store.snapshot()?.get(Table::Namespaces, &Key::new().text(manifest.namespace()).done())?;
-    let found = row.map(|row| NamespaceRecord::read(&row)).transpose()?;
-    Ok(found.is_none_or(|found| found.version == manifest.state_version()))
-}
-
-/// A plugin that was suspended stays so over a restart.
-fn hold_back(store: &Store, plugin: &Plugin) -> Result<(), StoreError> {
-    let row = store.snapshot()?.get(Table::Suspended, plugin.sha256().as_bytes())?;
-    if let Some(row) = row {
-        plugin.suspend(SuspensionRecord::read(&row)?.reason);
-    }
-    Ok(())
-}
-
-/// A plugin in a line of the log.
-fn title(plugin: &Plugin) -> String {
-    let manifest = plugin.manifest();
-    format!("{} {} ({})", manifest.name, manifest.version, &plugin.sha256()[..12])
+    /// Plugins that were suspended while their state was made anew, by name.
+    stopped: BTreeMap<String, Arc<Plugin>>,
 }
 
 impl Keeper {
@@ -160,10 +113,11 @@ impl Keeper {
             suspended: BTreeSet::new(),
             told: Vec::new(),
             folder_is_told: false,
+            stopped: BTreeMap::new(),
         };
         let thread = std::thread::Builder::new()
             .name("plugin-keeper".into())
-            .spawn(move || work.run(found.outdated, &incoming))?;
+            .spawn(move || work.run(&found.to_rebuild, &incoming))?;
         Ok(Self { orders: Some(orders), thread: Some(thread), plugins })
     }
 
@@ -193,13 +147,12 @@ impl Drop for Keeper {
 }
 
 impl Work {
-    fn run(mut self, outdated: Vec<Arc<Plugin>>, orders: &mpsc::Receiver<Order>) {
+    fn run(mut self, to_rebuild: &[Arc<Plugin>], orders: &mpsc::Receiver<Order>) {
         for plugin in self.plugins.all() {
-            self.note(&plugin);
             self.replay(&plugin.manifest().types);
         }
-        for plugin in outdated {
-            self.take_on(&plugin);
+        for plugin in to_rebuild {
+            self.rebuild(plugin);
         }
         self.tell_deviations();
         loop {
@@ -213,6 +166,7 @@ impl Work {
             }
             self.look();
             self.keep_suspensions();
+            self.mend();
         }
     }
 
@@ -247,7 +201,10 @@ impl Work {
         tracing::info!("{name} is new: looking at it");
         match self.plugins.prepare(path, false) {
             Ok(Some(plugin)) => self.take_on(&plugin),
-            Ok(None) => tracing::info!("{name} is what is active already"),
+            Ok(None) => {
+                tracing::info!("{name} is what is active already");
+                self.give_up_rebuild(path);
+            }
             Err(refusal) => self.refused(path, &refusal),
         }
     }
@@ -265,6 +222,8 @@ impl Work {
 
     fn gone(&mut self, path: &Path) {
         self.hopeful.remove(path);
+        self.give_up_rebuild(path);
+        self.stopped.retain(|_, plugin| plugin.file() != Some(path));
         if let Some(plugin) = self.plugins.remove(path) {
             tracing::warn!(
                 "{} is gone: the plugin {} is removed, its types are unhandled, its state stays until it is dropped",
@@ -284,9 +243,13 @@ impl Work {
 
     /// Makes a plugin active; before that, its state of the version that it reads.
     fn take_on(&mut self, plugin: &Arc<Plugin>) {
-        match is_current(&self.store, plugin) {
-            Ok(true) => self.swap_in(plugin),
-            Ok(false) => self.rebuild(plugin),
+        match condition(&self.store, plugin) {
+            Ok(Condition::Current) => self.swap_in(plugin),
+            Ok(Condition::Stale) => {
+                self.swap_in(plugin);
+                self.rebuild(plugin);
+            }
+            Ok(Condition::Outdated) => self.rebuild(plugin),
             Err(error) => tracing::error!("of which version the state of {} is is not known: {error}", title(plugin)),
         }
     }
@@ -306,15 +269,77 @@ impl Work {
         self.try_again();
     }
 
-    /// Makes the state of a plugin anew from the messages that are stored, of the version that it reads, while the old one serves.
+    /// Has the state of a plugin be made anew from the messages that are stored, while the old one serves.
     fn rebuild(&mut self, plugin: &Arc<Plugin>) {
-        let reason = format!(
-            "its state is of another version than {}, which it reads: the state has to be made anew",
-            plugin.manifest().state_version()
-        );
-        tracing::error!("{} is not active: {reason}", title(plugin));
-        if let Some(path) = plugin.file() {
-            self.plugins.say(path, PluginState::Refused, reason);
+        if let Err(error) = hold_back(&self.store, plugin) {
+            tracing::error!("whether {} is suspended is not known: {error}", title(plugin));
+        }
+        let namespace = plugin.manifest().namespace();
+        let is_begun = self.plugins.rebuilding().iter().any(|other| Arc::ptr_eq(other, plugin));
+        let how = if is_begun { "goes on being made anew" } else { "is made anew" };
+        let meanwhile = match self.plugins.serving(namespace) {
+            Some(old) => format!("{} serves meanwhile", title(&old)),
+            None => "its messages wait meanwhile".to_owned(),
+        };
+        tracing::info!("the state `{namespace}` {how} for {}: {meanwhile}", title(plugin));
+        if !is_begun {
+            self.plugins.begin_rebuild(plugin);
+            let row = RebuildRecord::begun(plugin.sha256()).to_bytes();
+            self.put(Table::Rebuilds, namespace_key(namespace), Some(row));
+        }
+    }
+
+    /// Begins what has to be made anew, and ends what is made by a plugin that does not work.
+    fn mend(&mut self) {
+        for plugin in self.plugins.rebuilding() {
+            if let Some(reason) = plugin.suspended() {
+                self.put(
+                    Table::Rebuilds,
+                    namespace_key(plugin.manifest().namespace()),
+                    Some(RebuildRecord::wanted().to_bytes()),
+                );
+                self.plugins.end_rebuild(plugin.manifest().namespace());
+                // One that serves, too, is shown and resumed as such.
+                if !self.plugins.all().iter().any(|active| Arc::ptr_eq(active, &plugin)) {
+                    self.plugins.say(&plugin, PluginState::Suspended, reason.to_owned());
+                    self.stopped.insert(plugin.manifest().name.clone(), plugin);
+                }
+            }
+        }
+        let wanted = self.store.snapshot().and_then(|snapshot| snapshot.prefixed(Table::Rebuilds, &[]));
+        let wanted = match wanted {
+            Ok(wanted) => wanted,
+            Err(error) => return tracing::error!("which states are to be made anew is not known: {error}"),
+        };
+        if wanted.is_empty() {
+            return;
+        }
+        let rebuilding = self.plugins.rebuilding();
+        let is_under_way = |namespace: &str| rebuilding.iter().any(|plugin| plugin.manifest().namespace() == namespace);
+        let is_stopped =
+            |namespace: &str| self.stopped.values().any(|plugin| plugin.manifest().namespace() == namespace);
+        let to_do: Vec<Arc<Plugin>> = self
+            .plugins
+            .all()
+            .into_iter()
+            .filter(|plugin| {
+                let namespace = plugin.manifest().namespace();
+                let is_wanted = wanted.iter().any(|(key, _)| *key == namespace_key(namespace));
+                is_wanted && plugin.suspended().is_none() && !is_under_way(namespace) && !is_stopped(namespace)
+            })
+            .collect();
+        for plugin in to_do {
+            self.rebuild(&plugin);
+        }
+    }
+
+    /// Ends the making of a state for the plugin of a file.
+    fn give_up_rebuild(&mut self, path: &Path) {
+        for plugin in self.plugins.rebuilding().iter().filter(|plugin| plugin.file() == Some(path)) {
+            let namespace = plugin.manifest().namespace();
+            tracing::warn!("the state `{namespace}` is not made anew for {} any more", title(plugin));
+            self.put(Table::Rebuilds, namespace_key(namespace), Some(RebuildRecord::wanted().to_bytes()));
+            self.plugins.end_rebuild(namespace);
         }
     }
 
@@ -329,15 +354,13 @@ impl Work {
 
     /// Writes down of which version a plugin's state is.
     fn note(&self, plugin: &Plugin) {
-        let manifest = plugin.manifest();
-        let record = NamespaceRecord { version: manifest.state_version(), plugin: manifest.name.clone() };
-        let key = Key::new().text(manifest.namespace()).done();
-        self.put(Table::Namespaces, key, Some(record.to_bytes()));
+        let record = plugin.namespace_record();
+        self.put(Table::Namespaces, namespace_key(&record.namespace), Some(record.to_bytes()));
     }
 
     /// Writes down which plugins are suspended.
     fn keep_suspensions(&mut self) {
-        for plugin in self.plugins.all() {
+        for plugin in self.plugins.all().into_iter().chain(self.plugins.rebuilding()) {
             if let Some(reason) = plugin.suspended()
                 && self.suspended.insert(plugin.sha256().to_owned())
             {
@@ -360,18 +383,44 @@ impl Work {
         }
     }
 
-    /// Deletes what a plugin whose file is gone has left.
+    /// Deletes what a plugin whose file is gone has left. Should it come back, its state is made anew from its messages.
     fn drop_state(&mut self, name: &str) -> Result<(), RequestError> {
-        Err(RequestError::NoSuchPlugin(name.to_owned(), "removed"))
+        let none = || RequestError::NoSuchPlugin(name.to_owned(), "removed");
+        let namespace = self.plugins.left_by(name).ok_or_else(none)?;
+        let prefix = state_key(&namespace, &[]);
+        // First of all: whatever ends this half way, nobody takes the rest for the whole.
+        self.note_all(Table::Rebuilds, &namespace, Some(RebuildRecord::wanted().to_bytes()))?;
+        let mut dropped = 0;
+        loop {
+            let snapshot = self.store.snapshot().map_err(EngineError::from)?;
+            let rows = snapshot.range(Table::State, &prefix, &end_of(&prefix), DROPPED_AT_ONCE, false);
+            let rows = rows.map_err(EngineError::from)?;
+            dropped += rows.len();
+            let is_last = rows.len() < DROPPED_AT_ONCE;
+            let keys = rows.into_iter().map(|(key, _)| key[prefix.len()..].to_vec()).collect();
+            self.runtime.block_on(self.pipeline.drop_state(namespace.clone(), keys))?;
+            if is_last {
+                break;
+            }
+        }
+        self.note_all(Table::Namespaces, &namespace, None)?;
+        self.plugins.forget_removed(&namespace);
+        tracing::warn!("the operator drops the state of the plugin {name}: {dropped} rows of `{namespace}`");
+        Ok(())
+    }
+
+    fn note_all(&self, table: Table, namespace: &str, value: Option<Vec<u8>>) -> Result<(), EngineError> {
+        self.runtime.block_on(self.pipeline.note(table, namespace_key(namespace), value))
     }
 
     fn resume(&mut self, name: &str) -> Result<(), RequestError> {
         let none = || RequestError::NoSuchPlugin(name.to_owned(), "suspended");
-        let all = self.plugins.all();
+        let all: Vec<Arc<Plugin>> = self.plugins.all().into_iter().chain(self.stopped.values().cloned()).collect();
         let plugin = all.iter().find(|plugin| plugin.manifest().name == name && plugin.suspended().is_some());
         let plugin = plugin.ok_or_else(none)?;
         self.put(Table::Suspended, plugin.sha256().as_bytes().to_vec(), None);
         self.suspended.remove(plugin.sha256());
+        self.stopped.remove(name);
         let again = match plugin.file() {
             Some(path) => self.plugins.prepare(path, true),
             None => self.plugins.bundled_again(plugin).map(Some),

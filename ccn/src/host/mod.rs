@@ -18,8 +18,10 @@ mod manifest;
 mod outcome;
 mod plugin;
 mod profile;
+mod rebuilding;
 mod registry;
 mod route;
+mod stock;
 mod view;
 
 #[expect(missing_docs, reason = "generated from the contract")]
@@ -57,12 +59,13 @@ pub(crate) use finding::{Found, Meaning, Vouched};
 pub use indexer::Indexer;
 pub(crate) use indexer::{IndexerError, IndexerSubscription};
 pub(crate) use indexer_bindings::exports::aleph::plugin::indexer as indexing;
-pub(crate) use keeper::first_look;
-pub use keeper::{FirstLook, Keeper, Request, RequestError};
+pub use keeper::{Keeper, Request, RequestError};
 pub use manifest::{Limits, Manifest, ManifestError};
 pub use outcome::{Effects, Need, Outcome, Plan, Price, Rejection, Subject, TokenBalances, Workload, Write};
 pub use plugin::{Failures, Origin, Plugin, PluginInfo, PluginState, PrepareError, Quantiles, Statistics};
 pub use registry::{Deviation, LoadError, Plugins, Refusal, Source, inspect};
+pub use stock::FirstLook;
+pub(crate) use stock::first_look;
 pub(crate) use view::{contract_message, state_key};
 
 use crate::store::StoreError;

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     pipeline::ration::Ration,
-    store::{Reader, schema::Table},
+    store::{Reader, record::NamespaceRecord, schema::Table},
 };
 use serde::Serialize;
 use std::{
@@ -374,6 +374,19 @@ impl Plugin {
         self.ration.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whose its state is.
+    pub(crate) fn namespace_record(&self) -> NamespaceRecord {
+        let Manifest { name, version, types, .. } = &self.manifest;
+        NamespaceRecord {
+            namespace: self.manifest.namespace().to_owned(),
+            version: self.manifest.state_version(),
+            plugin: name.clone(),
+            release: version.clone(),
+            sha256: self.sha256.clone(),
+            types: types.clone(),
+        }
+    }
+
     /// What it has done since it was started.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
@@ -664,6 +677,19 @@ impl Counters {
 }
 
 impl PluginInfo {
+    /// A plugin that is gone, of whose state the store still has a row.
+    pub(super) fn of_left(record: &NamespaceRecord) -> Self {
+        Self {
+            name: Some(record.plugin.clone()),
+            version: Some(record.release.clone()),
+            sha256: Some(record.sha256.clone()),
+            origin: "file",
+            state: PluginState::Removed,
+            types: record.types.clone(),
+            ..Self::of_file(None)
+        }
+    }
+
     /// What a manifest says, of a file that is being looked at.
     pub(super) fn of_manifest(manifest: &Manifest, sha256: &str, file: Option<&Path>) -> Self {
         let reads = manifest.reads().iter().map(|namespace| format!("read:{namespace}"));

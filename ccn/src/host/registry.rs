@@ -10,6 +10,7 @@ use super::{
     manifest::{HIDE, LEDGER},
     plugin::{Granted, PrepareError},
     profile,
+    rebuilding::Rebuilding,
     route::Parts,
 };
 use crate::store::Store;
@@ -44,6 +45,8 @@ pub struct Plugins {
     candidates: Mutex<BTreeMap<PathBuf, PluginInfo>>,
     /// Plugins whose file is gone and whose state is not, by namespace.
     removed: Mutex<BTreeMap<String, PluginInfo>>,
+    /// Plugins whose state is being made anew.
+    rebuilding: Rebuilding,
     queries: Arc<Semaphore>,
     /// Places of each of the operator's own among them.
     guest_queries: usize,
@@ -224,6 +227,9 @@ impl Loader {
             self.check_pins(&manifest, &sha256)?;
         }
         let component = self.component(&sha256, bytes, is_bundled)?;
+        if !is_bundled {
+            self.cache.keep_file(&sha256, bytes);
+        }
         let granted = self.granted(&manifest, &sha256, is_bundled);
         let settings = self.settings.clone();
         Ok(Arc::new(Plugin::prepare(&self.engine, &component, manifest, sha256, origin, granted, settings)?))
@@ -390,6 +396,7 @@ impl Plugins {
             loader,
             candidates: Mutex::default(),
             removed: Mutex::default(),
+            rebuilding: Rebuilding::default(),
             queries: Arc::new(Semaphore::new(source.queries)),
             guest_queries: source.queries.div_ceil(GUEST_SHARE),
         };
@@ -436,6 +443,14 @@ impl Plugins {
         Some(slot.plugin.clone())
     }
 
+    /// The plugin that was active from a file before the file was replaced.
+    pub(super) fn prepare_kept(&self, path: &Path, sha256: &str) -> Option<Arc<Plugin>> {
+        let bytes = self.loader.cache.kept_file(sha256)?;
+        let loaded = self.loader.load(&bytes, Origin::File(path.to_owned()), &self.active());
+        let told = |refusal: &Refusal| tracing::warn!("the plugin {sha256} does not serve any more: {refusal}");
+        loaded.inspect_err(told).ok()
+    }
+
     /// Makes a plugin of a file, without activating it. None when the very same is active.
     pub(super) fn prepare(&self, path: &Path, force: bool) -> Result<Option<Arc<Plugin>>, Refusal> {
         lock(&self.candidates).insert(path.to_owned(), PluginInfo::of_file(Some(path)));
@@ -474,26 +489,101 @@ impl Plugins {
         self.loader.load(bundled.bytes, Origin::Bundled, &Active::of(others.cloned().collect()))
     }
 
-    /// Says how far a file has come that is not active yet.
-    pub(super) fn say(&self, path: &Path, state: PluginState, reason: String) {
-        if let Some(info) = lock(&self.candidates).get_mut(path) {
-            (info.state, info.reason) = (state, Some(reason));
+    /// Says of a plugin of a file that is not active why it is not.
+    pub(super) fn say(&self, plugin: &Plugin, state: PluginState, reason: String) {
+        if let Some(path) = plugin.file() {
+            let info = PluginInfo { state, reason: Some(reason), ..plugin.info() };
+            lock(&self.candidates).insert(path.to_owned(), info);
         }
     }
 
     /// Makes a plugin active, in the place of the one from the same file. The types that had no plugin, or a suspended one, until now.
     pub(super) fn activate(&self, plugin: &Arc<Plugin>) -> Vec<String> {
+        let arrived = self.put(plugin);
+        if let Some(path) = plugin.file() {
+            lock(&self.candidates).remove(path);
+        }
+        lock(&self.removed).remove(plugin.manifest().namespace());
+        arrived
+    }
+
+    fn put(&self, plugin: &Arc<Plugin>) -> Vec<String> {
         let before = self.active();
         let queries = if plugin.is_bundled() { Semaphore::MAX_PERMITS } else { self.guest_queries };
         let after = before.with(plugin, queries);
         let was_handled = |kind: &String| before.by_kind.get(kind).is_some_and(|plugin| plugin.suspended().is_none());
         let arrived = plugin.manifest().types.iter().filter(|kind| !was_handled(kind)).cloned().collect();
         self.set_active(after);
+        arrived
+    }
+
+    /// Makes a plugin active whose state has been made anew. False when it is not wanted any more.
+    pub(crate) fn switch_to(&self, plugin: &Arc<Plugin>) -> bool {
+        self.rebuilding.finish(plugin, || {
+            plugin.forgive();
+            self.activate(plugin);
+        })
+    }
+
+    /// The plugin of a namespace.
+    pub(super) fn serving(&self, namespace: &str) -> Option<Arc<Plugin>> {
+        self.all().into_iter().find(|plugin| plugin.manifest().namespace() == namespace)
+    }
+
+    /// Has the state of this plugin's namespace be made anew for it, as soon as the store has a row of that.
+    pub(super) fn begin_rebuild(&self, plugin: &Arc<Plugin>) {
+        self.rebuilding.begin(plugin);
         if let Some(path) = plugin.file() {
             lock(&self.candidates).remove(path);
         }
-        lock(&self.removed).remove(plugin.manifest().namespace());
-        arrived
+    }
+
+    /// Has it not be made anew any more.
+    pub(super) fn end_rebuild(&self, namespace: &str) {
+        self.rebuilding.end(namespace);
+    }
+
+    /// Plugins whose state is being made anew.
+    #[must_use]
+    pub fn rebuilding(&self) -> Vec<Arc<Plugin>> {
+        self.rebuilding.plugins()
+    }
+
+    /// The plugin for which the state of a message type is being made anew.
+    pub(crate) fn rebuilding_for(&self, kind: &str) -> Option<Arc<Plugin>> {
+        self.rebuilding.for_kind(kind)
+    }
+
+    /// Says how far the state of a plugin is made anew.
+    pub(crate) fn say_progress(&self, plugin: &Plugin, progress: String) {
+        self.rebuilding.say(plugin, progress);
+    }
+
+    /// Takes the plugin of a namespace out, as long as its state is not whole.
+    pub(crate) fn hold(&self, namespace: &str) {
+        let mut plugins = self.active().plugins.clone();
+        plugins.retain(|slot| slot.plugin.manifest().namespace() != namespace);
+        self.set_active(Active::of(plugins));
+    }
+
+    /// Says of a plugin that is not there that its state is.
+    pub(super) fn say_removed(&self, namespace: &str, info: PluginInfo) {
+        let mut removed = lock(&self.removed);
+        if removed.len() < MAX_PLUGINS {
+            removed.insert(namespace.to_owned(), info);
+        }
+    }
+
+    /// The namespace that a removed plugin of that name has left.
+    pub(super) fn left_by(&self, name: &str) -> Option<String> {
+        let removed = lock(&self.removed);
+        let mut left = removed.iter().filter(|(_, info)| info.name.as_deref() == Some(name));
+        left.next().map(|(namespace, _)| namespace.clone())
+    }
+
+    /// What a removed plugin has left is deleted.
+    pub(super) fn forget_removed(&self, namespace: &str) {
+        lock(&self.removed).remove(namespace);
     }
 
     /// Takes the plugin of a file out.
@@ -505,10 +595,7 @@ impl Plugins {
         let gone = gone.into_iter().next()?.plugin;
         self.set_active(Active::of(stay));
         let info = PluginInfo { state: PluginState::Removed, reason: None, ..gone.info() };
-        let mut removed = lock(&self.removed);
-        if removed.len() < MAX_PLUGINS {
-            removed.insert(gone.manifest().namespace().to_owned(), info);
-        }
+        self.say_removed(gone.manifest().namespace(), info);
         Some(gone)
     }
 
@@ -543,7 +630,13 @@ impl Plugins {
         let active = self.all();
         let candidates: Vec<PluginInfo> = lock(&self.candidates).values().cloned().collect();
         let removed: Vec<PluginInfo> = lock(&self.removed).values().cloned().collect();
-        active.iter().map(|plugin| plugin.info()).chain(candidates).chain(removed).collect()
+        active
+            .iter()
+            .map(|plugin| plugin.info())
+            .chain(self.rebuilding.infos())
+            .chain(candidates)
+            .chain(removed)
+            .collect()
     }
 
     /// Message types that are not handled as the network says.

@@ -5,6 +5,7 @@ use super::{
     facts::{self, Asking},
     funds,
     permission::{self, Act},
+    rebuild,
     stage::{Prepared, SignedMessage, ValidMessage},
     withdraw,
 };
@@ -439,6 +440,7 @@ fn accept(
     if basis != BasisRecord::default() {
         desk.put_basis(&pending_key(&envelope), &hash, &basis);
     }
+    rebuild::accepted(desk, plugins, &hash, &record)?;
     desk.arrived(&NeedRecord::Message(hash.to_string()))?;
     for target in &forgets {
         withdraw::forget(desk, plugins, rules, target, &at)?;

@@ -13,6 +13,7 @@ mod owner;
 mod permission;
 mod plugins;
 pub(crate) mod ration;
+pub(crate) mod rebuild;
 mod stage;
 mod turns;
 mod wakes;

@@ -9,6 +9,7 @@ use super::{
     desk::{Desk, NEED_BYTES, hash_of_pending, need_key, pending_key},
     facts,
     ration::Ration,
+    rebuild::{self, Step},
     stage::{self, Prepared},
     turns::Turns,
     wakes::{Wake, Wakes},
@@ -68,6 +69,8 @@ pub(super) enum Input {
     Note { table: Table, key: Vec<u8>, value: Option<Vec<u8>>, reply: Reply<(), EngineError> },
     /// Keep what a chain has told. These rows are nobody else's: no message is decided by them.
     Chain { changes: Changes, reply: Reply<(), EngineError> },
+    /// Delete these keys of the state of a namespace that has no plugin.
+    DropState { namespace: String, keys: Vec<Vec<u8>>, reply: Reply<(), EngineError> },
     /// Finish what has begun and end.
     Stop,
 }
@@ -110,9 +113,11 @@ impl Owner {
             tracing::error!("files that were looked for at the last stop are not known: {error}");
         }
         let mut stopping = false;
+        let mut is_rebuilding = true;
         loop {
             // What is still to be woken then is woken at the next start.
-            if queue.is_empty() && (stopping || wakes.as_ref().is_some_and(Wakes::is_empty)) {
+            let is_at_rest = !is_rebuilding && wakes.as_ref().is_some_and(Wakes::is_empty);
+            if queue.is_empty() && (stopping || is_at_rest) {
                 if stopping {
                     return;
                 }
@@ -125,7 +130,10 @@ impl Owner {
                     Err(_) => {}
                 }
             }
-            stopping |= self.work(&mut queue, &mut wakes, stopping);
+            let (stop, step) = self.work(&mut queue, &mut wakes, stopping);
+            stopping |= stop;
+            is_rebuilding = !matches!(step, Step::Idle);
+            self.switch(step);
         }
     }
 
@@ -182,8 +190,21 @@ impl Owner {
         }
     }
 
-    /// Decides a batch and commits it. True when it is time to stop.
-    fn work(&mut self, queue: &mut VecDeque<Input>, wakes: &mut Option<Wakes>, stopping: bool) -> bool {
+    /// What is stored of a state that was made anew is so for its plugin, too.
+    fn switch(&self, step: Step) {
+        match step {
+            Step::Idle | Step::On | Step::Hold(_) => {}
+            Step::Done(plugin) => {
+                let name = &plugin.manifest().name;
+                if self.plugins.switch_to(&plugin) {
+                    tracing::info!("the state of the plugin {name} is made anew, and it is active");
+                }
+            }
+        }
+    }
+
+    /// Decides a batch and commits it. True when it is time to stop, and what came of making a state anew.
+    fn work(&mut self, queue: &mut VecDeque<Input>, wakes: &mut Option<Wakes>, stopping: bool) -> (bool, Step) {
         let mut begin = || {
             let snapshot = self.store.snapshot()?;
             let passes = match wakes.take() {
@@ -203,7 +224,7 @@ impl Owner {
             Err(error) => {
                 fail_all(queue, &error);
                 std::thread::sleep(STORE_BACK_OFF);
-                return false;
+                return (false, Step::On);
             }
         };
         let mut desk = Desk::new(Batch::new(snapshot), self.ration);
@@ -261,6 +282,12 @@ impl Owner {
                     desk.keep();
                     after.recorded.push((reply, Ok(())));
                 }
+                Some(Input::DropState { namespace, keys, reply }) => {
+                    let writes = keys.into_iter().map(|key| (key, None)).collect();
+                    let result = desk.write_state(&namespace, writes).map_err(EngineError::from);
+                    desk.keep();
+                    after.recorded.push((reply, result));
+                }
                 None if stop || passes.is_empty() => break,
                 None => {}
             }
@@ -270,10 +297,32 @@ impl Owner {
             }
             desk.take_woken().into_iter().for_each(|need| passes.arrived(need));
         }
+        let step = if stop { Step::Idle } else { self.rebuild(&mut desk) };
+        desk.take_woken().into_iter().for_each(|need| passes.arrived(need));
         self.ration = desk.ration;
         // What a commit that failed had dealt with is dealt with again.
-        *wakes = self.finish(&desk, after).then_some(passes);
-        stop
+        let is_stored = self.finish(&desk, after);
+        *wakes = is_stored.then_some(passes);
+        (stop, if is_stored { step } else { Step::On })
+    }
+
+    /// Goes on making a state anew.
+    fn rebuild(&self, desk: &mut Desk) -> Step {
+        match rebuild::step(desk, &self.plugins) {
+            Ok(step) => {
+                desk.keep();
+                // Before anybody can see the half of it.
+                if let Step::Hold(plugin) = &step {
+                    self.plugins.hold(plugin.manifest().namespace());
+                }
+                step
+            }
+            Err(error) => {
+                tracing::error!("a state is not made anew: {error}");
+                desk.drop_current();
+                Step::Idle
+            }
+        }
     }
 
     /// Commits, then answers and tells. False when nothing is stored.
@@ -547,6 +596,14 @@ impl Owner {
             desk.keep();
             return Ok(());
         };
+        if rebuild::is_rebuilt(need, &self.plugins, &message.envelope.kind) {
+            // A hidden one is decided anew should it come back.
+            if !is_hidden {
+                withdraw::void(desk, &self.plugins, rules, &hash).map_err(failed)?;
+            }
+            desk.keep();
+            return Ok(());
+        }
         let mut basis = desk.basis(key)?.unwrap_or_default();
         let now = facts::as_of_now(desk.read(), &hash, &message, &basis.facts)?;
         if now != basis.facts {
@@ -658,7 +715,8 @@ fn fail_all(queue: &mut VecDeque<Input>, error: &StoreError) {
             Input::File { reply, .. }
             | Input::Handler { reply, .. }
             | Input::Note { reply, .. }
-            | Input::Chain { reply, .. } => {
+            | Input::Chain { reply, .. }
+            | Input::DropState { reply, .. } => {
                 let _ = reply.send(Err(EngineError::Store(error.to_string())));
             }
             Input::Stop => {}

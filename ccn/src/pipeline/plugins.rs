@@ -24,6 +24,11 @@ impl Pipeline {
         self.done(|reply| Input::Note { table, key, value, reply }).await
     }
 
+    /// Deletes keys of the state of a namespace that has no plugin.
+    pub(crate) async fn drop_state(&self, namespace: String, keys: Vec<Vec<u8>>) -> Result<(), EngineError> {
+        self.done(|reply| Input::DropState { namespace, keys, reply }).await
+    }
+
     pub(super) async fn done(
         &self,
         input: impl FnOnce(oneshot::Sender<Result<(), EngineError>>) -> Input,

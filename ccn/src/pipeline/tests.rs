@@ -3,4 +3,5 @@
 mod fixtures;
 mod folders;
 mod orders;
+mod rebuild;
 mod rules;

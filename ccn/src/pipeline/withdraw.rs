@@ -7,9 +7,10 @@ use super::{
     decide::{Rules, Undecided},
     desk::{Desk, pending_key},
     facts::Asking,
+    rebuild,
 };
 use crate::{
-    host::{Outcome, Plugins, Withdrawal, contract_message},
+    host::{HostError, Outcome, Plugins, Withdrawal, contract_message},
     ledger,
     store::{
         Reader as _, StoreError,
@@ -53,7 +54,7 @@ pub(super) fn hide(
     let Some(message) = desk.remove(hash)? else { return Ok(()) };
     let key = key_of(&message)?;
     let basis = desk.basis(&key)?.unwrap_or_default();
-    take_out(desk, plugins, hash, &message, Withdrawal::Forgotten)?;
+    take_out(desk, plugins, hash, &message, Withdrawal::Forgotten, false)?;
     let grace_until = rules.now.saturating_add(rules.grace);
     release(desk, hash, &basis, grace_until)?;
     let batch = desk.edit();
@@ -105,8 +106,8 @@ pub(super) fn recheck(desk: &mut Desk, plugins: &Plugins, rules: &Rules, hash: &
 
 /// Takes everything back that a message did, and has it decided anew.
 pub(super) fn void(desk: &mut Desk, plugins: &Plugins, rules: &Rules, hash: &ItemHash) -> Result<(), Undecided> {
-    let message = match desk.remove(hash)? {
-        Some(message) => message,
+    let (message, was_hidden) = match desk.remove(hash)? {
+        Some(message) => (message, false),
         None => {
             // What is deleted cannot come back: forgetting is final then.
             let Some(record) = standing::forgotten(desk.read(), hash)?.filter(|record| !record.purged) else {
@@ -115,7 +116,7 @@ pub(super) fn void(desk: &mut Desk, plugins: &Plugins, rules: &Rules, hash: &Ite
             let batch = desk.edit();
             batch.delete(Table::Forgotten, hash_key(hash));
             batch.delete(Table::Purge, Key::new().number(record.purge_at).hash(hash).done());
-            record.message
+            (record.message, true)
         }
     };
     let key = key_of(&message)?;
@@ -137,7 +138,7 @@ pub(super) fn void(desk: &mut Desk, plugins: &Plugins, rules: &Rules, hash: &Ite
     desk.set_status(hash, MessageStatus::Pending, message.reception_time, None)?;
     // First its own turn, then those who depend on it.
     desk.arrived(&NeedRecord::Again(hash.to_string()))?;
-    take_out(desk, plugins, hash, &message, Withdrawal::Void)?;
+    take_out(desk, plugins, hash, &message, Withdrawal::Void, was_hidden)?;
     let place = standing::delegation_key(&message.owner, &at);
     if desk.read().get(Table::Delegations, &place)?.is_some() {
         desk.edit().delete(Table::Delegations, place);
@@ -245,16 +246,28 @@ fn take_out(
     hash: &ItemHash,
     message: &MessageRecord,
     why: Withdrawal,
+    was_hidden: bool,
 ) -> Result<(), StoreError> {
-    let Some(plugin) = plugins.for_kind(&message.envelope.kind) else {
+    let kind = &message.envelope.kind;
+    let rebuilding = plugins.rebuilding_for(kind);
+    if let Some(plugin) = &rebuilding {
+        rebuild::withdrawn(desk, plugin, hash, message, why, was_hidden)?;
+    }
+    let Some(plugin) = plugins.for_kind(kind) else {
         tracing::warn!("{hash} is taken out, and no plugin takes it out of the state of its type");
-        return Ok(());
+        return if rebuilding.is_some() { Ok(()) } else { rebuild::want_for(desk, kind) };
     };
+    let namespace = plugin.manifest().namespace();
+    // Rows of a state that is made anew tell nothing of the one that serves.
+    if rebuild::progress(desk.read(), namespace)?.is_none() && rebuild::take_odd(desk, namespace, message)? {
+        return Ok(());
+    }
     match plugin.withdraw(&contract_message(hash, message), why, desk.reader()) {
-        Ok(writes) => desk.write_state(plugin.manifest().namespace(), writes),
+        Ok(writes) => desk.write_state(namespace, writes),
+        Err(HostError::Store(error)) => Err(error),
         Err(error) => {
             tracing::error!("{hash} is taken out, and stays in the state of its type: {error}");
-            Ok(())
+            if rebuilding.is_some() { Ok(()) } else { rebuild::want(desk, namespace) }
         }
     }
 }

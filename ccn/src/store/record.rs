@@ -54,6 +54,7 @@ records! {
     LotRecord = "lot",
     QuarantineRecord = "quarantine",
     NamespaceRecord = "namespace",
+    RebuildRecord = "rebuild",
     SuspensionRecord = "suspension",
 }
 
@@ -248,6 +249,8 @@ pub enum NeedRecord {
     Handler(String),
     /// Time of the plugin of that name.
     PluginTurn(String),
+    /// The state of that namespace made anew: its plugin says something else of this message than the one before.
+    Rebuilt(String),
 }
 
 /// Something that a decision rests on, with the answer at that time (`pipeline::facts`).
@@ -573,10 +576,76 @@ pub struct QuarantineRecord {
 /// Whose the state of a namespace is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamespaceRecord {
+    /// The namespace.
+    pub namespace: String,
     /// Of the layout.
     pub version: u32,
     /// The name of the plugin that wrote it.
     pub plugin: String,
+    /// Its version.
+    pub release: String,
+    /// The sha256 of its file, hex.
+    pub sha256: String,
+    /// The message types that it is made of.
+    pub types: Vec<String>,
+}
+
+/// A state that is made anew, or has to be, and how far that has come (`pipeline::rebuild`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RebuildRecord {
+    /// The sha256 of the plugin that it is made for, hex; empty when it is not begun.
+    pub sha256: String,
+    /// What is being done.
+    pub stage: RebuildStage,
+    /// How far that has come: up to and including what begins with this, in the stage's own order.
+    pub cursor: Vec<u8>,
+    /// Messages that were looked at, of those that stand.
+    pub replayed: u64,
+    /// Passes over those that were not accepted at first.
+    pub passes: u32,
+    /// True when the pass at hand brought one in.
+    pub progress: bool,
+    /// True when a message came or went while the new state took the place of the old one: then it is to be made once more.
+    pub is_wrong: bool,
+}
+
+impl RebuildRecord {
+    /// It is begun for the plugin of that sha256.
+    #[must_use]
+    pub fn begun(sha256: &str) -> Self {
+        Self {
+            sha256: sha256.to_owned(),
+            stage: RebuildStage::Clearing,
+            cursor: Vec::new(),
+            replayed: 0,
+            passes: 0,
+            progress: false,
+            is_wrong: false,
+        }
+    }
+
+    /// It has to be made anew, by whichever plugin comes.
+    #[must_use]
+    pub fn wanted() -> Self {
+        Self::begun("")
+    }
+}
+
+/// What is done to make a state anew, one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum RebuildStage {
+    /// What an earlier attempt has left is deleted.
+    Clearing,
+    /// Hidden messages are replayed, and taken out again. The cursor is a key of `forgotten`.
+    Hidden,
+    /// Messages that stand are replayed. The cursor is the end of a key of `index`, without the sequence number.
+    Standing,
+    /// Those that were not accepted are tried again, as others that they refer to may have come since. The cursor is a key of `needs`.
+    Again,
+    /// The old state is deleted.
+    Emptying,
+    /// The new one takes its place.
+    Moving,
 }
 
 /// A plugin that is not called any more.
@@ -601,6 +670,8 @@ mod tests {
             let _ = PendingRecord::read(&bytes);
             let _ = CostRecord::read(&bytes);
             let _ = CreditRecord::read(&bytes);
+            let _ = NamespaceRecord::read(&bytes);
+            let _ = RebuildRecord::read(&bytes);
         }
     }
 

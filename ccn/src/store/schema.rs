@@ -13,7 +13,7 @@
 //! | `counts` | index id, text | number, u64 |
 //! | `status` | hash key | [`crate::store::record::StatusRecord`] |
 //! | `pending` | hash key, 8 bytes of the candidate | [`crate::store::record::PendingRecord`] |
-//! | `needs` | sha256 of a need or fact, pending key | nothing |
+//! | `needs` | sha256 of a need or fact, pending key | nothing; of a state made anew, what it has of the message |
 //! | `bases` | pending key | [`crate::store::record::BasisRecord`] |
 //! | `wakes` | sha256 of a need that has arrived | nothing |
 //! | `horizon` | milliseconds, pending key | nothing |
@@ -36,6 +36,8 @@
 //! | `lots` | address, time, hash key, number | [`crate::store::record::LotRecord`] |
 //! | `quarantine` | hash key | [`crate::store::record::QuarantineRecord`] |
 //! | `namespaces` | namespace | [`crate::store::record::NamespaceRecord`] |
+//! | `rebuilds` | namespace | [`crate::store::record::RebuildRecord`] |
+//! | `rebuilt` | namespace, key | what will be the plugin's value |
 //! | `suspended` | sha256 of the plugin, hex | [`crate::store::record::SuspensionRecord`] |
 //! | `confirmations` | hash key, chain, indexer, height, transaction | [`crate::store::confirmation::ConfirmationRecord`] |
 //! | `chain_state` | namespace, key; the key begins with the chain | the indexer's value |
@@ -50,7 +52,7 @@ use ccn_message::ItemHash;
 use redb::TableDefinition;
 
 /// Version of everything above.
-pub const SCHEMA_VERSION: u64 = 2;
+pub const SCHEMA_VERSION: u64 = 3;
 
 macro_rules! tables {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
@@ -134,6 +136,10 @@ tables! {
     Quarantine = "quarantine",
     /// Whose the state of each namespace is.
     Namespaces = "namespaces",
+    /// States that are being made anew.
+    Rebuilds = "rebuilds",
+    /// What they will be.
+    Rebuilt = "rebuilt",
     /// Plugins that are not called any more.
     Suspended = "suspended",
     /// What chains say of messages, as this node sees them.

@@ -1,5 +1,6 @@
 //! Every message of the shared fixtures that is in scope, in the order in which they are listed and in others.
 
+use super::rebuild;
 use crate::{
     pipeline::{FileKind, SubmitError},
     store::{Reader as _, Row, schema::Table},
@@ -192,6 +193,7 @@ async fn run(arrivals: &[Arrival], funded: Option<&str>) -> (Vec<String>, Vec<(T
         }
     }
     let state = state(&node);
+    rebuild::check(&node, &state).await;
     node.service.pipeline.stop().await;
     (differences, state)
 }
