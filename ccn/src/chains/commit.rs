@@ -94,15 +94,8 @@ impl<'a> Draft<'a> {
             let was = self.batch.get(place.table(), &key)?;
             before.insert((place, key.clone()), was);
         }
-        self.put(place.table(), key, value);
+        self.batch().set(place.table(), key, value);
         Ok(())
-    }
-
-    fn put(&mut self, table: Table, key: Vec<u8>, value: Option<Vec<u8>>) {
-        match value {
-            Some(value) => self.batch().put(table, key, value),
-            None => self.batch().delete(table, key),
-        }
     }
 
     /// Adds what a block means. `is_final`: it can no longer be taken back.
@@ -130,7 +123,7 @@ impl<'a> Draft<'a> {
             let before = before.into_iter().map(|((place, key), value)| BeforeRecord { place, key, value });
             let record = BlockRecord { hash: block.header.hash.0, before: before.collect() };
             let key = self.source.block_key(block.header.height);
-            self.put(Table::ChainBlocks, key, Some(record.to_bytes()));
+            self.batch().set(Table::ChainBlocks, key, Some(record.to_bytes()));
         }
         self.batch().keep();
         Ok(())
@@ -193,9 +186,9 @@ impl<'a> Draft<'a> {
                 .map(|((place, key), value)| BeforeRecord { place, key, value })
                 .collect();
             block.before.extend(new);
-            self.put(Table::ChainBlocks, block_key, Some(block.to_bytes()));
+            self.batch().set(Table::ChainBlocks, block_key, Some(block.to_bytes()));
         }
-        self.put(Table::ChainWork, key, None);
+        self.batch().set(Table::ChainWork, key, None);
         self.batch().keep();
         Ok(())
     }
@@ -210,10 +203,10 @@ impl<'a> Draft<'a> {
         let mut lowest = None;
         for (key, row) in rows {
             for BeforeRecord { place, key, value } in BlockRecord::read(&row)?.before {
-                self.put(place.table(), key, value);
+                self.batch().set(place.table(), key, value);
             }
             lowest = record::height_of(&self.source.prefix, &key);
-            self.put(Table::ChainBlocks, key, None);
+            self.batch().set(Table::ChainBlocks, key, None);
         }
         self.batch().keep();
         Ok(lowest)
@@ -229,7 +222,7 @@ impl<'a> Draft<'a> {
         let last = rows.last().and_then(|(key, row)| Some((record::height_of(&self.source.prefix, key)?, row)));
         let last = last.map(|(height, row)| Ok::<_, StoreError>((height, BlockRecord::read(row)?.hash))).transpose()?;
         for (key, _) in rows {
-            self.put(Table::ChainBlocks, key, None);
+            self.batch().set(Table::ChainBlocks, key, None);
         }
         self.batch().keep();
         Ok(last)
@@ -243,7 +236,7 @@ impl<'a> Draft<'a> {
     /// Everything, with the progress that it makes.
     pub(super) fn with(mut self, progress: &ProgressRecord) -> Changes {
         let key = self.source.prefix.clone();
-        self.put(Table::ChainProgress, key, Some(progress.to_bytes()));
+        self.batch().set(Table::ChainProgress, key, Some(progress.to_bytes()));
         self.done()
     }
 

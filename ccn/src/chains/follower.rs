@@ -452,11 +452,12 @@ impl Follower {
 
     /// Follows blocks that may yet be taken back: each has to follow the one before.
     async fn follow_blocks(&mut self, progress: ProgressRecord, from: u64, to: u64) -> Result<Moved, Trouble> {
-        let mut before = match self.last_remembered()? {
+        let remembered = self.last_remembered()?;
+        let mut before = match remembered {
             Some((height, hash)) if height + 1 == from => Some(hash),
             _ => progress.anchor.filter(|(height, _)| height + 1 == from).map(|(_, hash)| hash),
         };
-        let is_on_anchor = self.last_remembered()?.is_none() && before.is_some();
+        let is_on_anchor = remembered.is_none() && before.is_some();
         let mut blocks = Vec::new();
         for height in from..=to {
             let Some(header) = self.provider.header(height).await? else { break };

@@ -7,9 +7,8 @@ use super::{
     bindings::aleph::plugin::types,
     finding::{self, Found, Meaning},
     indexer_bindings::{ChainIndexer, ChainIndexerPre, aleph::plugin::chain_view},
-    indexing, outcome,
-    plugin::{Granted, PluginInfo, PluginState, PrepareError, START_FUEL, failure},
-    profile::DEADLINE_TICKS,
+    indexing, instance, outcome,
+    plugin::{Granted, PluginInfo, PluginState, PrepareError, failure},
     route::{Parts, Route},
     view::{Access, Host},
 };
@@ -19,7 +18,7 @@ use crate::store::{
 };
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 use wasmtime::{
-    Engine, Store, Trap,
+    Engine, Store,
     component::{Component, HasSelf, Linker},
 };
 
@@ -90,20 +89,12 @@ impl Indexer {
         origin: Origin,
         granted: &Granted,
     ) -> Result<Self, PrepareError> {
-        for (name, _) in component.component_type().imports(engine) {
-            if !IMPORTS.contains(&name) {
-                return Err(PrepareError::Import(name.to_owned()));
-            }
-        }
+        instance::check_imports(engine, component, &IMPORTS)?;
         let contract = |error: wasmtime::Error| PrepareError::Contract(format!("{error:#}"));
         let mut linker = Linker::<Host>::new(engine);
         ChainIndexer::add_to_linker::<_, HasSelf<_>>(&mut linker, |host| host).map_err(contract)?;
         let pre = linker.instantiate_pre(component).and_then(ChainIndexerPre::new).map_err(contract)?;
-        let route = |pattern: &String| {
-            let route = Route::parse(pattern).filter(|_| pattern.starts_with("/api/"));
-            route.ok_or_else(|| PrepareError::Route(pattern.clone()))
-        };
-        let routes = manifest.routes.iter().map(route).collect::<Result<_, _>>()?;
+        let routes = instance::routes(&manifest)?;
         let access = Access {
             plugin: manifest.name.clone(),
             namespace: manifest.namespace().to_owned(),
@@ -246,19 +237,9 @@ impl Indexer {
         run: impl FnOnce(&mut Store<Host>, &ChainIndexer) -> wasmtime::Result<T>,
     ) -> Result<T, HostError> {
         let fuel = self.manifest.limits.fuel;
-        let mut store = Store::new(&self.engine, Host::new(self.access.clone(), reader, fuel));
-        store.limiter(|host| host);
-        store.set_epoch_deadline(DEADLINE_TICKS);
-        let answer = |store: &mut Store<Host>| {
-            store.set_fuel(START_FUEL)?;
-            let instance = self.pre.instantiate(&mut *store)?;
-            store.set_fuel(fuel)?;
-            let answer = run(store, &instance)?;
-            // One tank: what the host did is taken off what the indexer has left.
-            let used = store.data().fuel_used();
-            if store.get_fuel()? < used { Err(Trap::OutOfFuel.into()) } else { Ok(answer) }
-        };
-        answer(&mut store).map_err(|error| failure(&self.manifest.name, fuel, error))
+        let mut store = instance::fresh_store(&self.engine, &self.access, reader, fuel);
+        let answer = instance::run(&mut store, fuel, |store| self.pre.instantiate(store), run);
+        answer.map_err(|error| failure(&self.manifest.name, fuel, error))
     }
 }
 

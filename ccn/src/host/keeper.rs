@@ -293,12 +293,7 @@ impl Work {
     fn mend(&mut self) {
         for plugin in self.plugins.rebuilding() {
             if let Some(reason) = plugin.suspended() {
-                self.put(
-                    Table::Rebuilds,
-                    namespace_key(plugin.manifest().namespace()),
-                    Some(RebuildRecord::wanted().to_bytes()),
-                );
-                self.plugins.end_rebuild(plugin.manifest().namespace());
+                self.put_off_rebuild(plugin.manifest().namespace());
                 // One that serves, too, is shown and resumed as such.
                 if !self.plugins.all().iter().any(|active| Arc::ptr_eq(active, &plugin)) {
                     self.plugins.say(&plugin, PluginState::Suspended, reason.to_owned());
@@ -338,9 +333,14 @@ impl Work {
         for plugin in self.plugins.rebuilding().iter().filter(|plugin| plugin.file() == Some(path)) {
             let namespace = plugin.manifest().namespace();
             tracing::warn!("the state `{namespace}` is not made anew for {} any more", title(plugin));
-            self.put(Table::Rebuilds, namespace_key(namespace), Some(RebuildRecord::wanted().to_bytes()));
-            self.plugins.end_rebuild(namespace);
+            self.put_off_rebuild(namespace);
         }
+    }
+
+    /// The state still has to be made anew, and by nobody now.
+    fn put_off_rebuild(&self, namespace: &str) {
+        self.put(Table::Rebuilds, namespace_key(namespace), Some(RebuildRecord::wanted().to_bytes()));
+        self.plugins.end_rebuild(namespace);
     }
 
     /// Has the messages decided that waited for their type.

@@ -13,6 +13,7 @@ mod folder;
 mod health;
 mod histogram;
 mod indexer;
+mod instance;
 mod keeper;
 mod manifest;
 mod outcome;

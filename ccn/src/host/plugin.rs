@@ -7,8 +7,9 @@ use super::{
     failure::class_of,
     health::Health,
     histogram::Histogram,
+    instance,
     outcome::{self, Outcome, Overrun, Plan, Price, Rejection},
-    profile::{DEADLINE_TICKS, PROFILE},
+    profile::PROFILE,
     route::Route,
     view::{Access, Host, ViewFault},
 };
@@ -31,8 +32,6 @@ use wasmtime::{
     component::{Component, HasSelf, Linker},
 };
 
-/// Fuel for the start of an instance, apart from that of the call.
-pub(super) const START_FUEL: u64 = 50_000_000;
 /// The interfaces that a plugin may import.
 const IMPORTS: [&str; 4] =
     ["aleph:plugin/types@0.2.0", "aleph:plugin/view@0.2.0", "aleph:plugin/crypto@0.2.0", "aleph:plugin/log@0.2.0"];
@@ -251,20 +250,12 @@ impl Plugin {
         granted: Granted,
         settings: Arc<BTreeMap<String, String>>,
     ) -> Result<Self, PrepareError> {
-        for (name, _) in component.component_type().imports(engine) {
-            if !IMPORTS.contains(&name) {
-                return Err(PrepareError::Import(name.to_owned()));
-            }
-        }
+        instance::check_imports(engine, component, &IMPORTS)?;
         let contract = |error: wasmtime::Error| PrepareError::Contract(format!("{error:#}"));
         let mut linker = Linker::<Host>::new(engine);
         super::bindings::MessageHandler::add_to_linker::<_, HasSelf<_>>(&mut linker, |host| host).map_err(contract)?;
         let pre = linker.instantiate_pre(component).and_then(MessageHandlerPre::new).map_err(contract)?;
-        let route = |pattern: &String| {
-            let route = Route::parse(pattern).filter(|_| pattern.starts_with("/api/"));
-            route.ok_or_else(|| PrepareError::Route(pattern.clone()))
-        };
-        let routes = manifest.routes.iter().map(route).collect::<Result<_, _>>()?;
+        let routes = instance::routes(&manifest)?;
         let access = Access {
             plugin: manifest.name.clone(),
             namespace: manifest.namespace().to_owned(),
@@ -565,19 +556,8 @@ impl Plugin {
     ) -> Call<T> {
         let started = Instant::now();
         let fuel = self.manifest.limits.fuel;
-        let mut store = Store::new(&self.engine, Host::new(self.access.clone(), reader, fuel));
-        store.limiter(|host| host);
-        store.set_epoch_deadline(DEADLINE_TICKS);
-        let answer = || {
-            store.set_fuel(START_FUEL)?;
-            let instance = self.pre.instantiate(&mut store)?;
-            store.set_fuel(fuel)?;
-            let answer = run(&mut store, &instance)?;
-            // One tank: what the host did is taken off what the plugin has left.
-            let used = store.data().fuel_used();
-            if store.get_fuel()? < used { Err(Trap::OutOfFuel.into()) } else { Ok(answer) }
-        };
-        let result = answer();
+        let mut store = instance::fresh_store(&self.engine, &self.access, reader, fuel);
+        let result = instance::run(&mut store, fuel, |store| self.pre.instantiate(store), run);
         let own = fuel.saturating_sub(store.get_fuel().unwrap_or(0));
         let used = own.saturating_add(store.data().fuel_used()).min(fuel);
         self.counters.micros.fetch_add(outcome::micros(started.elapsed()), Ordering::Relaxed);

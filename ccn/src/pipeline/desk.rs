@@ -112,10 +112,7 @@ impl Desk {
     pub(super) fn apply(&mut self, changes: Changes) {
         let batch = self.edit();
         for ((table, key), value) in changes {
-            match value {
-                Some(value) => batch.put(table, key, value),
-                None => batch.delete(table, key),
-            }
+            batch.set(table, key, value);
         }
     }
 
@@ -303,10 +300,7 @@ impl Desk {
     pub(super) fn write_state(&mut self, namespace: &str, writes: Vec<Write>) -> Result<(), StoreError> {
         for (key, value) in writes {
             let place = host::state_key(namespace, &key);
-            match value {
-                Some(value) => self.edit().put(Table::State, place, value),
-                None => self.edit().delete(Table::State, place),
-            }
+            self.edit().set(Table::State, place, value);
             self.arrived(&NeedRecord::State(namespace.to_owned(), key))?;
         }
         Ok(())

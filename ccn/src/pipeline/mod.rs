@@ -269,16 +269,23 @@ impl Pipeline {
     /// # Errors
     /// See [`SubmitError`].
     pub async fn submit(&self, envelope_json: String) -> Result<Receipt, SubmitError> {
+        self.take_in(envelope_json, stage::receive).await
+    }
+
+    async fn take_in(&self, envelope_json: String, check: Check) -> Result<Receipt, SubmitError> {
         let _place = self.place().map_err(|refusal| match refusal {
             NoPlace::Full => SubmitError::Overloaded,
             NoPlace::Stopped => EngineError::Stopped.into(),
         })?;
         let shared = self.shared.clone();
-        let received = self.on_worker(move || shared.receive(&envelope_json)).await??;
-        let prepared = match received {
-            Received::Known(receipt) => return Ok(receipt),
-            Received::New(prepared) => prepared,
-        };
+        let received = self.on_worker(move || shared.receive(&envelope_json, check)).await??;
+        match received {
+            Received::Known(receipt) => Ok(receipt),
+            Received::New(prepared) => self.decided(prepared).await,
+        }
+    }
+
+    async fn decided(&self, prepared: Box<Prepared>) -> Result<Receipt, SubmitError> {
         let (reply, receipt) = oneshot::channel();
         self.send(Input::Message { prepared, reply }).await?;
         receipt.await.map_err(|_| EngineError::Stopped)?
@@ -291,9 +298,7 @@ impl Pipeline {
     /// See [`EngineError`].
     pub async fn add_file(&self, hash: ItemHash, size: u64, kind: FileKind) -> Result<(), EngineError> {
         tracing::debug!("{hash} with {size} bytes is here");
-        let (reply, recorded) = oneshot::channel();
-        self.send(Input::File { hash, size, kind, reply }).await?;
-        recorded.await.map_err(|_| EngineError::Stopped)?
+        self.done(|reply| Input::File { hash, size, kind, reply }).await
     }
 
     /// What a message would cost; nothing is verified. None when messages of its type have no price.
@@ -342,6 +347,9 @@ enum NoPlace {
     Stopped,
 }
 
+/// How a message from outside is checked before its turn.
+type Check = fn(Envelope, &Files, &Plugins) -> io::Result<Result<Prepared, NotAMessage>>;
+
 /// What a text turned out to be.
 enum Received {
     /// A message that is decided already.
@@ -351,15 +359,7 @@ enum Received {
 }
 
 impl Shared {
-    fn receive(&self, text: &str) -> Result<Received, SubmitError> {
-        self.receive_by(text, stage::receive)
-    }
-
-    fn receive_by(
-        &self,
-        text: &str,
-        check: fn(Envelope, &Files, &Plugins) -> io::Result<Result<Prepared, NotAMessage>>,
-    ) -> Result<Received, SubmitError> {
+    fn receive(&self, text: &str, check: Check) -> Result<Received, SubmitError> {
         let format = |refused: NotAMessage| SubmitError::Format { item_hash: refused.item_hash, error: refused.error };
         let envelope = stage::parse(text).map_err(format)?;
         if let Some(receipt) = self.known(&envelope)? {

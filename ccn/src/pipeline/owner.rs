@@ -65,10 +65,8 @@ pub(super) enum Input {
     File { hash: ItemHash, size: u64, kind: FileKind, reply: Reply<(), EngineError> },
     /// Decide those who wait for a plugin of this message type.
     Handler { kind: String, reply: Reply<(), EngineError> },
-    /// Write down something about plugins.
-    Note { table: Table, key: Vec<u8>, value: Option<Vec<u8>>, reply: Reply<(), EngineError> },
-    /// Keep what a chain has told. These rows are nobody else's: no message is decided by them.
-    Chain { changes: Changes, reply: Reply<(), EngineError> },
+    /// Keep these rows, about plugins or chains: nobody else writes them meanwhile, and nobody is woken by them.
+    Rows { changes: Changes, reply: Reply<(), EngineError> },
     /// Delete these keys of the state of a namespace that has no plugin.
     DropState { namespace: String, keys: Vec<Vec<u8>>, reply: Reply<(), EngineError> },
     /// Finish what has begun and end.
@@ -192,14 +190,10 @@ impl Owner {
 
     /// What is stored of a state that was made anew is so for its plugin, too.
     fn switch(&self, step: Step) {
-        match step {
-            Step::Idle | Step::On | Step::Hold(_) => {}
-            Step::Done(plugin) => {
-                let name = &plugin.manifest().name;
-                if self.plugins.switch_to(&plugin) {
-                    tracing::info!("the state of the plugin {name} is made anew, and it is active");
-                }
-            }
+        if let Step::Done(plugin) = step
+            && self.plugins.switch_to(&plugin)
+        {
+            tracing::info!("the state of the plugin {} is made anew, and it is active", plugin.manifest().name);
         }
     }
 
@@ -269,15 +263,7 @@ impl Owner {
                     desk.keep();
                     after.recorded.push((reply, result));
                 }
-                Some(Input::Note { table, key, value, reply }) => {
-                    match value {
-                        Some(value) => desk.edit().put(table, key, value),
-                        None => desk.edit().delete(table, key),
-                    }
-                    desk.keep();
-                    after.recorded.push((reply, Ok(())));
-                }
-                Some(Input::Chain { changes, reply }) => {
+                Some(Input::Rows { changes, reply }) => {
                     desk.apply(changes);
                     desk.keep();
                     after.recorded.push((reply, Ok(())));
@@ -714,8 +700,7 @@ fn fail_all(queue: &mut VecDeque<Input>, error: &StoreError) {
             }
             Input::File { reply, .. }
             | Input::Handler { reply, .. }
-            | Input::Note { reply, .. }
-            | Input::Chain { reply, .. }
+            | Input::Rows { reply, .. }
             | Input::DropState { reply, .. } => {
                 let _ = reply.send(Err(EngineError::Store(error.to_string())));
             }

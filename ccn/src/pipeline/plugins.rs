@@ -2,7 +2,7 @@
 
 use super::{EngineError, Input, Pipeline, Receipt, SubmitError, stage};
 use crate::store::{
-    Reader as _, StoreError,
+    Changes, Reader as _, StoreError,
     record::{QuarantineRecord, Record as _},
     schema::{Table, hash_key},
 };
@@ -21,7 +21,7 @@ impl Pipeline {
 
     /// Writes down something about plugins; none deletes it.
     pub(crate) async fn note(&self, table: Table, key: Vec<u8>, value: Option<Vec<u8>>) -> Result<(), EngineError> {
-        self.done(|reply| Input::Note { table, key, value, reply }).await
+        self.keep_rows(Changes::from([((table, key), value)])).await
     }
 
     /// Deletes keys of the state of a namespace that has no plugin.
@@ -29,6 +29,12 @@ impl Pipeline {
         self.done(|reply| Input::DropState { namespace, keys, reply }).await
     }
 
+    /// Keeps rows, all of them or none: durable once this answers.
+    pub(super) async fn keep_rows(&self, changes: Changes) -> Result<(), EngineError> {
+        self.done(|reply| Input::Rows { changes, reply }).await
+    }
+
+    /// Has something done, and waits until that is durable.
     pub(super) async fn done(
         &self,
         input: impl FnOnce(oneshot::Sender<Result<(), EngineError>>) -> Input,
@@ -55,8 +61,6 @@ impl Pipeline {
         let signed = stage::SignedMessage::known(envelope);
         let prepared = self.on_worker(move || stage::prepare(signed, &shared.files, &shared.plugins)).await?;
         let prepared = Box::new(prepared.map_err(|error| EngineError::Store(error.to_string()))?);
-        let (reply, receipt) = oneshot::channel();
-        self.send(Input::Message { prepared, reply }).await?;
-        receipt.await.map_err(|_| EngineError::Stopped)?.map(Some)
+        self.decided(prepared).await.map(Some)
     }
 }

@@ -497,19 +497,13 @@ impl<'a> Rebuild<'a> {
     fn write(&mut self, writes: Vec<Write>) {
         for (key, value) in writes {
             let place = state_key(&self.namespace, &key);
-            match value {
-                Some(value) => self.desk.edit().put(Table::Rebuilt, place, value),
-                None => self.desk.edit().delete(Table::Rebuilt, place),
-            }
+            self.desk.edit().set(Table::Rebuilt, place, value);
         }
     }
 
     fn note(&mut self, message: &MessageRecord, odd: Option<Odd>) -> Result<(), StoreError> {
         let key = odd_key(&self.namespace, message)?;
-        match odd {
-            Some(odd) => self.desk.edit().put(Table::Needs, key, odd.value()),
-            None => self.desk.edit().delete(Table::Needs, key),
-        }
+        self.desk.edit().set(Table::Needs, key, odd.map(Odd::value));
         Ok(())
     }
 

@@ -26,12 +26,17 @@ impl Batch {
 
     /// Sets a key, for the current message.
     pub fn put(&mut self, table: Table, key: Vec<u8>, value: Vec<u8>) {
-        self.current.changes.insert((table, key), Some(value));
+        self.set(table, key, Some(value));
     }
 
     /// Removes a key, for the current message.
     pub fn delete(&mut self, table: Table, key: Vec<u8>) {
-        self.current.changes.insert((table, key), None);
+        self.set(table, key, None);
+    }
+
+    /// Sets a key, or removes it when there is no value, for the current message.
+    pub fn set(&mut self, table: Table, key: Vec<u8>, value: Option<Vec<u8>>) {
+        self.current.changes.insert((table, key), value);
     }
 
     /// Adds to a number, for the current message; a number that becomes zero is removed.
