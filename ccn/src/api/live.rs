@@ -119,7 +119,8 @@ async fn present(socket: &mut WebSocket, filter: &Filter, mut listener: Listener
         tokio::select! {
             event = listener.next() => match event {
                 Ok(Event::Committed { item_hash, record, frame }) => {
-                    if !filter.matches(&item_hash, &record, record.envelope.chain()) {
+                    // It is in no block yet.
+                    if !filter.blocks.admit(None) || !filter.matches(&item_hash, &record, record.envelope.chain()) {
                         continue;
                     }
                     let write = || serde_json::to_string(&Element::single(&record)?).ok().map(Utf8Bytes::from);

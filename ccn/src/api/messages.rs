@@ -9,7 +9,7 @@ use super::{
 };
 use crate::store::{
     Reader as _, Snapshot,
-    listing::{self, Filter, Listing, Window},
+    listing::{self, Blocks, Filter, Listing, Window},
     record::{ForgottenRecord, MessageRecord, PendingRecord, Record as _, StatusRecord},
     schema::{Table, hash_key},
     standing::{self, Position},
@@ -206,9 +206,10 @@ fn read_filter(parameters: &Parameters) -> ApiResult<Filter> {
     {
         return Err(ApiError::field("endDate", "must not be before startDate"));
     }
-    // Nothing is confirmed yet: unconfirmed messages are after every start and before no end.
-    parameters.number(&["startBlock", "start_block"], 0)?;
-    let end_block = parameters.number(&["endBlock", "end_block"], 0)?;
+    let blocks = Blocks {
+        start: parameters.number(&["startBlock", "start_block"], 0)?,
+        end: Some(parameters.number(&["endBlock", "end_block"], 0)?).filter(|end| *end > 0),
+    };
     Ok(Filter {
         hashes: hashes.map_err(|error| ApiError::field("hashes", error.to_string()))?,
         senders: list(&["addresses"])?,
@@ -219,7 +220,8 @@ fn read_filter(parameters: &Parameters) -> ApiResult<Filter> {
         labels: labels.map(|(name, values)| (name.to_owned(), values)).collect(),
         start,
         end,
-        nothing: end_block > 0,
+        blocks,
+        nothing: false,
     })
 }
 

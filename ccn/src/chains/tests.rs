@@ -2,5 +2,6 @@
 
 mod contradictions;
 mod fake;
+mod loading;
 mod sync;
 mod tokens;

@@ -64,6 +64,8 @@ pub use keeper::{Keeper, Request, RequestError};
 pub use manifest::{Limits, Manifest, ManifestError};
 pub use outcome::{Effects, Need, Outcome, Plan, Price, Rejection, Subject, TokenBalances, Workload, Write};
 pub use plugin::{Failures, Origin, Plugin, PluginInfo, PluginState, PrepareError, Quantiles, Statistics};
+pub(crate) use profile::PROFILE;
+pub(crate) use registry::inspect_indexer;
 pub use registry::{Deviation, LoadError, Plugins, Refusal, Source, inspect};
 pub use stock::FirstLook;
 pub(crate) use stock::first_look;

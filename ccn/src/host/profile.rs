@@ -5,7 +5,7 @@ use std::time::Duration;
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
 /// Name of everything below: the line of wasmtime, the options, the bounds of `view` and `outcome`, the fuel of `crypto`.
-pub(super) const PROFILE: &str = "wt48-c";
+pub(crate) const PROFILE: &str = "wt48-c";
 
 /// Stack of a plugin, bytes. Threads that run plugins have at least four times as much.
 const MAX_STACK_BYTES: usize = 512 << 10;

@@ -327,16 +327,30 @@ fn read(path: &Path) -> Result<Vec<u8>, Refusal> {
 ///
 /// # Errors
 /// Why a node does not load it.
-pub fn inspect(mut source: Source, path: &Path) -> Result<(Arc<Plugins>, Arc<Plugin>), Refusal> {
+pub fn inspect(source: Source, path: &Path) -> Result<(Arc<Plugins>, Arc<Plugin>), Refusal> {
+    let (bytes, plugins) = granting(source, path)?;
+    let plugin = plugins.loader.load(&bytes, Origin::File(path.to_owned()), &plugins.active())?;
+    plugins.activate(&plugin);
+    Ok((Arc::new(plugins), plugin))
+}
+
+/// The same of an indexer of chains.
+///
+/// # Errors
+/// Why a node does not load it.
+pub(crate) fn inspect_indexer(source: Source, path: &Path) -> Result<Indexer, Refusal> {
+    let (bytes, plugins) = granting(source, path)?;
+    plugins.loader.load_indexer(&bytes, Origin::File(path.to_owned()))
+}
+
+/// A file, and plugins that grant it everything.
+fn granting(mut source: Source, path: &Path) -> Result<(Vec<u8>, Plugins), Refusal> {
     let bytes = read(path)?;
     let manifest = Manifest::of(&bytes).map_err(PrepareError::from)?;
     let reads = manifest.reads().iter().map(|namespace| format!("read:{namespace}"));
     let grants = manifest.grants.iter().cloned().chain(reads).collect();
     source.grants.insert(ItemHash::sha256_of(&bytes).to_string(), grants);
-    let plugins = Plugins::load(source)?;
-    let plugin = plugins.loader.load(&bytes, Origin::File(path.to_owned()), &plugins.active())?;
-    plugins.activate(&plugin);
-    Ok((Arc::new(plugins), plugin))
+    Ok((bytes, Plugins::load(source)?))
 }
 
 impl Active {

@@ -1,25 +1,34 @@
 //! `ccn plugin check`: what a node does with a file that is dropped into its folder, up to the moment at which it would be active.
 
 use super::scene;
-use crate::host::{self, Manifest, Plugin};
+use crate::host::{self, Manifest, Refusal};
 use anyhow::Result;
-use std::{path::Path, sync::Arc};
+use std::path::Path;
 
 pub(super) fn check(file: &Path) -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let plugin = host::inspect(scene::source(folder.path())?, file)?.1;
-    describe(&plugin);
-    println!("\na node takes this plugin");
+    let source = scene::source(folder.path())?;
+    match host::inspect(source.clone(), file) {
+        Ok((_, plugin)) => {
+            describe(plugin.manifest(), plugin.sha256());
+            println!("\na node takes this plugin");
+        }
+        Err(Refusal::Indexer) => {
+            let indexer = host::inspect_indexer(source, file)?;
+            describe(indexer.manifest(), indexer.sha256());
+            println!("\na node takes this indexer where `chains` in its settings names it");
+        }
+        Err(refusal) => return Err(refusal.into()),
+    }
     Ok(())
 }
 
 /// Prints what a plugin says of itself.
-pub(super) fn describe(plugin: &Arc<Plugin>) {
-    let (manifest, info) = (plugin.manifest(), plugin.info());
+pub(super) fn describe(manifest: &Manifest, sha256: &str) {
     let line = |name: &str, value: String| println!("{name:<12} {value}");
     let list = |values: &[String]| if values.is_empty() { "none".to_owned() } else { values.join(", ") };
     line("plugin", format!("{} {}", manifest.name, manifest.version));
-    line("sha256", plugin.sha256().to_owned());
+    line("sha256", sha256.to_owned());
     line("contract", format!("{} ({})", manifest.contract(), manifest.kind()));
     line("types", list(&manifest.types));
     line("routes", list(&manifest.routes));
@@ -33,7 +42,7 @@ pub(super) fn describe(plugin: &Arc<Plugin>) {
             limits.fuel, limits.memory_mib, limits.writes, limits.write_kib
         ),
     );
-    line("profile", info.profile.to_owned());
+    line("profile", host::PROFILE.to_owned());
 }
 
 /// What an operator would have to write into the settings for it.

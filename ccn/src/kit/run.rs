@@ -51,7 +51,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<bool> {
     let began = Instant::now();
     let kind = plugin.manifest().types.first().context("the plugin has no message types")?;
     let folder = Folder::read(&arguments.folder, kind)?;
-    check::describe(&plugin);
+    check::describe(plugin.manifest(), plugin.sha256());
     let mut complaints = Vec::new();
 
     let (scene, first) = play(&plugins, &plugin, &folder, &folder.messages.iter().collect::<Vec<_>>()).await?;

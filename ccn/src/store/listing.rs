@@ -39,8 +39,34 @@ pub struct Filter {
     pub start: Option<f64>,
     /// Envelope's time, seconds, before this.
     pub end: Option<f64>,
+    /// Heights of the first transaction that confirms it.
+    pub blocks: Blocks,
     /// Nothing matches.
     pub nothing: bool,
+}
+
+/// Heights of blocks, of whatever chain.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Blocks {
+    /// From this one on. What is in no block comes after all.
+    pub start: u64,
+    /// Before this one.
+    pub end: Option<u64>,
+}
+
+impl Blocks {
+    /// True for a message that was first confirmed at this height, or never.
+    #[must_use]
+    pub fn admit(self, first: Option<u64>) -> bool {
+        match first {
+            Some(height) => height >= self.start && self.end.is_none_or(|end| height < end),
+            None => self.end.is_none(),
+        }
+    }
+
+    fn restrict(self) -> bool {
+        self != Self::default()
+    }
 }
 
 impl Filter {
@@ -138,7 +164,7 @@ pub fn list(reader: &dyn Reader, filter: &Filter, window: &Window) -> Result<Lis
             break;
         }
         let Some((hash, record)) = read(reader, sequence)? else { continue };
-        if !plan.exact && !matches(filter, &hash, &record) {
+        if !plan.exact && !matches(reader, filter, &hash, &record)? {
             continue;
         }
         if skip > 0 {
@@ -179,8 +205,11 @@ pub fn count(reader: &dyn Reader, filter: &Filter) -> Result<u64, StoreError> {
         if examined > MAX_COUNTED {
             break;
         }
-        let counts =
-            plan.exact || read(reader, sequence)?.is_some_and(|(hash, record)| matches(filter, &hash, &record));
+        let counts = plan.exact
+            || match read(reader, sequence)? {
+                Some((hash, record)) => matches(reader, filter, &hash, &record)?,
+                None => false,
+            };
         total += u64::from(counts);
     }
     Ok(total)
@@ -194,7 +223,7 @@ fn named(reader: &dyn Reader, filter: &Filter) -> Result<Vec<(ItemHash, MessageR
     let mut found = Vec::new();
     for hash in hashes {
         if let Some(record) = reader.message(&hash)?
-            && matches(filter, &hash, &record)
+            && matches(reader, filter, &hash, &record)?
         {
             found.push((hash, record));
         }
@@ -227,8 +256,14 @@ fn read(reader: &dyn Reader, sequence: u64) -> Result<Option<(ItemHash, MessageR
     Ok(Some((envelope.item_hash, record)))
 }
 
-fn matches(filter: &Filter, hash: &ItemHash, record: &MessageRecord) -> bool {
-    filter.matches(hash, record, record.envelope.chain())
+fn matches(reader: &dyn Reader, filter: &Filter, hash: &ItemHash, record: &MessageRecord) -> Result<bool, StoreError> {
+    if !filter.matches(hash, record, record.envelope.chain()) {
+        return Ok(false);
+    }
+    if !filter.blocks.restrict() {
+        return Ok(true);
+    }
+    Ok(filter.blocks.admit(reader.confirmations(hash)?.first().map(|confirmation| confirmation.height)))
 }
 
 /// Which index drives a listing.
@@ -251,13 +286,14 @@ impl Plan {
             })
         };
         let all = vec![String::new()];
+        let is_simple = filter.hashes.is_empty() && !filter.blocks.restrict();
         let mut best = Self {
             id: IndexId::All,
             size: size(IndexId::All, &all)?,
             values: all,
-            exact: filter.hashes.is_empty() && indexed.is_empty(),
+            exact: is_simple && indexed.is_empty(),
         };
-        let exact = filter.hashes.is_empty() && indexed.len() == 1;
+        let exact = is_simple && indexed.len() == 1;
         for (id, mut values) in indexed {
             values.sort();
             values.dedup();

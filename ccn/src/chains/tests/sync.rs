@@ -2,7 +2,11 @@
 
 use super::fake::{EMITTER, FakeProvider, Manners, asked, message_event, sync_event, syncs, time_of};
 use crate::{
-    store::{Reader as _, confirmation::Confirmation},
+    store::{
+        Reader as _,
+        confirmation::Confirmation,
+        listing::{self, Blocks, Filter},
+    },
     testing::{TestNode, account},
 };
 use ccn_message::{
@@ -82,6 +86,11 @@ async fn messages_of_the_emitter_are_taken_in_and_confirmed() {
     provider.followed_by(&node).await;
     until("both confirmations", || confirmations(&node, &hash).len() == 2).await;
     assert_eq!(confirmations(&node, &hash)[0].height, 4);
+    let snapshot = node.service.store.snapshot().expect("a snapshot");
+    for (start, end, expect) in [(0, None, 1), (4, Some(5), 1), (5, None, 0), (0, Some(4), 0)] {
+        let filter = Filter { blocks: Blocks { start, end }, ..Filter::default() };
+        assert_eq!(listing::count(&snapshot, &filter).expect("a count"), expect, "{start} {end:?}");
+    }
     let listed = asked(&node, "/api/v0/syncs/ETH").await;
     assert_eq!(listed["syncs"].as_array().map(Vec::len), Some(2), "{listed}");
 }
