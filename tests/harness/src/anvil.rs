@@ -1,19 +1,21 @@
 //! Anvil, Foundry's development node: a real machine of Ethereum that mines, forgets and reorganises when it is told to.
 
 use crate::{http::Client, process::Process};
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// How long it may take to listen.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// How long it may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+/// How long a transaction may wait for its block.
+const MINED_WITHIN: Duration = Duration::from_secs(60);
 /// The first of the accounts for which it signs.
 const ACCOUNT: &str = "0xf39fd6e51aad88f6f4ce6ab8827279cfffb92266";
 
@@ -26,6 +28,15 @@ pub const EMITS_ONE_TOPIC: &str = "0x602036038060205f375f35905fa100";
 /// `PUSH1 96, CALLDATASIZE, SUB, DUP1, PUSH1 96, PUSH0, CALLDATACOPY, PUSH1 64, CALLDATALOAD, PUSH1 32, CALLDATALOAD, PUSH0, CALLDATALOAD, DUP4,
 /// PUSH0, LOG3, STOP`
 pub const EMITS_THREE_TOPICS: &str = "0x606036038060605f376040356020355f35835fa300";
+
+/// A call that is in a block.
+#[derive(Debug, Clone)]
+pub struct Called {
+    /// Of the transaction, hex.
+    pub hash: String,
+    /// Of the block.
+    pub height: u64,
+}
 
 /// A chain on this machine.
 #[derive(Debug)]
@@ -105,15 +116,26 @@ impl Anvil {
         self.ask("anvil_setCode", &json!([address, code])).map(|_| ())
     }
 
-    /// Calls a contract in a block of its own. The hash of the transaction.
+    /// Calls a contract in a block of its own.
     ///
     /// # Errors
-    /// See [`Self::ask`].
-    pub fn call(&self, contract: &str, data: &str) -> Result<String> {
+    /// See [`Self::ask`]; or the call fails, or is in no block in time.
+    pub fn call(&self, contract: &str, data: &str) -> Result<Called> {
         // Long texts cost more than is guessed.
         let transaction = json!({"from": ACCOUNT, "to": contract, "data": data, "gas": "0x1000000"});
         let hash = self.ask("eth_sendTransaction", &json!([transaction]))?;
-        hash.as_str().map(str::to_owned).context("a transaction has a hash")
+        // It is answered before it is mined.
+        let deadline = Instant::now() + MINED_WITHIN;
+        loop {
+            let receipt = self.ask("eth_getTransactionReceipt", &json!([hash]))?;
+            if !receipt.is_null() {
+                ensure!(receipt["status"] == "0x1", "the call failed: {receipt}");
+                let hash = hash.as_str().context("a transaction has a hash")?.to_owned();
+                return Ok(Called { hash, height: number(&receipt["blockNumber"])? });
+            }
+            ensure!(Instant::now() < deadline, "{hash} is in no block after {MINED_WITHIN:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Makes empty blocks.
@@ -137,8 +159,11 @@ impl Anvil {
     /// # Errors
     /// See [`Self::ask`].
     pub fn height(&self) -> Result<u64> {
-        let height = self.ask("eth_blockNumber", &json!([]))?;
-        let digits = height.as_str().and_then(|text| text.strip_prefix("0x")).context("a number in hex")?;
-        Ok(u64::from_str_radix(digits, 16)?)
+        number(&self.ask("eth_blockNumber", &json!([]))?)
     }
+}
+
+fn number(value: &Value) -> Result<u64> {
+    let digits = value.as_str().and_then(|text| text.strip_prefix("0x")).context("a number in hex")?;
+    Ok(u64::from_str_radix(digits, 16)?)
 }
