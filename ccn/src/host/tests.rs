@@ -1,6 +1,7 @@
 //! Hostile plugins, written in WebAssembly's text form and dropped into the folder of plugins as any other: each must fail alone.
 
 mod keeper;
+mod reads;
 mod rebuild;
 
 use super::PluginState;

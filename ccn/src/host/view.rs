@@ -254,6 +254,15 @@ impl view::Host for Host {
         }))
     }
 
+    fn kind_of(&mut self, hash: String) -> wasmtime::Result<Option<String>> {
+        let reader = self.ask()?;
+        let Ok(hash) = ItemHash::parse(&hash) else { return Ok(None) };
+        let (_, record) = reader.standing(&hash).map_err(ViewFault::Store)?;
+        let kind = record.map(|record| record.envelope.kind);
+        self.count(kind.as_ref().map_or(0, String::len))?;
+        Ok(kind)
+    }
+
     fn fate_of(&mut self, hash: String) -> wasmtime::Result<types::Fate> {
         let reader = self.ask()?;
         let Ok(hash) = ItemHash::parse(&hash) else { return Ok(types::Fate::Unknown) };

@@ -17,6 +17,8 @@ pub trait View {
     fn scan_in(&self, namespace: &str, start: &[u8], end: &[u8], limit: u32, reverse: bool) -> Page;
     /// A message that stands, as of the position of the one that asks.
     fn message(&self, hash: &str) -> Option<StoredMessage>;
+    /// The type of that message: small, however long the message is.
+    fn kind_of(&self, hash: &str) -> Option<String>;
     /// What became of a message, as of the position of the one that asks.
     fn fate_of(&self, hash: &str) -> Fate;
     /// True when an earlier message that stands uses it.
@@ -46,6 +48,9 @@ impl View for HostView {
     }
     fn message(&self, hash: &str) -> Option<StoredMessage> {
         host::message(hash)
+    }
+    fn kind_of(&self, hash: &str) -> Option<String> {
+        host::kind_of(hash)
     }
     fn fate_of(&self, hash: &str) -> Fate {
         host::fate_of(hash)

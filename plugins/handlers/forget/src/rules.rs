@@ -55,7 +55,7 @@ fn effects(message: &Message, view: &dyn View) -> Result<Effects, Refusal> {
             }
         }
     }
-    let is_forget = |hash: &&String| view.message(hash).is_some_and(|target| target.message.kind == FORGET);
+    let is_forget = |hash: &&String| view.kind_of(hash).is_some_and(|kind| kind == FORGET);
     if let Some(target) = found.forgets.iter().find(is_forget) {
         return Err(refuse(ErrorCode::ForgetForget, &json!({"message": target})).into());
     }

@@ -103,6 +103,10 @@ impl View for Seen<'_> {
         self.note(Fact::Message(hash.to_owned()));
         self.view.message_at(hash, Some(self.at)).cloned()
     }
+    fn kind_of(&self, hash: &str) -> Option<String> {
+        self.note(Fact::Message(hash.to_owned()));
+        self.view.message_at(hash, Some(self.at)).map(|stored| stored.message.kind.clone())
+    }
     fn fate_of(&self, hash: &str) -> Fate {
         self.note(Fact::Fate(hash.to_owned()));
         self.view.fate_at(hash, Some(self.at))

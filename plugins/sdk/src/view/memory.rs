@@ -136,6 +136,9 @@ impl View for MemoryView {
     fn message(&self, hash: &str) -> Option<StoredMessage> {
         self.message_at(hash, self.at.as_ref()).cloned()
     }
+    fn kind_of(&self, hash: &str) -> Option<String> {
+        self.message_at(hash, self.at.as_ref()).map(|stored| stored.message.kind.clone())
+    }
     fn fate_of(&self, hash: &str) -> Fate {
         self.fate_at(hash, self.at.as_ref())
     }

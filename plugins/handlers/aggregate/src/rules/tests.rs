@@ -99,6 +99,9 @@ impl View for Counted<'_> {
     fn message(&self, _hash: &str) -> Option<plugin_sdk::StoredMessage> {
         unreachable!("elements rest on nothing else")
     }
+    fn kind_of(&self, hash: &str) -> Option<String> {
+        self.message(hash).map(|stored| stored.message.kind)
+    }
     fn fate_of(&self, _hash: &str) -> plugin_sdk::Fate {
         unreachable!("elements rest on nothing else")
     }
