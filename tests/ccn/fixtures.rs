@@ -1,4 +1,4 @@
-//! Every shared fixture whose type is in scope, over HTTP, with the verdict that its author expects.
+//! Every shared fixture, over HTTP, with the verdict that its author expects: all types, all chains.
 //!
 //! A case that cannot be decided here is listed with its reason, and the number of those that were decided is held against a floor:
 //! fixtures do not go missing silently.
@@ -18,11 +18,11 @@ use std::{
     time::Instant,
 };
 
-/// Message types that have a handler.
-const TYPES: [&str; 4] = ["POST", "AGGREGATE", "STORE", "PROGRAM"];
 /// The message of a genuine NULS wallet, which the program that the fixtures follow refuses by a mistake of its own: its signature is valid
 /// (ccn spec 3.8), and so is the rest of it.
 const GENUINE_NULS: &str = "real/nuls-aggregate-84afd84849";
+/// A FORGET of a STORE whose file nobody has any more, so that the STORE never stands: what the collection says of it alone.
+const FORGETS_A_LOST_FILE: &str = "real/eth-forget-5e40c8e219";
 /// How long a message counts as pending, seconds: short, so that the end of the wait is seen.
 const HORIZON_SECONDS: u32 = 2;
 
@@ -115,7 +115,8 @@ fn verdict_after_waiting(ccn: &Client, message: &Value) -> Result<Verdict> {
     loop {
         let record = expect_json(200, ccn.get(&format!("/api/v0/messages/{hash}"))?)?;
         match record["status"].as_str() {
-            Some("processed") => return Ok(Verdict::Processed),
+            // What is forgotten stood before.
+            Some("processed" | "forgotten") => return Ok(Verdict::Processed),
             Some("rejected") => return Ok(Verdict::Rejected(record["error_code"].as_i64().unwrap_or(-99))),
             _ => ensure!(Instant::now() < deadline, "still pending: {record}"),
         }
@@ -146,23 +147,41 @@ fn decide(ccn: &Client, cases: &[Case], left_out: &BTreeMap<String, Vec<String>>
             found => wrong.push(format!("{}: {found:?} after its wait, not {:?}", case.name, case.expected)),
         }
     }
+    wrong.extend(at_the_end(ccn, cases)?);
     println!("{} fixtures decided, {} wrong", cases.len(), wrong.len());
     for (reason, names) in left_out {
-        println!("  not in scope, {reason} ({}): {}", names.len(), names.join(" "));
+        println!("  left out, {reason} ({}): {}", names.len(), names.join(" "));
     }
     ensure!(wrong.is_empty(), "{} wrong verdicts:\n{}", wrong.len(), wrong.join("\n"));
-    ensure!(cases.len() >= least, "only {} fixtures were decided, {least} are known to be in scope", cases.len());
+    ensure!(cases.len() >= least, "only {} fixtures were decided, {least} can be", cases.len());
     Ok(())
 }
 
-/// Why a message is not decided here.
-fn out_of_scope(kind: &str) -> Option<String> {
-    // A type that nobody knows is in scope: it is refused.
-    if ["FORGET", "INSTANCE", "V-PROGRAM"].contains(&kind) {
-        return Some(format!("type {kind}"));
+/// Where what was processed does not stand as it should once everything is there: it is forgotten when a FORGET names it, or the post that it
+/// amends, and processed otherwise.
+fn at_the_end(ccn: &Client, cases: &[Case]) -> Result<Vec<String>> {
+    let content = |case: &Case| -> Value {
+        case.message["item_content"].as_str().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+    };
+    let stands = |case: &&Case| case.expected == Verdict::Processed;
+    let mut forgotten: Vec<Value> = Vec::new();
+    for case in cases.iter().filter(stands).filter(|case| case.message["type"] == "FORGET") {
+        forgotten.extend(content(case)["hashes"].as_array().cloned().unwrap_or_default());
     }
-    debug_assert!(TYPES.contains(&kind) || kind == "BOGUS", "a type that is neither in scope nor out of it: {kind}");
-    None
+    ensure!(!forgotten.is_empty(), "nothing is forgotten, and the fixtures have messages that are");
+    let mut wrong = Vec::new();
+    for case in cases.iter().filter(stands) {
+        let content = content(case);
+        let amended = (content["type"] == "amend").then(|| &content["ref"]);
+        let goes = std::iter::once(&case.message["item_hash"]).chain(amended).any(|hash| forgotten.contains(hash));
+        let expect = if goes { "forgotten" } else { "processed" };
+        let hash = case.message["item_hash"].as_str().unwrap_or_default();
+        let found = expect_json(200, ccn.get(&format!("/api/v0/messages/{hash}/status"))?)?;
+        if found["status"] != expect {
+            wrong.push(format!("{}: {} in the end and not {expect}", case.name, found["status"]));
+        }
+    }
+    Ok(wrong)
 }
 
 fn expected(status: &str, code: &Value) -> Result<Verdict> {
@@ -206,8 +225,8 @@ pub(crate) fn signed() -> Result<()> {
         let name = text("name").to_owned();
         let needs = entry["needs"].as_array().into_iter().flatten().filter_map(Value::as_str);
         let lacking = needs.into_iter().find(|needed| missing.iter().any(|name| name == needed));
-        let reason = out_of_scope(text("type"))
-            .or_else(|| lacking.map(|_| "needs one of those".to_owned()))
+        let reason = lacking
+            .map(|_| "needs one of those".to_owned())
             .or_else(|| needs_a_folder(&folder, &name).then(|| "needs a folder of IPFS".to_owned()));
         if let Some(reason) = reason {
             left_out.entry(reason).or_default().push(name.clone());
@@ -221,7 +240,7 @@ pub(crate) fn signed() -> Result<()> {
             name,
         });
     }
-    decide(&ccn, &cases, &left_out, 67)
+    decide(&ccn, &cases, &left_out, 109)
 }
 
 /// A STORE of a folder comes as a CAR file, whose upload is of a later issue.
@@ -240,14 +259,9 @@ pub(crate) fn messages() -> Result<()> {
     let core = node("fixtures-messages")?;
     let index = read(&folder.join("index.json"))?;
     let mut cases: Vec<(u64, Case)> = Vec::new();
-    let mut left_out: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for entry in index["cases"].as_array().context("a list of cases")? {
         let text = |name: &str| entry[name].as_str().unwrap_or_default();
         let name = text("file").trim_end_matches(".json").to_owned();
-        if let Some(reason) = out_of_scope(text("type")) {
-            left_out.entry(reason).or_default().push(name);
-            continue;
-        }
         let message = read(&folder.join(text("file")))?;
         let mut verdict =
             expected(entry["expected"]["status"].as_str().unwrap_or_default(), &entry["expected"]["error_code"])?;
@@ -260,10 +274,13 @@ pub(crate) fn messages() -> Result<()> {
         if needs_file {
             (verdict, waits) = (Verdict::Rejected(4), true);
         }
+        if name == FORGETS_A_LOST_FILE {
+            (verdict, waits) = (Verdict::Rejected(501), true);
+        }
         cases.push((entry["seq"].as_u64().unwrap_or(0), Case { name, message, expected: verdict, waits }));
     }
     // Bad copies of a message before the good one, as on a node that knows nothing yet; then each group in its order.
     cases.sort_by_key(|(sequence, case)| (case.expected != Verdict::Rejected(1), *sequence));
     let cases: Vec<Case> = cases.into_iter().map(|(_, case)| case).collect();
-    decide(&core.client(), &cases, &left_out, 84)
+    decide(&core.client(), &cases, &BTreeMap::new(), 105)
 }
