@@ -7,6 +7,7 @@ mod fixtures;
 mod letter;
 mod plugins;
 mod sdk;
+mod stranger;
 
 use crate::trial;
 use libtest_mimic::Trial;
@@ -28,6 +29,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("ccn::plugins::compiled_code_that_was_changed_is_not_believed", plugins::corrupted_code),
         trial("ccn::chains::tokens_are_followed_over_gaps_reorganisations_and_kill_9", chains::tokens),
         trial("ccn::chains::messages_are_confirmed_by_the_chain", chains::confirmations),
+        trial("ccn::stranger::the_guide_makes_a_running_message_type", stranger::guide),
+        trial("ccn::stranger::the_guide_makes_a_plugin_of_python", stranger::python),
         trial("ccn::bad_input::bodies_that_are_no_message", bad_input::no_message),
         trial("ccn::bad_input::a_wrong_hash", bad_input::wrong_hash),
         trial("ccn::bad_input::a_wrong_signature_does_not_harm_the_good_copy", bad_input::wrong_signature),
