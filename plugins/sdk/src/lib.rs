@@ -35,4 +35,4 @@ pub use bindings::{
 };
 pub use ccn_message as message;
 pub use handler::{Handler, Refusal, no_effects, rejected, text_of};
-pub use view::{HostView, MemoryView, Position, Use, View, scan_all};
+pub use view::{HostView, MemoryView, Position, Use, Version, View, scan_all};

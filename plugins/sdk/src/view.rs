@@ -1,9 +1,11 @@
 //! What a handler may look at: the node's view in a plugin, a table filled by hand in tests.
 
 pub(crate) mod memory;
+pub(crate) mod version;
 
 use crate::{Fate, FileInfo, Page, StoredMessage, bindings::aleph::plugin::view as host};
 pub use memory::{MemoryView, Position, Use};
+pub use version::Version;
 
 /// Read-only facts and state; `plugins/wit/handler.wit` describes each function.
 pub trait View {

@@ -5,10 +5,13 @@ use super::{
     facts::{Answer, Fact, Plugin, Seen},
 };
 use crate::{
-    Effects, Handler, ItemHash, Message, Need, Outcome, Rejection, StoredMessage, Subject, Withdrawal,
+    Effects, Handler, ItemHash, Message, Need, Outcome, Rejection, Subject, Withdrawal,
     layout::Moment,
     rejected,
-    view::memory::{Position, Use, position},
+    view::{
+        memory::{Position, Use, position},
+        version::stored,
+    },
 };
 use ccn_message::ErrorCode;
 use std::collections::BTreeSet;
@@ -201,15 +204,7 @@ impl<H: Handler> Simulation<H> {
         if let Verdict::Accepted(effects) = &verdict {
             check::round_trip(&message, effects, &plugin, &self.view);
             self.view.write_in(&plugin.namespace, &effects.writes);
-            let stored = StoredMessage {
-                size: message.content.len() as u64,
-                message: message.clone(),
-                signature: Some("0x".to_owned()),
-                item_type: "inline".to_owned(),
-                labels,
-                confirmations: "[]".to_owned(),
-            };
-            self.view.messages.insert(hash.to_owned(), stored);
+            self.view.messages.insert(hash.to_owned(), stored(message.clone(), labels));
             for used in &effects.uses {
                 let by = position(&at);
                 self.view.uses.entry(used.clone()).or_default().push(Use { by, until: None });

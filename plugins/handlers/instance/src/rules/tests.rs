@@ -1,7 +1,7 @@
 use super::*;
 use crate::Instance;
 use plugin_sdk::{
-    CostLine, FileInfo, FileKind, Payment, Workload, WorkloadKind,
+    CostLine, Payment, Version, Workload, WorkloadKind,
     layout::machine,
     message::ItemHash,
     price::cutoff,
@@ -18,20 +18,8 @@ fn hash(name: &str) -> String {
 
 /// An image that a STORE of that name brought.
 fn add_image(node: &mut Simulation<Instance>, name: &str, size: u64) {
-    let file = hash(&format!("{name}.file"));
-    let text = json!({"address": "0xA", "time": 1, "item_type": "storage", "item_hash": file}).to_string();
-    let mut store = message("STORE", &text).expect("a message");
-    store.item_hash = hash(name);
-    let stored = plugin_sdk::StoredMessage {
-        message: store,
-        signature: None,
-        item_type: "inline".into(),
-        size: 1,
-        labels: vec![],
-        confirmations: "[]".into(),
-    };
-    node.view.messages.insert(hash(name), stored);
-    node.view.files.insert(file, FileInfo { size, kind: FileKind::File });
+    let (item_hash, file) = (hash(name), hash(&format!("{name}.file")));
+    node.view.add_version(Version { item_hash: &item_hash, file: &file, size, time: 1.0, updates: None });
 }
 
 fn node() -> Simulation<Instance> {

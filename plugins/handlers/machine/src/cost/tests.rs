@@ -1,7 +1,6 @@
 use super::*;
 use plugin_sdk::{
-    FileInfo, FileKind, MemoryView, Message, StoredMessage,
-    layout::{Moment, store},
+    MemoryView, Version,
     message::{Amount, ItemHash, content::program::ProgramContent},
     simulation::message,
 };
@@ -21,20 +20,7 @@ fn view(code: u64, runtime: u64) -> MemoryView {
     let mut view = MemoryView::new("program");
     for (name, size) in [("code", code), ("runtime", runtime), ("volume", 2 << 20)] {
         let hash = ItemHash::sha256_of(name.as_bytes()).to_string();
-        let content = format!(r#"{{"address":"0xA","time":0.5,"item_type":"storage","item_hash":"{hash}"}}"#);
-        let message = Message { item_hash: hash.clone(), ..message("STORE", &content).expect("a message") };
-        let key = store::versions(&hash).moment(&Moment::of(&message));
-        view.state.insert((store::NAMESPACE.into(), key), hash.clone().into_bytes());
-        let stored = StoredMessage {
-            message,
-            signature: None,
-            item_type: "inline".into(),
-            size: 1,
-            labels: vec![],
-            confirmations: "[]".into(),
-        };
-        view.messages.insert(hash.clone(), stored);
-        view.files.insert(hash, FileInfo { size, kind: FileKind::File });
+        view.add_version(Version { item_hash: &hash, file: &hash, size, time: 0.5, updates: None });
     }
     view
 }

@@ -1,8 +1,8 @@
 use super::*;
 use crate::Program;
 use plugin_sdk::{
-    FileInfo, FileKind, Need, Payment, Wait, Workload, WorkloadKind,
-    layout::{Moment, machine, store},
+    Need, Payment, Version, Wait, Workload, WorkloadKind,
+    layout::{machine, store},
     message::ItemHash,
     price::cutoff,
     simulation::{Simulation, Standing, message},
@@ -20,35 +20,14 @@ fn file(name: &str) -> String {
     ItemHash::sha256_of(format!("{name}.file").as_bytes()).to_string()
 }
 
-/// What a STORE message leaves in a node, as a version of a tag: itself, and its rows.
-fn add_version(node: &mut Simulation<Program>, (name, tag): (&str, &str), (time, size): (f64, u64), reference: &str) {
-    let content =
-        format!(r#"{{"address":"0xA","time":{time},"item_type":"storage","item_hash":"{}"{reference}}}"#, file(name));
-    let mut store = message("STORE", &content).expect("a message");
-    store.item_hash = hash(name);
-    let key = store::versions(&hash(tag)).moment(&Moment { time, item_hash: hash(name) });
-    let state = &mut node.view.state;
-    state.insert((store::NAMESPACE.into(), key), file(name).into_bytes());
-    state.entry((store::NAMESPACE.into(), store::tally(&hash(tag)))).or_default().push(1);
-    let stored = plugin_sdk::StoredMessage {
-        message: store,
-        signature: None,
-        item_type: "inline".into(),
-        size: 1,
-        labels: vec![],
-        confirmations: "[]".into(),
-    };
-    node.view.messages.insert(hash(name), stored);
-    node.view.files.insert(file(name), FileInfo { size, kind: FileKind::File });
-}
-
 fn add_store(node: &mut Simulation<Program>, name: &str, size: u64) {
-    add_version(node, (name, name), (1.0, size), "");
+    node.view.add_version(Version { item_hash: &hash(name), file: &file(name), size, time: 1.0, updates: None });
 }
 
-/// A newer version of a tag.
+/// A newer version of what a STORE of that name brought.
 fn update_store(node: &mut Simulation<Program>, name: &str, newer: &str, size: u64) {
-    add_version(node, (newer, name), (2.0, size), &format!(r#","ref":"{}""#, hash(name)));
+    let (item_hash, file, updated) = (hash(newer), file(newer), hash(name));
+    node.view.add_version(Version { item_hash: &item_hash, file: &file, size, time: 2.0, updates: Some(&updated) });
 }
 
 /// A node that has code, a runtime and a volume of 2 MiB.

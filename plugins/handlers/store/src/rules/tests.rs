@@ -105,15 +105,7 @@ fn what_is_no_store_is_no_first_version() {
     let post = message("POST", r#"{"address":"0xA","time":1,"type":"x"}"#).expect("a message");
     let update = update_of(&post, "a", LATE);
     assert_eq!(node.submit(&update), Standing::Waiting(200));
-    let stored = plugin_sdk::StoredMessage {
-        message: post.clone(),
-        signature: None,
-        item_type: "inline".into(),
-        size: 1,
-        labels: vec![],
-        confirmations: "[]".into(),
-    };
-    node.view.messages.insert(post.item_hash, stored);
+    node.view.add_message(post);
     node.settle();
     assert_eq!(node.standing(&update.item_hash), Some(Standing::Rejected(200)));
 }
