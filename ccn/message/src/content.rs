@@ -7,6 +7,7 @@ pub mod aggregate;
 pub mod forget;
 pub mod instance;
 pub mod machine;
+mod pattern;
 pub mod payment;
 pub mod post;
 pub mod program;

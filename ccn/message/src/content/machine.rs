@@ -1,6 +1,7 @@
 //! What PROGRAM and INSTANCE share (messages spec section 6): closed at the top, mostly open inside. V-PROGRAM takes some of it.
 
 use super::{
+    pattern,
     payment::{Payment, PaymentType},
     read_tags,
     volume::{MAX_VOLUMES, Volume},
@@ -26,7 +27,6 @@ mod limit {
     pub(super) const MEMORY_MIB: i64 = 1_048_576;
     pub(super) const SECONDS: i64 = 315_360_000;
     pub(super) const PORTS: usize = 65_536;
-    pub(super) const ADDRESS_REGEX_CHARS: usize = 256;
     pub(super) const GPUS: usize = 64;
 }
 
@@ -232,7 +232,10 @@ impl Requirements {
         let node = object.optional("node", |value| {
             let mut node = value.object()?;
             node.optional("owner", Value::string)?;
-            node.optional("address_regex", |value| value.string_up_to(limit::ADDRESS_REGEX_CHARS))?;
+            node.optional("address_regex", |value| {
+                let text = value.string_up_to(pattern::MAX_CHARS)?;
+                pattern::check(&text).map_err(|reason| FormatError::new("", format!("no regular expression: {reason}")))
+            })?;
             let node_hash = node.optional("node_hash", Value::item_hash)?;
             let terms_and_conditions = node.optional("terms_and_conditions", Value::item_hash)?;
             node.close()?;

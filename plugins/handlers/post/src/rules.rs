@@ -8,7 +8,7 @@ use crate::{
     state::{self, Record},
 };
 use plugin_sdk::{
-    Effects, Label, LedgerEntry, Message, Need, Outcome, Plan, Refusal, Rejection, Subject, View, Write,
+    Effects, Fate, Label, LedgerEntry, Message, Need, Outcome, Plan, Refusal, Rejection, Subject, View, Write,
     layout::{Moment, bounded, delete},
     message::{
         ErrorCode, ItemHash,
@@ -64,13 +64,24 @@ fn effects(message: &Message, view: &dyn View) -> Result<Effects, Refusal> {
 fn amended(message: &Message, content: &PostContent<'_>, view: &dyn View) -> Result<String, Refusal> {
     let original = content.reference.clone().unwrap_or_default();
     let unknown = rejected(ErrorCode::PostAmendTargetNotFound, format!("there is no post {original} to amend"));
-    let Some(found) = view.message(&original) else {
+    if view.fate_of(&original) != Fate::Standing {
         // What is no hash names no post.
         return Err(match ItemHash::parse(&original) {
             Ok(_) => Refusal::waiting(vec![Need::Message(original)], unknown),
             Err(_) => unknown.into(),
         });
+    }
+    let check_owner = |owner: &str| match owner == bounded(&message.address) {
+        true => Ok(()),
+        false => Err(rejected(ErrorCode::PermissionDenied, format!("{original} belongs to {owner}"))),
     };
+    // A post that stands now has a record, whose size does not depend on the post's.
+    if let Some(record) = Record::find(&original, view) {
+        check_owner(&record.owner)?;
+        return Ok(original);
+    }
+    // One that is hidden by a message later than this one, an amend, or no post at all.
+    let Some(found) = view.message(&original) else { return Err(unknown.into()) };
     if found.message.kind != message.kind {
         return Err(unknown.into());
     }
@@ -78,10 +89,7 @@ fn amended(message: &Message, content: &PostContent<'_>, view: &dyn View) -> Res
         let sentence = format!("{original} is an amend itself; name the post that it amends");
         return Err(rejected(ErrorCode::PostAmendAmend, sentence).into());
     }
-    if found.message.address != message.address {
-        let sentence = format!("{original} belongs to {}", found.message.address);
-        return Err(rejected(ErrorCode::PermissionDenied, sentence).into());
-    }
+    check_owner(&bounded(&found.message.address))?;
     Ok(original)
 }
 

@@ -48,6 +48,10 @@ fn the_shape_is_checked() {
     check(r#"{"hypervisor":"xen"}"#, "", Err("environment.hypervisor"));
     check("{}", r#","volumes":null"#, Err("volumes"));
     check("{}", r#","requirements":{"node":{"other":1}}"#, Err("requirements.node.other"));
+    let addressed = |pattern: &str| format!(r#","requirements":{{"node":{{"address_regex":"{pattern}"}}}}"#);
+    check("{}", &addressed("^https://[a-z]+[.]example[.]org/?$"), Ok(()));
+    check("{}", &addressed("(?P<host>[a-z"), Err("requirements.node.address_regex"));
+    check("{}", &addressed(&"a".repeat(257)), Err("requirements.node.address_regex"));
     check("{}", r#","requirements":{"gpu":[{"vendor":"x"}]}"#, Err("requirements.gpu[0].device_name"));
     let rootfs = |rootfs: &str| {
         let text = format!(

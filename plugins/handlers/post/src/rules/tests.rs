@@ -90,6 +90,17 @@ fn amends_that_can_never_be_are_refused() {
     assert_eq!(node.submit(&amend_of(&hash, "0xA", 3.0, "x")), Standing::Rejected(101));
 }
 
+/// A post may have megabytes: whoever amends it looks at its record.
+#[test]
+fn a_post_that_stands_is_not_read_by_its_amends() {
+    let mut node = node();
+    let original = post_of("0xA", 1.0, &json!({}));
+    node.submit(&original);
+    node.view.messages.get_mut(&original.item_hash).expect("it stands").message.content = b"not to be read".to_vec();
+    assert_eq!(node.submit(&amend_of(&original.item_hash, "0xB", 2.0, "x")), Standing::Rejected(2));
+    assert_eq!(node.submit(&amend_of(&original.item_hash, "0xA", 2.0, "x")), Standing::Processed);
+}
+
 #[test]
 fn the_newest_amend_is_shown() {
     let mut node = node();
