@@ -82,6 +82,12 @@ pub enum Order {
         /// Its name
         plugin: String,
     },
+    /// Print the digest of the state, by which nodes are compared
+    Digest {
+        /// Count it anew from all stored rows, too, and say whether it is the same
+        #[arg(long)]
+        verify: bool,
+    },
     /// Delete the state of a plugin whose file is gone; its messages stay
     DropState {
         /// Its name

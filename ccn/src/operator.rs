@@ -96,6 +96,8 @@ pub async fn run(order: &Order, config: &Config) -> Result<String, CommandError>
     let (is_question, path) = match order {
         Order::Plugins => (true, "/api/v0/plugins".to_owned()),
         Order::Quarantine => (true, "/api/v0/plugins/quarantine?pagination=500".to_owned()),
+        Order::Digest { verify: false } => (true, "/api/v0/digest".to_owned()),
+        Order::Digest { verify: true } => (false, "/api/v0/digest/verify".to_owned()),
         Order::Retry { hash } => (false, format!("/api/v0/plugins/quarantine/{}/retry", in_path(hash))),
         Order::Resume { plugin } => (false, format!("/api/v0/plugins/{}/resume", in_path(plugin))),
         Order::DropState { plugin, yes: false } => return Err(CommandError::Unconfirmed(plugin.clone())),
@@ -120,6 +122,7 @@ pub async fn run(order: &Order, config: &Config) -> Result<String, CommandError>
     Ok(match order {
         Order::Plugins => plugins(&body),
         Order::Quarantine => quarantine(&body),
+        Order::Digest { .. } => digest(&body)?,
         Order::Retry { .. } => format!("{}\n", body["message_status"].as_str().unwrap_or("retried")),
         Order::Resume { .. } | Order::DropState { .. } => "done\n".to_owned(),
     })
@@ -169,6 +172,21 @@ fn plugins(answer: &serde_json::Value) -> String {
         ));
     }
     lines
+}
+
+fn digest(answer: &serde_json::Value) -> Result<String, CommandError> {
+    let mut lines = format!("{} of {} messages\n", text(&answer["digest"]), answer["messages"]);
+    for (name, part) in answer["parts"].as_object().into_iter().flatten() {
+        lines.push_str(&format!("  {name}: {}\n", text(part)));
+    }
+    match answer["recomputed"].as_str() {
+        None => Ok(lines),
+        Some(recomputed) if answer["digest"] == recomputed => Ok(lines + "the stored rows come to the same\n"),
+        Some(recomputed) => {
+            let sentence = "the store is damaged: put a backup in its place, or take all messages in again";
+            Err(CommandError::Refused(format!("{lines}the stored rows come to {recomputed}: {sentence}")))
+        }
+    }
 }
 
 fn quarantine(answer: &serde_json::Value) -> String {

@@ -15,8 +15,9 @@ use std::{
     time::Duration,
 };
 
-/// How often the node is killed.
+/// How often the node is killed, and the variable that says otherwise.
 const KILLS: u64 = 20;
+const KILLS_VARIABLE: &str = "BETH_TEST_KILLS";
 /// Clients that send all the time.
 const CLIENTS: usize = 4;
 /// Every so manieth message carries a file.
@@ -65,6 +66,10 @@ fn send(ccn: &Client, account: &Account, client: usize, over: &AtomicBool) -> Re
 }
 
 pub(crate) fn kill_under_load() -> Result<()> {
+    let wanted = match std::env::var(KILLS_VARIABLE) {
+        Ok(kills) => kills.parse().with_context(|| format!("{KILLS_VARIABLE} is a number"))?,
+        Err(_) => KILLS,
+    };
     let folder = stage::folder("killed")?;
     let mut core = CoreNode::start(stage::installation(), &folder, &["--dev".to_owned()])?;
     let treasury = account_with_key(&core.treasury()?.key)?;
@@ -94,7 +99,7 @@ pub(crate) fn kill_under_load() -> Result<()> {
                 scope.spawn(move || send(ccn, account, index, over))
             })
             .collect();
-        let killed = (0..KILLS).try_for_each(|turn| -> Result<()> {
+        let killed = (0..wanted).try_for_each(|turn| -> Result<()> {
             // A different moment each time, always under load.
             thread::sleep(Duration::from_millis(150 + turn * 97 % 500));
             core.kill_and_restart().with_context(|| format!("after kill {turn}"))?;
@@ -141,7 +146,9 @@ pub(crate) fn kill_under_load() -> Result<()> {
         lost.len()
     );
     ensure!(lost.is_empty(), "lost: {lost:?}");
-    ensure!(kills == KILLS as usize && acknowledged.len() > 200 && files > 10, "this was no load");
+    let (is_good, said) = core.operator(&["digest", "--verify"])?;
+    ensure!(is_good && said.contains("the stored rows come to the same"), "{said}");
+    ensure!(kills as u64 == wanted && acknowledged.len() > 200 && files > 10, "this was no load");
     core.stop()
 }
 

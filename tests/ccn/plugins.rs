@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 /// A message type of this test's own.
@@ -68,12 +67,7 @@ impl Site {
 
     /// `ccn node WORDS`; what it prints, and whether it succeeded.
     fn command(&self, words: &[&str]) -> Result<(bool, String)> {
-        let listen = self.node.url().trim_start_matches("http://");
-        let mut command = Command::new(stage::installation().program("ccn"));
-        command.arg("node").args(words).args(["--listen", listen, "--data-dir"]).arg(self.data());
-        let output = command.output()?;
-        let text = [output.stdout, output.stderr].concat();
-        Ok((output.status.success(), String::from_utf8_lossy(&text).into_owned()))
+        self.node.operator(words)
     }
 }
 

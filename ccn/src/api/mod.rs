@@ -8,6 +8,7 @@ mod about;
 mod addresses;
 mod archive;
 mod chains;
+mod digest;
 mod download;
 mod element;
 mod error;
@@ -71,6 +72,8 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/", get(about::page))
         .route("/version", get(about::version))
         .route("/api/v0/version", get(about::version))
+        .route("/api/v0/digest", get(digest::current))
+        .route("/api/v0/digest/verify", post(digest::verify))
         .route("/api/v0/plugins", get(plugins::list))
         .route("/api/v0/plugins/quarantine", get(plugins::quarantine))
         .route("/api/v0/plugins/quarantine/{hash}/retry", post(plugins::retry))

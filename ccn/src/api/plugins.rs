@@ -62,7 +62,7 @@ pub(super) async fn quarantine(state: State, parameters: Parameters) -> ApiResul
 }
 
 /// Only those who can read the data folder may go on.
-fn check_operator(state: &State, headers: &HeaderMap) -> ApiResult<()> {
+pub(super) fn check_operator(state: &State, headers: &HeaderMap) -> ApiResult<()> {
     let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let word = given.and_then(|value| value.strip_prefix("Bearer "));
     if word.zip(state.service.word.as_ref()).is_some_and(|(claimed, word)| word.is(claimed)) {

@@ -5,6 +5,7 @@ use super::{
     facts::{self, Asking},
     funds,
     permission::{self, Act},
+    rank::Rank,
     rebuild,
     stage::{Prepared, SignedMessage, ValidMessage},
     withdraw,
@@ -53,6 +54,8 @@ pub(super) struct Turn {
     pub(super) horizon: Option<u64>,
     /// True when it stood before: funds are not asked for again.
     pub(super) settled: bool,
+    /// Its rank among the copies of its hash.
+    pub(super) rank: Rank,
 }
 
 /// What became of a message.
@@ -119,12 +122,15 @@ pub(super) fn is_same_copy(envelope: &Envelope, stored: &MessageRecord) -> bool 
         && envelope.sender == other.sender
         && envelope.kind == other.kind
         && envelope.chain.name() == other.chain()
+        && envelope.time == other.time
+        && envelope.channel == other.channel
 }
 
 /// What is said to a copy of a message that stands.
-pub(super) fn other_copy(envelope: &Envelope) -> RejectionRecord {
-    let sentence = "another copy of this message is processed, and its signature is not this one";
-    rejection_record(envelope, Rejection::sentence(ErrorCode::InvalidSignature.number(), sentence))
+const OTHER_COPY: &str = "another copy of this message is processed, and its signature is not this one";
+
+fn other_copy(envelope: &Envelope) -> RejectionRecord {
+    rejection_record(envelope, Rejection::sentence(ErrorCode::InvalidSignature.number(), OTHER_COPY))
 }
 
 /// Decides.
@@ -137,19 +143,22 @@ pub(super) fn decide(
 ) -> Result<Verdict, Undecided> {
     let envelope = prepared.envelope().clone();
     let hash = &envelope.item_hash;
-    let status = desk.read().status(hash)?.map(|record| record.status());
-    match status {
-        Some(MessageStatus::Processed | MessageStatus::Removing) => {
-            let stored = desk.read().message(hash)?;
-            let is_same = stored.is_some_and(|stored| is_same_copy(&envelope, &stored));
-            return Ok(if is_same { Verdict::Processed(None) } else { Verdict::Rejected(other_copy(&envelope)) });
+    let mut turn = turn;
+    if let Prepared::Valid(message) = &prepared {
+        turn.rank = Rank::of(&envelope, &message.shown.address, message.shown.time);
+    }
+    if let Some(present) = Present::of(desk, hash)? {
+        if present.is_final || is_same_copy(&envelope, &present.record) {
+            return Ok(present.said_to(&envelope));
         }
-        Some(MessageStatus::Forgotten | MessageStatus::Removed) => {
-            let code = ErrorCode::ForgottenDuplicate.number();
-            let rejection = Rejection::sentence(code, "the message was forgotten");
-            return Ok(Verdict::Rejected(rejection_record(&envelope, rejection)));
+        if let Prepared::Valid(_) = &prepared {
+            if present.rank()? < turn.rank {
+                return outranked(desk, rules, turn, &envelope, &present);
+            }
+            // Should this one not be accepted after all, the layer is dropped, and the other one stands as it stood.
+            withdraw::void(desk, plugins, rules, hash)?;
+            turn.settled = true;
         }
-        Some(MessageStatus::Pending | MessageStatus::Rejected) | None => {}
     }
     match prepared {
         Prepared::Refused { rejection, .. } => refuse(desk, &envelope, turn, rejection),
@@ -163,6 +172,134 @@ pub(super) fn decide(
             wait(desk, rules, turn, signed.envelope(), needs, Vec::new(), otherwise)
         }
         Prepared::Valid(message) => judge(desk, plugins, rules, turn, *message),
+    }
+}
+
+/// The copy of a message that stands, or is hidden.
+struct Present {
+    record: MessageRecord,
+    is_hidden: bool,
+    /// True when its content is deleted: nothing of it can change any more.
+    is_final: bool,
+}
+
+impl Present {
+    fn of(desk: &Desk, hash: &ItemHash) -> Result<Option<Self>, StoreError> {
+        if let Some(record) = desk.read().message(hash)? {
+            return Ok(Some(Self { record, is_hidden: false, is_final: false }));
+        }
+        let hidden = standing::forgotten(desk.read(), hash)?;
+        Ok(hidden.map(|hidden| Self { record: hidden.message, is_hidden: true, is_final: hidden.purged }))
+    }
+
+    fn rank(&self) -> Result<Rank, StoreError> {
+        let envelope = self.record.envelope.clone().envelope()?;
+        Ok(Rank::of(&envelope, &self.record.owner, self.record.content_time))
+    }
+
+    /// What is said to another copy, or to this one when it comes again.
+    fn said_to(&self, envelope: &Envelope) -> Verdict {
+        let stored = &self.record.envelope;
+        if self.is_hidden {
+            let code = ErrorCode::ForgottenDuplicate.number();
+            let rejection = Rejection::sentence(code, "the message was forgotten");
+            return Verdict::Rejected(rejection_record(envelope, rejection));
+        }
+        let is_signed_alike = envelope.sender == stored.sender
+            && envelope.kind == stored.kind
+            && envelope.chain.name() == stored.chain()
+            && envelope.signature == stored.signature;
+        // The same signed words with another time or channel, which nobody signs: the message stands.
+        if is_signed_alike { Verdict::Processed(None) } else { Verdict::Rejected(other_copy(envelope)) }
+    }
+}
+
+/// Keeps a copy behind a better one: should that one fall, this one is decided.
+fn outranked(
+    desk: &mut Desk,
+    rules: &Rules,
+    turn: Turn,
+    envelope: &Envelope,
+    better: &Present,
+) -> Result<Verdict, Undecided> {
+    let_go(desk, &pending_key(envelope))?;
+    if desk.read().number(Table::Meta, WAITING)? < rules.max_waiting / 2
+        && make_room(desk, &envelope.item_hash, turn.rank)?
+    {
+        let record = PendingRecord {
+            envelope: envelope.into(),
+            rank: turn.rank.to_record(),
+            reception_time: turn.reception_time,
+            needs: Vec::new(),
+            facts: Vec::new(),
+            settled: false,
+            otherwise: (0, Vec::new()),
+            horizon: None,
+        };
+        put_behind(desk, &pending_key(envelope), record)?;
+    }
+    Ok(better.said_to(envelope))
+}
+
+/// Lets a copy wait behind one that stands.
+fn put_behind(desk: &mut Desk, key: &[u8], mut record: PendingRecord) -> Result<(), StoreError> {
+    let rejection = Rejection::sentence(ErrorCode::InvalidSignature.number(), OTHER_COPY);
+    record.needs = vec![NeedRecord::Outranked(record.envelope.item_hash().to_owned())];
+    record.facts = Vec::new();
+    record.horizon = None;
+    record.otherwise = (rejection.code, rejection.errors);
+    desk.put_pending(key, &record)
+}
+
+/// Makes room for one more copy of a hash among those that wait: the worst of them goes. False when all are better.
+fn make_room(desk: &mut Desk, hash: &ItemHash, rank: Rank) -> Result<bool, StoreError> {
+    let copies = desk.pending_of(hash)?;
+    if copies.len() < MAX_CANDIDATES {
+        return Ok(true);
+    }
+    let worst = copies.into_iter().max_by_key(|(_, record)| Rank::of_record(record.rank));
+    match worst.filter(|(_, record)| Rank::of_record(record.rank) > rank) {
+        Some((key, _)) => let_go(desk, &key).map(|_| true),
+        None => Ok(false),
+    }
+}
+
+/// Takes a copy out of the waiting ones, with all that it did while it waited.
+fn let_go(desk: &mut Desk, key: &[u8]) -> Result<Option<PendingRecord>, StoreError> {
+    let Some(record) = desk.take_pending(key)? else { return Ok(None) };
+    // A transfer that is not covered is in the ledger all the same.
+    for fact in record.facts.iter().filter(|fact| fact.question == Question::Covered) {
+        withdraw::take_back(desk, &Position::from_bytes(&fact.answer))?;
+    }
+    Ok(Some(record))
+}
+
+/// Says of a hash what is to be said of it, unless a copy of it stands or is hidden: of those that wait, the best one's word, and if there is none, why
+/// this one was refused.
+fn show(
+    desk: &mut Desk,
+    hash: &ItemHash,
+    reception_time: u64,
+    refused: Option<RejectionRecord>,
+) -> Result<(), StoreError> {
+    if desk.is_present(hash)? {
+        return Ok(());
+    }
+    let mut copies: Vec<PendingRecord> = desk.pending_of(hash)?.into_iter().map(|(_, record)| record).collect();
+    if copies.iter().any(|copy| copy.horizon.is_some()) {
+        return desk.set_status(hash, MessageStatus::Pending, reception_time, None);
+    }
+    copies.sort_by_key(|copy| Rank::of_record(copy.rank));
+    let rejection = match copies.into_iter().next() {
+        Some(best) => {
+            let (code, errors) = best.otherwise;
+            Some(rejection_record(&best.envelope.envelope()?, Rejection { code, errors }))
+        }
+        None => refused,
+    };
+    match rejection {
+        Some(rejection) => desk.set_status(hash, MessageStatus::Rejected, reception_time, Some(rejection)),
+        None => Ok(()),
     }
 }
 
@@ -433,8 +570,13 @@ fn accept(
     desk.insert(&hash, &record)?;
     desk.set_status(&hash, MessageStatus::Processed, turn.reception_time, None)?;
     desk.edit().delete(Table::Quarantine, hash_key(&hash));
-    for copy in desk.pending_of(&hash)? {
-        desk.take_pending(&copy)?;
+    for (key, copy) in desk.pending_of(&hash)? {
+        if key == pending_key(&envelope) {
+            desk.take_pending(&key)?;
+        } else if turn.rank < Rank::of_record(copy.rank) {
+            let_go(desk, &key)?;
+            put_behind(desk, &key, copy)?;
+        }
     }
     basis.facts = facts;
     if basis != BasisRecord::default() {
@@ -470,13 +612,9 @@ pub(super) fn refuse(
 ) -> Result<Verdict, Undecided> {
     // Whatever was changed on the way to the refusal.
     desk.drop_current();
-    let hash = &envelope.item_hash;
-    let own = pending_key(envelope);
-    desk.take_pending(&own)?;
+    let_go(desk, &pending_key(envelope))?;
     let record = rejection_record(envelope, rejection);
-    if desk.pending_of(hash)?.is_empty() {
-        desk.set_status(hash, MessageStatus::Rejected, turn.reception_time, Some(record.clone()))?;
-    }
+    show(desk, &envelope.item_hash, turn.reception_time, Some(record.clone()))?;
     Ok(Verdict::Rejected(record))
 }
 
@@ -491,7 +629,6 @@ pub(super) fn defer(
     let sentence =
         format!("the plugin {plugin} takes more time than it may have; this has its turn as soon as there is some");
     let otherwise = Rejection::sentence(ErrorCode::Internal.number(), &sentence);
-    desk.drop_current();
     wait(desk, rules, turn, envelope, vec![NeedRecord::PluginTurn(plugin.to_owned())], Vec::new(), otherwise)
 }
 
@@ -509,9 +646,10 @@ pub(super) fn unhandled(
     );
     desk.drop_current();
     let own = pending_key(envelope);
-    desk.take_pending(&own)?;
+    let_go(desk, &own)?;
     let record = PendingRecord {
         envelope: envelope.into(),
+        rank: turn.rank.to_record(),
         reception_time: turn.reception_time,
         needs: vec![NeedRecord::Handler(envelope.kind.clone())],
         facts: Vec::new(),
@@ -522,17 +660,15 @@ pub(super) fn unhandled(
     let (most, most_bytes) = rules.max_unhandled;
     // What stood before keeps its place, however full it is.
     let has_room = turn.settled
-        || desk.unhandled_fits(&record, most, most_bytes)?
-            && desk.pending_of(&envelope.item_hash)?.len() < MAX_CANDIDATES;
+        || desk.unhandled_fits(&record, most, most_bytes)? && make_room(desk, &envelope.item_hash, turn.rank)?;
     if !has_room {
         let sentence = format!("{sentence}, and there is no room to keep more such messages");
         let rejection = Rejection::sentence(ErrorCode::InvalidFormat.number(), &sentence);
         return refuse(desk, envelope, turn, rejection);
     }
     desk.put_pending(&own, &record)?;
-    let rejection = rejection_record(envelope, kept);
-    desk.set_status(&envelope.item_hash, MessageStatus::Rejected, turn.reception_time, Some(rejection.clone()))?;
-    Ok(Verdict::Rejected(rejection))
+    show(desk, &envelope.item_hash, turn.reception_time, None)?;
+    Ok(Verdict::Rejected(rejection_record(envelope, kept)))
 }
 
 fn deny(
@@ -561,21 +697,21 @@ fn refuse_for_now(
     let otherwise = (rejection.code, rejection.errors.clone());
     let verdict = refuse(desk, envelope, turn, rejection)?;
     let has_room = desk.read().number(Table::Meta, WAITING)? < rules.max_waiting / 2
-        && desk.pending_of(&envelope.item_hash)?.len() < MAX_CANDIDATES;
+        && make_room(desk, &envelope.item_hash, turn.rank)?;
     if has_room {
-        let Turn { reception_time, settled, .. } = turn;
-        let envelope_record = envelope.into();
-        let needs = Vec::new();
+        let Turn { reception_time, settled, rank, .. } = turn;
         let record = PendingRecord {
-            envelope: envelope_record,
+            envelope: envelope.into(),
+            rank: rank.to_record(),
             reception_time,
-            needs,
+            needs: Vec::new(),
             facts,
             settled,
             otherwise,
             horizon: None,
         };
         desk.put_pending(&pending_key(envelope), &record)?;
+        show(desk, &envelope.item_hash, reception_time, None)?;
     }
     Ok(verdict)
 }
@@ -592,8 +728,10 @@ fn wait(
 ) -> Result<Verdict, Undecided> {
     let hash = &envelope.item_hash;
     let key = pending_key(envelope);
-    desk.take_pending(&key)?;
-    if desk.pending_of(hash)?.len() >= MAX_CANDIDATES {
+    // A copy that stood until this one was tried stands again.
+    desk.drop_current();
+    let_go(desk, &key)?;
+    if !make_room(desk, hash, turn.rank)? {
         return Ok(Verdict::Crowded);
     }
     if desk.read().number(Table::Meta, WAITING)? >= rules.max_waiting {
@@ -607,6 +745,7 @@ fn wait(
     facts.retain(|fact| !needs.contains(&facts::need(&fact.question, hash)));
     let record = PendingRecord {
         envelope: envelope.into(),
+        rank: turn.rank.to_record(),
         reception_time: turn.reception_time,
         needs,
         facts,
@@ -615,13 +754,11 @@ fn wait(
         horizon: turn.horizon,
     };
     desk.put_pending(&key, &record)?;
+    show(desk, hash, turn.reception_time, None)?;
     if turn.horizon.is_none() {
         // It has waited long enough to show as refused, and goes on waiting.
-        let record = rejection_record(envelope, otherwise);
-        desk.set_status(hash, MessageStatus::Rejected, turn.reception_time, Some(record.clone()))?;
-        return Ok(Verdict::Rejected(record));
+        return Ok(Verdict::Rejected(rejection_record(envelope, otherwise)));
     }
-    desk.set_status(hash, MessageStatus::Pending, turn.reception_time, None)?;
     Ok(Verdict::Pending { files })
 }
 
@@ -632,27 +769,20 @@ pub(super) fn give_up(desk: &mut Desk, key: &[u8], horizon_row: Vec<u8>) -> Resu
     let mut record = PendingRecord::read(&row)?;
     record.horizon = None;
     desk.edit().put(Table::Pending, key.to_vec(), record.to_bytes());
-    let envelope = record.envelope.envelope()?;
-    let hash = envelope.item_hash.clone();
-    for other in desk.pending_of(&hash)? {
-        let other = desk.read().get(Table::Pending, &other)?.map(|row| PendingRecord::read(&row)).transpose()?;
-        if other.is_some_and(|other| other.horizon.is_some()) {
-            return Ok(None);
-        }
-    }
-    let (code, errors) = record.otherwise;
-    let rejection = rejection_record(&envelope, Rejection { code, errors });
-    desk.set_status(&hash, MessageStatus::Rejected, record.reception_time, Some(rejection))?;
-    Ok(Some(hash))
+    let hash = record.envelope.envelope()?.item_hash;
+    show(desk, &hash, record.reception_time, None)?;
+    let shown = desk.read().status(&hash)?.map(|record| record.status());
+    Ok((shown == Some(MessageStatus::Rejected)).then_some(hash))
 }
 
 /// Takes a copy out of the waiting ones, to be decided again.
 pub(super) fn resume(desk: &mut Desk, key: &[u8]) -> Result<Option<(SignedMessage, Turn)>, StoreError> {
-    let Some(record) = desk.take_pending(key)? else { return Ok(None) };
-    // A transfer that is not covered is in the ledger all the same; it is put there again if it is to be.
-    for fact in record.facts.iter().filter(|fact| fact.question == Question::Covered) {
-        withdraw::take_back(desk, &Position::from_bytes(&fact.answer))?;
-    }
-    let turn = Turn { reception_time: record.reception_time, horizon: record.horizon, settled: record.settled };
+    let Some(record) = let_go(desk, key)? else { return Ok(None) };
+    let turn = Turn {
+        reception_time: record.reception_time,
+        horizon: record.horizon,
+        settled: record.settled,
+        rank: Rank::of_record(record.rank),
+    };
     Ok(Some((SignedMessage::known(record.envelope.envelope()?), turn)))
 }

@@ -2,7 +2,7 @@
 //!
 //! Functions here keep the tables in step with each other. They know records, no rules.
 
-use super::{facts, ration::Ration};
+use super::{facts, rank, ration::Ration};
 use crate::{
     host::{self, HostError, Need, TokenBalances, Workload, Write},
     store::{
@@ -46,12 +46,7 @@ pub(super) struct Desk {
 
 /// The key of a waiting copy of a message.
 pub(super) fn pending_key(envelope: &Envelope) -> Vec<u8> {
-    let mut hasher = Sha256::new();
-    for part in [&envelope.sender, envelope.chain.name(), &envelope.kind, envelope.signature.as_deref().unwrap_or("")] {
-        hasher.update(part.as_bytes());
-        hasher.update([0]);
-    }
-    Key::new().hash(&envelope.item_hash).bytes(&hasher.finalize()[..CANDIDATE_BYTES]).done()
+    Key::new().hash(&envelope.item_hash).bytes(&rank::candidate(envelope)).done()
 }
 
 /// What a message is indexed by, as it stands in keys.
@@ -425,10 +420,17 @@ impl Desk {
         Ok(Some(record))
     }
 
-    /// The waiting copies of a hash.
-    pub(super) fn pending_of(&self, hash: &ItemHash) -> Result<Vec<Vec<u8>>, StoreError> {
+    /// The waiting copies of a hash, with their keys.
+    pub(super) fn pending_of(&self, hash: &ItemHash) -> Result<Vec<(Vec<u8>, PendingRecord)>, StoreError> {
         let rows = self.read().prefixed(Table::Pending, &hash_key(hash))?;
-        Ok(rows.into_iter().map(|(key, _)| key).collect())
+        rows.into_iter().map(|(key, row)| Ok((key, PendingRecord::read(&row)?))).collect()
+    }
+
+    /// True when a copy of that hash stands, or is hidden.
+    pub(super) fn is_present(&self, hash: &ItemHash) -> Result<bool, StoreError> {
+        let key = hash_key(hash);
+        let batch = self.read();
+        Ok(batch.get(Table::Sequence, &key)?.is_some() || batch.get(Table::Forgotten, &key)?.is_some())
     }
 }
 

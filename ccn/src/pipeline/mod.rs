@@ -7,11 +7,13 @@
 mod chains;
 mod decide;
 mod desk;
+mod digest_log;
 mod facts;
 mod funds;
 mod owner;
 mod permission;
 mod plugins;
+mod rank;
 pub(crate) mod ration;
 pub(crate) mod rebuild;
 mod stage;
@@ -31,6 +33,7 @@ use crate::{
     },
 };
 use ccn_message::{Envelope, FormatError, ItemHash, MessageStatus, envelope::ContentHeader};
+use digest_log::DigestLog;
 use owner::{Input, Owner};
 use ration::Ration;
 use stage::{NotAMessage, Prepared};
@@ -220,6 +223,7 @@ impl Pipeline {
             turns: Turns::new(Instant::now()),
             inputs,
             again: RefCell::default(),
+            digest_log: DigestLog::default(),
         };
         let runtime = Handle::current();
         let ended = CancellationToken::new();

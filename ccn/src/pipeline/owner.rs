@@ -7,7 +7,9 @@ use super::{
     EngineError, Receipt, SubmitError,
     decide::{self, Rules, Turn, Undecided, Verdict},
     desk::{Desk, NEED_BYTES, hash_of_pending, need_key, pending_key},
+    digest_log::DigestLog,
     facts,
+    rank::Rank,
     ration::Ration,
     rebuild::{self, Step},
     stage::{self, Prepared},
@@ -23,7 +25,7 @@ use crate::{
     host::{HostError, Plugins, Rejection},
     store::{
         Batch, Changes, Reader as _, Store, StoreError,
-        record::{FileKind, FileRecord, NeedRecord, PendingRecord, Record as _},
+        record::{FileKind, FileRecord, MessageRecord, NeedRecord, PendingRecord, Record as _},
         schema::{Table, end_of, hash_key},
         standing,
     },
@@ -86,6 +88,7 @@ pub(super) struct Owner {
     pub(super) inputs: mpsc::Receiver<Input>,
     /// How often messages were decided anew since the last rest.
     pub(super) again: RefCell<HashMap<ItemHash, u32>>,
+    pub(super) digest_log: DigestLog,
 }
 
 /// Answers that wait for a commit.
@@ -116,6 +119,7 @@ impl Owner {
             // What is still to be woken then is woken at the next start.
             let is_at_rest = !is_rebuilding && wakes.as_ref().is_some_and(Wakes::is_empty);
             if queue.is_empty() && (stopping || is_at_rest) {
+                self.digest_log.at_rest(&self.store, stopping);
                 if stopping {
                     return;
                 }
@@ -218,7 +222,8 @@ impl Owner {
             Err(error) => {
                 fail_all(queue, &error);
                 std::thread::sleep(STORE_BACK_OFF);
-                return (false, Step::On);
+                // Whoever watches the process starts it anew, and with it the store.
+                return (error.is_for_good(), Step::On);
             }
         };
         let mut desk = Desk::new(Batch::new(snapshot), self.ration);
@@ -367,7 +372,8 @@ impl Owner {
         let waiting = waiting.and_then(|row| PendingRecord::read(&row).ok());
         // The same copy again does not prolong its waiting; one that was given up starts afresh.
         let horizon = waiting.and_then(|record| record.horizon).unwrap_or(rules.now.saturating_add(rules.horizon));
-        let turn = Turn { reception_time: rules.now, horizon: Some(horizon), settled: false };
+        let rank = Rank::of_envelope(&envelope);
+        let turn = Turn { reception_time: rules.now, horizon: Some(horizon), settled: false, rank };
         let verdict = self.turn(desk, rules, turn, prepared, after)?;
         let rejection = match &verdict {
             Verdict::Crowded => return Err(SubmitError::Overloaded),
@@ -576,7 +582,8 @@ impl Owner {
         let standing = hash.as_ref().map(|hash| desk.read().message(hash)).transpose()?.flatten();
         let hidden = hash.as_ref().map(|hash| standing::forgotten(desk.read(), hash)).transpose()?.flatten();
         let is_hidden = standing.is_none() && hidden.is_some();
-        let message = standing.or(hidden.map(|record| record.message));
+        // Another copy than the one that stands has its own rows.
+        let message = standing.or(hidden.map(|record| record.message)).filter(|message| is_keyed_by(message, key));
         let (Some(hash), Some(message)) = (hash, message) else {
             desk.edit().delete(Table::Needs, [need, key].concat());
             desk.keep();
@@ -679,6 +686,11 @@ impl Owner {
             desk.drop_current();
         }
     }
+}
+
+/// True when that is the key of the very copy.
+fn is_keyed_by(message: &MessageRecord, key: &[u8]) -> bool {
+    message.envelope.clone().envelope().is_ok_and(|envelope| pending_key(&envelope) == key)
 }
 
 /// True when it is this row that ends the grace of a file, and nobody keeps it.

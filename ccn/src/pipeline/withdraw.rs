@@ -7,6 +7,7 @@ use super::{
     decide::{Rules, Undecided},
     desk::{Desk, pending_key},
     facts::Asking,
+    rank::Rank,
     rebuild,
 };
 use crate::{
@@ -125,8 +126,10 @@ pub(super) fn void(desk: &mut Desk, plugins: &Plugins, rules: &Rules, hash: &Ite
     desk.edit().delete(Table::Needs, [recheck.as_slice(), &key].concat());
     let basis = desk.take_basis(&key, hash)?;
     release(desk, hash, &basis, rules.now.saturating_add(rules.grace))?;
+    let envelope = message.envelope.clone().envelope().map_err(StoreError::from)?;
     let pending = PendingRecord {
         envelope: message.envelope.clone(),
+        rank: Rank::of(&envelope, &message.owner, message.content_time).to_record(),
         reception_time: message.reception_time,
         needs: vec![NeedRecord::Again(hash.to_string())],
         facts: Vec::new(),
@@ -136,8 +139,9 @@ pub(super) fn void(desk: &mut Desk, plugins: &Plugins, rules: &Rules, hash: &Ite
     };
     desk.put_pending(&key, &pending)?;
     desk.set_status(hash, MessageStatus::Pending, message.reception_time, None)?;
-    // First its own turn, then those who depend on it.
+    // First its own turn, then those of other copies, then those who depend on it.
     desk.arrived(&NeedRecord::Again(hash.to_string()))?;
+    desk.arrived(&NeedRecord::Outranked(hash.to_string()))?;
     take_out(desk, plugins, hash, &message, Withdrawal::Void, was_hidden)?;
     let place = standing::delegation_key(&message.owner, &at);
     if desk.read().get(Table::Delegations, &place)?.is_some() {

@@ -2,12 +2,14 @@
 
 pub mod batch;
 pub mod confirmation;
+pub mod digest;
 pub mod listing;
 pub mod reader;
 pub mod record;
 pub mod schema;
 pub mod standing;
 
+use digest::Difference;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _};
 use schema::{SCHEMA_VERSION, Table};
 use std::{
@@ -21,6 +23,7 @@ use std::{
 };
 
 pub use batch::{Batch, Layer};
+pub use digest::StateDigest;
 pub use reader::{Reader, Row, Snapshot};
 
 /// Why the store does not do what it was asked.
@@ -40,6 +43,14 @@ pub enum StoreError {
     /// A record that cannot be read.
     #[error(transparent)]
     Damaged(#[from] record::DamagedRecord),
+}
+
+impl StoreError {
+    /// True when the store does nothing any more until it is opened anew: a write to the disk has failed before.
+    #[must_use]
+    pub fn is_for_good(&self) -> bool {
+        matches!(self, Self::Database(error) if matches!(**error, redb::Error::PreviousIo))
+    }
 }
 
 macro_rules! from_redb {
@@ -150,13 +161,25 @@ impl Store {
         // A crash must not cost a walk through the whole file at the next start.
         write.set_quick_repair(true);
         let mut changes = changes.iter().peekable();
+        let mut digest = Difference::default();
         while let Some(((table, _), _)) = changes.peek() {
             let current = *table;
             let mut open = write.open_table(current.definition())?;
             while let Some(((_, key), value)) = changes.next_if(|((table, _), _)| *table == current) {
-                match value {
+                let old = match value {
                     Some(value) => open.insert(key.as_slice(), value.as_slice())?,
                     None => open.remove(key.as_slice())?,
+                };
+                digest.row(current, key, old.as_ref().map(|old| old.value()), value.as_deref());
+            }
+        }
+        {
+            let mut meta = write.open_table(Table::Meta.definition())?;
+            let parts = digest.applied(|key| Ok(meta.get(key)?.map(|value| value.value().to_vec())))?;
+            for (key, sum) in parts {
+                match sum {
+                    Some(sum) => meta.insert(key.as_slice(), sum.as_slice())?,
+                    None => meta.remove(key.as_slice())?,
                 };
             }
         }

@@ -210,6 +210,8 @@ pub struct RejectionRecord {
 pub struct PendingRecord {
     /// Its envelope; the signature stands.
     pub envelope: EnvelopeRecord,
+    /// Its rank among the copies of its hash (`pipeline::rank`).
+    pub rank: (bool, u64, [u8; 8]),
     /// Milliseconds since 1970.
     pub reception_time: u64,
     /// All that it lacks.
@@ -241,6 +243,8 @@ pub enum NeedRecord {
     InUse(String),
     /// Its own turn: what it was decided on has changed.
     Again(String),
+    /// The fall of the copy of that message that stands.
+    Outranked(String),
     /// Its own look at whether it is still hidden.
     Recheck(String),
     /// Time to put credits in order.

@@ -7,6 +7,7 @@
 //! | table | key | value |
 //! |---|---|---|
 //! | `meta` | name | number, u64 |
+//! | `meta` | `digest/`, name of a part | sum of its rows, 256 bytes ([`crate::store::digest`]) |
 //! | `messages` | sequence number | [`crate::store::record::MessageRecord`] |
 //! | `sequence` | hash key | sequence number |
 //! | `index` | index id, text, time, 16 characters of the hash, sequence number | nothing |
@@ -66,10 +67,16 @@ macro_rules! tables {
             /// All of them.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
+            /// Its name.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
             /// Its definition for the database.
             #[must_use]
             pub fn definition(self) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
-                TableDefinition::new(match self { $(Self::$variant => $name,)* })
+                TableDefinition::new(self.name())
             }
         }
     };

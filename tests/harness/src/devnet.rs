@@ -141,6 +141,20 @@ impl CoreNode {
         self.process.terminate(STOP_WITHIN)
     }
 
+    /// `ccn node WORDS`, said to it by its operator: what that prints, and whether it succeeded.
+    ///
+    /// # Errors
+    /// The program cannot be run.
+    pub fn operator(&self, words: &[&str]) -> Result<(bool, String)> {
+        let listen = self.url.trim_start_matches("http://");
+        let data = self.arguments.iter().skip_while(|word| *word != "--data-dir").nth(1).context("it has a folder")?;
+        let mut command = Command::new(&self.program);
+        command.arg("node").args(words).args(["--listen", listen, "--data-dir", data]);
+        let output = command.output()?;
+        let text = [output.stdout, output.stderr].concat();
+        Ok((output.status.success(), String::from_utf8_lossy(&text).into_owned()))
+    }
+
     /// Its process id.
     #[must_use]
     pub fn process_id(&self) -> u32 {

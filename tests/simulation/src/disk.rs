@@ -1,4 +1,4 @@
-//! A disk in memory that can lose power: what was not synced is gone then.
+//! A disk in memory that can lose power: what was not synced is gone then. It can also fail, at the operation that it is told.
 
 use redb::StorageBackend;
 use std::{
@@ -15,6 +15,20 @@ struct Image {
     bytes: Vec<u8>,
     /// What the last writes and changes of length replaced, since the last sync.
     undo: Vec<Undo>,
+    /// Writes, syncs and changes of length that were asked for.
+    operations: u64,
+    /// From that operation on, none succeeds.
+    fails_at: Option<u64>,
+}
+
+impl Image {
+    fn change(&mut self) -> io::Result<()> {
+        self.operations += 1;
+        if self.fails_at.is_some_and(|at| self.operations >= at) {
+            return Err(io::Error::other("the disk fails, as it was told"));
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug)]
@@ -43,7 +57,23 @@ impl Disk {
                 }
             }
         }
-        Self(Arc::new(Mutex::new(Image { bytes, undo: Vec::new() })))
+        Self(Arc::new(Mutex::new(Image { bytes, ..Image::default() })))
+    }
+
+    /// Changes that were asked of it.
+    pub(crate) fn operations(&self) -> u64 {
+        self.image().operations
+    }
+
+    /// True when it failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        let image = self.image();
+        image.fails_at.is_some_and(|at| image.operations >= at)
+    }
+
+    /// From that change on, counted from its making, none succeeds.
+    pub(crate) fn fail_at(&self, operation: u64) {
+        self.image().fails_at = Some(operation);
     }
 }
 
@@ -67,6 +97,7 @@ impl StorageBackend for Disk {
 
     fn set_len(&self, length: u64) -> io::Result<()> {
         let mut image = self.image();
+        image.change()?;
         let (old, new) = (image.bytes.len(), usize::try_from(length).map_err(io::Error::other)?);
         let kept = old.min(new);
         let cut = image.bytes[kept..].to_vec();
@@ -76,12 +107,15 @@ impl StorageBackend for Disk {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.image().undo.clear();
+        let mut image = self.image();
+        image.change()?;
+        image.undo.clear();
         Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut image = self.image();
+        image.change()?;
         let place = place(offset, data.len(), &image)?;
         let old = image.bytes[place.clone()].to_vec();
         image.undo.push(Undo::Write(place.start, old));
@@ -108,5 +142,15 @@ mod tests {
         assert_eq!(found.image().bytes, b"abcd");
         assert_eq!(disk.image().bytes, b"aX\0\0YY");
         assert!(disk.write(5, b"ZZ").is_err());
+    }
+
+    #[test]
+    fn it_fails_when_it_is_told() {
+        let disk = Disk::default();
+        disk.set_len(4).expect("room");
+        disk.fail_at(3);
+        disk.write(0, b"a").expect("the second change");
+        assert!(disk.write(1, b"b").is_err() && disk.sync_data().is_err());
+        assert_eq!((disk.operations(), disk.after_power_cut().operations()), (4, 0));
     }
 }

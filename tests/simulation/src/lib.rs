@@ -35,7 +35,13 @@ pub struct Arguments {
     /// Histories played at once
     #[arg(long, default_value_t = 2, value_name = "N")]
     pub at_once: usize,
+    /// Instead: let the disk fail at every so many-th of its changes, in a short history of each seed
+    #[arg(long, value_name = "N")]
+    pub faults_every: Option<u64>,
 }
+
+/// Messages and files of a history in which the disk fails.
+const ITEMS_WITH_FAULTS: usize = 60;
 
 /// Plays histories; an error is a difference, with the few messages that make it.
 ///
@@ -43,6 +49,9 @@ pub struct Arguments {
 /// Two orders of one history end differently, or a node fails.
 pub async fn simulate(arguments: Arguments) -> Result<()> {
     let plugins = plugins()?;
+    if let Some(every) = arguments.faults_every {
+        return simulate_faults(&plugins, &arguments, every.max(1)).await;
+    }
     let (began, mut orders) = (Instant::now(), 0);
     let seeds: Vec<u64> = (arguments.seed..arguments.seed + arguments.histories).collect();
     for together in seeds.chunks(arguments.at_once.max(1)) {
@@ -76,6 +85,45 @@ async fn one(plugins: &Arc<Plugins>, seed: u64, shuffles: u64) -> Result<u64> {
         }
     }
     Ok(shuffles)
+}
+
+/// Lets the disk fail at every so many-th of its changes.
+async fn simulate_faults(plugins: &Arc<Plugins>, arguments: &Arguments, every: u64) -> Result<()> {
+    let began = Instant::now();
+    for seed in arguments.seed..arguments.seed + arguments.histories {
+        let faults = with_faults(plugins, seed, every).await.with_context(|| format!("history {seed}"))?;
+        let seconds = began.elapsed().as_secs_f64();
+        println!("history {seed}: the disk failed at {faults} places, and nothing was lost, {seconds:.0} s");
+    }
+    Ok(())
+}
+
+/// The same for one history; returns at how many places it failed.
+async fn with_faults(plugins: &Arc<Plugins>, seed: u64, every: u64) -> Result<u64> {
+    let mut history = History::of(seed);
+    history.items.truncate(ITEMS_WITH_FAULTS);
+    let mut items: Vec<usize> = (0..history.items.len()).collect();
+    Rng::with_seed(seed).shuffle(&mut items);
+    let steps: Vec<Step> = items.iter().copied().map(Step::Arrives).collect();
+    let expected = play::play(plugins, &history, &steps).await?;
+    let mut faults = 0;
+    // Not at the same kind of operation each time.
+    let mut place = 1;
+    while let Some(found) = play::play_with_fault(plugins, &history, &items, place)
+        .await
+        .with_context(|| format!("the disk failed at change {place}"))?
+    {
+        if found != expected {
+            let differences: Vec<String> = differences(&expected, &found)
+                .into_iter()
+                .map(|(name, expected, found)| format!("{name}\n  without: {expected}\n  with:    {found}"))
+                .collect();
+            bail!("a fault at change {place} makes a difference\n{}", differences.join("\n"));
+        }
+        faults += 1;
+        place += every;
+    }
+    Ok(faults)
 }
 
 /// The plugins of a node: compiled once, for all plays.
@@ -125,4 +173,28 @@ fn told(history: &History, steps: &[Step]) -> String {
         Step::PowerCut => "  power cut".to_owned(),
     };
     steps.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Orders of one history that are played here; `cargo xtask simulate` plays more.
+    const SHUFFLES: u64 = 60;
+    const HISTORIES: u64 = 4;
+    /// So that a few dozen faults are met here; `cargo xtask simulate -- --faults-every 1` meets all.
+    const FAULTS_EVERY: u64 = 97;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn histories_in_many_orders_end_alike() {
+        let arguments = Arguments { histories: HISTORIES, shuffles: SHUFFLES, seed: 1, at_once: 2, faults_every: None };
+        simulate(arguments).await.unwrap_or_else(|error| panic!("{error:#}"));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_disk_that_fails_anywhere_loses_nothing_that_was_acknowledged() {
+        let plugins = plugins().expect("plugins");
+        let faults = with_faults(&plugins, 1, FAULTS_EVERY).await.unwrap_or_else(|error| panic!("{error:#}"));
+        assert!(faults >= 10, "{faults} faults");
+    }
 }

@@ -4,7 +4,7 @@ use crate::{
     disk::Disk,
     history::{History, Item, What, treasury, with},
 };
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use axum::{body::Body, http::Request};
 use ccn::{
     api,
@@ -16,8 +16,9 @@ use ccn::{
     network::Network,
     node::Service,
     pipeline::{FileKind, Pipeline, SubmitError},
-    store::{Reader as _, Store, schema::Table},
+    store::{Reader as _, StateDigest, Store, schema::Table},
 };
+use ccn_message::ItemHash;
 use fastrand::Rng;
 use http_body_util::BodyExt as _;
 use serde_json::Value;
@@ -144,6 +145,18 @@ impl Node {
         }
     }
 
+    /// Takes an item to a node whose disk may fail meanwhile. False when the node does not have it then.
+    async fn is_taken(&self, item: &Item) -> Result<bool> {
+        match &item.what {
+            What::Message(json, _) => match self.service.pipeline.submit(json.to_string()).await {
+                Ok(_) | Err(SubmitError::Format { .. }) => Ok(true),
+                Err(SubmitError::Engine(_)) => Ok(false),
+                Err(error @ SubmitError::Overloaded) => Err(error.into()),
+            },
+            What::File(_) => Ok(self.arrives(item).await.is_ok()),
+        }
+    }
+
     async fn submit(&self, json: &Value) -> Result<()> {
         match self.service.pipeline.submit(json.to_string()).await {
             // What is no message is refused whenever it comes.
@@ -195,6 +208,22 @@ impl Node {
             }
         };
         tokio::time::timeout(SETTLED_WITHIN, wakes).await.map_err(|_| anyhow!("it never settles"))?
+    }
+
+    /// Fails unless everything that was taken is known.
+    fn has(&self, history: &History, taken: &[usize]) -> Result<()> {
+        let snapshot = self.service.store.snapshot()?;
+        for item in taken {
+            let Item { label, what } = &history.items[*item];
+            let is_here = match what {
+                What::Message(_, hash) => snapshot.status(hash)?.is_some(),
+                What::File(bytes) => snapshot.file(&ItemHash::sha256_of(bytes))?.is_some(),
+            };
+            if !is_here {
+                bail!("{label} was taken, and is lost");
+            }
+        }
+        Ok(())
     }
 
     async fn outcome(&self, history: &History) -> Result<Outcome> {
@@ -299,4 +328,52 @@ pub(crate) async fn play(plugins: &Arc<Plugins>, history: &History, steps: &[Ste
     let outcome = node.outcome(history).await;
     node.service.pipeline.stop().await;
     outcome
+}
+
+/// Plays items to a new node whose disk fails at one of its changes: the node is started again with what was synced by then, has all that it said it
+/// had, and goes on. None when the disk made fewer changes.
+pub(crate) async fn play_with_fault(
+    plugins: &Arc<Plugins>,
+    history: &History,
+    items: &[usize],
+    fails_at: u64,
+) -> Result<Option<Outcome>> {
+    let mut node = Node::new(plugins)?;
+    for item in &history.beginning {
+        node.arrives(item).await.context("the beginning")?;
+    }
+    node.disk.fail_at(node.disk.operations() + fails_at);
+    let mut has_failed = false;
+    let mut taken = Vec::new();
+    for item in items {
+        if !node.is_taken(&history.items[*item]).await? {
+            if has_failed {
+                bail!("{} is not taken by a disk that works", history.items[*item].label);
+            }
+            has_failed = true;
+            node.service.pipeline.stop().await;
+            node.reopen().await?;
+            node.has(history, &taken)?;
+            node.arrives(&history.items[*item]).await.context("after the fault")?;
+        }
+        taken.push(*item);
+    }
+    if !has_failed && !node.disk.has_failed() {
+        return Ok(None);
+    }
+    if !has_failed {
+        // It failed at what the node did by itself afterwards.
+        node.service.pipeline.stop().await;
+        node.reopen().await?;
+        node.has(history, &taken)?;
+    }
+    node.settle().await?;
+    let outcome = node.outcome(history).await?;
+    let snapshot = node.service.store.snapshot()?;
+    if StateDigest::of(&snapshot)? != StateDigest::recomputed(&snapshot)? {
+        bail!("the digest is not that of the rows");
+    }
+    drop(snapshot);
+    node.service.pipeline.stop().await;
+    Ok(Some(outcome))
 }
