@@ -313,31 +313,32 @@ fn judge(
     let at = Position::new(message.shown.time, &message.envelope.item_hash);
     let sender = &message.envelope.sender;
     let mut facts = Vec::new();
-    let mut absent_subject = None;
+    let mut absent = None;
+    let mut denied = None;
     for subject in &message.plan.subjects {
-        let owner = match subject {
+        match subject {
             Subject::ThisMessage => {
                 let act = Act::of(&message.shown, &message.plan.labels);
                 let may = permission::may(desk.read(), sender, &act, &at)?;
                 if !permission::is_same(sender, act.owner) {
                     facts.push(may_fact(act.owner, None, may));
                 }
-                (!may).then(|| act.owner.to_owned())
+                if !may {
+                    let owner = act.owner.to_owned();
+                    return deny(desk, rules, turn, &message.envelope, &owner, facts);
+                }
             }
             Subject::OtherMessage(other) => match may_change(desk, sender, other, &at, &mut facts)? {
-                May::Yes => None,
-                May::No(owner) => Some(owner),
                 // What is gone needs no permission; what is not here cannot be judged: the plugin says what that means for its message.
-                May::Gone => None,
-                May::Unknown => {
-                    absent_subject = Some(other.clone());
-                    None
-                }
+                May::Yes | May::Gone => {}
+                May::No(owner) => denied = denied.or(Some(owner)),
+                May::Unknown => absent = absent.or_else(|| Some(other.clone())),
             },
-        };
-        if let Some(owner) = owner {
-            return deny(desk, rules, turn, &message.envelope, &owner, facts);
         }
+    }
+    // Whoever waits for some of them is not refused for others: it would depend on which of them came first.
+    if let (Some(owner), None) = (&denied, &absent) {
+        return deny(desk, rules, turn, &message.envelope, owner, facts);
     }
     if !message.plugin.may_run() {
         let plugin = message.plugin.manifest().name.clone();
@@ -353,7 +354,7 @@ fn judge(
     }
     drop(asking);
     let envelope = &message.envelope;
-    match (outcome, absent_subject) {
+    match (outcome, absent) {
         (Outcome::Rejected(rejection), _) if facts.is_empty() => refuse(desk, envelope, turn, rejection),
         (Outcome::Rejected(rejection), _) => refuse_for_now(desk, rules, turn, envelope, facts, rejection),
         (Outcome::Waiting { needs, otherwise }, _) => {
@@ -776,11 +777,14 @@ pub(super) fn give_up(desk: &mut Desk, key: &[u8], horizon_row: Vec<u8>) -> Resu
 }
 
 /// Takes a copy out of the waiting ones, to be decided again.
-pub(super) fn resume(desk: &mut Desk, key: &[u8]) -> Result<Option<(SignedMessage, Turn)>, StoreError> {
+pub(super) fn resume(desk: &mut Desk, rules: &Rules, key: &[u8]) -> Result<Option<(SignedMessage, Turn)>, StoreError> {
     let Some(record) = let_go(desk, key)? else { return Ok(None) };
     let turn = Turn {
         reception_time: record.reception_time,
-        horizon: record.horizon,
+        // What was refused for another reason may yet wait for as long as if it had waited from the beginning.
+        horizon: record
+            .horizon
+            .or(Some(record.reception_time.saturating_add(rules.horizon)).filter(|at| *at > rules.now)),
         settled: record.settled,
         rank: Rank::of_record(record.rank),
     };

@@ -534,7 +534,7 @@ impl Owner {
             desk.keep();
             return Ok(());
         }
-        let Some((signed, turn)) = decide::resume(desk, key)? else { return Ok(()) };
+        let Some((signed, turn)) = decide::resume(desk, rules, key)? else { return Ok(()) };
         let prepared = stage::prepare(signed, &self.files, &self.plugins)
             .map_err(|error| EngineError::Store(error.to_string()))?;
         self.turn(desk, rules, turn, prepared, after)?;

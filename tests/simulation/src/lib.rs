@@ -174,27 +174,3 @@ fn told(history: &History, steps: &[Step]) -> String {
     };
     steps.iter().map(line).collect::<Vec<_>>().join("\n")
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Orders of one history that are played here; `cargo xtask simulate` plays more.
-    const SHUFFLES: u64 = 60;
-    const HISTORIES: u64 = 4;
-    /// So that a few dozen faults are met here; `cargo xtask simulate -- --faults-every 1` meets all.
-    const FAULTS_EVERY: u64 = 97;
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn histories_in_many_orders_end_alike() {
-        let arguments = Arguments { histories: HISTORIES, shuffles: SHUFFLES, seed: 1, at_once: 2, faults_every: None };
-        simulate(arguments).await.unwrap_or_else(|error| panic!("{error:#}"));
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_disk_that_fails_anywhere_loses_nothing_that_was_acknowledged() {
-        let plugins = plugins().expect("plugins");
-        let faults = with_faults(&plugins, 1, FAULTS_EVERY).await.unwrap_or_else(|error| panic!("{error:#}"));
-        assert!(faults >= 10, "{faults} faults");
-    }
-}

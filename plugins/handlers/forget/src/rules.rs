@@ -55,10 +55,6 @@ fn effects(message: &Message, view: &dyn View) -> Result<Effects, Refusal> {
             }
         }
     }
-    let is_forget = |hash: &&String| view.kind_of(hash).is_some_and(|kind| kind == FORGET);
-    if let Some(target) = found.forgets.iter().find(is_forget) {
-        return Err(refuse(ErrorCode::ForgetForget, &json!({"message": target})).into());
-    }
     let mut watches = Vec::new();
     let mut keys: Vec<String> = content.aggregates.iter().map(ToString::to_string).collect();
     keys.sort_unstable();
@@ -79,6 +75,11 @@ fn effects(message: &Message, view: &dyn View) -> Result<Effects, Refusal> {
     if !found.missing.is_empty() {
         let otherwise = Rejection { code: ErrorCode::ForgetTargetNotFound.number(), errors: found.errors };
         return Err(Refusal::waiting(found.missing, otherwise));
+    }
+    // Only now: while something is missing, a verdict would depend on what of the rest came first.
+    let is_forget = |hash: &&String| view.kind_of(hash).is_some_and(|kind| kind == FORGET);
+    if let Some(target) = found.forgets.iter().find(is_forget) {
+        return Err(refuse(ErrorCode::ForgetForget, &json!({"message": target})).into());
     }
     if let Some(target) = found.forgets.iter().find(|hash| view.in_use(hash)) {
         return Err(refuse(ErrorCode::ForgetNotAllowed, &json!({"message": target})).into());
