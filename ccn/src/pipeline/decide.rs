@@ -336,10 +336,6 @@ fn judge(
             },
         }
     }
-    // Whoever waits for some of them is not refused for others: it would depend on which of them came first.
-    if let (Some(owner), None) = (&denied, &absent) {
-        return deny(desk, rules, turn, &message.envelope, owner, facts);
-    }
     if !message.plugin.may_run() {
         let plugin = message.plugin.manifest().name.clone();
         return defer(desk, rules, turn, &message.envelope, &plugin);
@@ -354,6 +350,10 @@ fn judge(
     }
     drop(asking);
     let envelope = &message.envelope;
+    // Whoever waits for something is not refused for what is here: it would depend on which of them came first.
+    if let (Some(owner), None, Outcome::Accepted(_) | Outcome::Rejected(_)) = (&denied, &absent, &outcome) {
+        return deny(desk, rules, turn, envelope, owner, facts);
+    }
     match (outcome, absent) {
         (Outcome::Rejected(rejection), _) if facts.is_empty() => refuse(desk, envelope, turn, rejection),
         (Outcome::Rejected(rejection), _) => refuse_for_now(desk, rules, turn, envelope, facts, rejection),

@@ -63,7 +63,15 @@ fn share(table: Table) -> Share {
         | Table::Workloads
         | Table::Quarantine
         | Table::Namespaces
-        | Table::Suspended => Share::Nothing,
+        | Table::Rebuilds
+        | Table::Rebuilt
+        | Table::Suspended
+        | Table::Confirmations
+        | Table::ChainState
+        | Table::ChainProgress
+        | Table::ChainBlocks
+        | Table::ChainWork
+        | Table::ChainBalances => Share::Nothing,
     }
 }
 
