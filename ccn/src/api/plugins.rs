@@ -35,8 +35,8 @@ pub(super) async fn quarantine(state: State, parameters: Parameters) -> ApiResul
     let rows = usize::try_from(parameters.number(&["pagination"], ROWS)?.clamp(1, MAX_ROWS)).unwrap_or(1);
     let after = parameters.get(&["after"]).map(ItemHash::parse).transpose()?;
     let work = move |snapshot: &Snapshot| {
-        // A key ends with a zero byte: what is behind it begins with a one.
-        let start = after.map_or_else(Vec::new, |hash| Key::new().text(&hash.to_string()).bytes(&[1]).done());
+        // The first key behind that one.
+        let start = after.map_or_else(Vec::new, |hash| Key::new().hash(&hash).bytes(&[0]).done());
         let mut found = snapshot.range(Table::Quarantine, &start, &end_of(&[]), rows + 1, false)?;
         let has_more = found.len() > rows;
         found.truncate(rows);

@@ -237,8 +237,8 @@ impl Indexer {
         run: impl FnOnce(&mut Store<Host>, &ChainIndexer) -> wasmtime::Result<T>,
     ) -> Result<T, HostError> {
         let fuel = self.manifest.limits.fuel;
-        let mut store = instance::fresh_store(&self.engine, &self.access, reader, fuel);
-        let answer = instance::run(&mut store, fuel, |store| self.pre.instantiate(store), run);
+        let instance = Instance::start(&self.engine, &self.access, |store| self.pre.instantiate(store));
+        let answer = instance.and_then(|mut instance| instance.call(reader, fuel, run).0);
         answer.map_err(|error| failure(&self.manifest.name, fuel, error))
     }
 }

@@ -1,4 +1,4 @@
-//! What handlers and indexers have in common: what they may import, the paths that they answer, and a fresh instance for every call.
+//! What handlers and indexers have in common: what they may import, the paths that they answer, and how their instances are started and called.
 
 use super::{
     Manifest,
@@ -31,31 +31,51 @@ pub(super) fn routes(manifest: &Manifest) -> Result<Vec<Route>, PrepareError> {
     manifest.routes.iter().map(route).collect()
 }
 
-/// Where an instance lives during one call, and what it sees and may use there.
-pub(super) fn fresh_store(
-    engine: &Engine,
-    access: &Arc<Access>,
-    reader: Option<Arc<dyn Reader + Send + Sync>>,
-    fuel: u64,
-) -> Store<Host> {
-    let mut store = Store::new(engine, Host::new(access.clone(), reader, fuel));
-    store.limiter(|host| host);
-    store.set_epoch_deadline(DEADLINE_TICKS);
-    store
+/// A running component: a memory of its own, and what it exports.
+pub(super) struct Instance<I> {
+    store: Store<Host>,
+    exports: I,
 }
 
-/// Starts an instance in its store and runs it, with so much fuel for the call.
-pub(super) fn run<I, T>(
-    store: &mut Store<Host>,
-    fuel: u64,
-    start: impl FnOnce(&mut Store<Host>) -> wasmtime::Result<I>,
-    run: impl FnOnce(&mut Store<Host>, &I) -> wasmtime::Result<T>,
-) -> wasmtime::Result<T> {
-    store.set_fuel(START_FUEL)?;
-    let instance = start(store)?;
-    store.set_fuel(fuel)?;
-    let answer = run(store, &instance)?;
-    // One tank: what the host did is taken off what the instance has left.
-    let used = store.data().fuel_used();
-    if store.get_fuel()? < used { Err(Trap::OutOfFuel.into()) } else { Ok(answer) }
+impl<I> Instance<I> {
+    /// Starts one in a fresh store.
+    pub(super) fn start(
+        engine: &Engine,
+        access: &Arc<Access>,
+        start: impl FnOnce(&mut Store<Host>) -> wasmtime::Result<I>,
+    ) -> wasmtime::Result<Self> {
+        let mut store = Store::new(engine, Host::new(access.clone(), START_FUEL));
+        store.limiter(|host| host);
+        store.set_epoch_deadline(DEADLINE_TICKS);
+        store.set_fuel(START_FUEL)?;
+        let exports = start(&mut store)?;
+        Ok(Self { store, exports })
+    }
+
+    /// Calls it once, with so much fuel and as much time as any call has. Returns the fuel that it used, too.
+    pub(super) fn call<T>(
+        &mut self,
+        reader: Option<Arc<dyn Reader + Send + Sync>>,
+        fuel: u64,
+        run: impl FnOnce(&mut Store<Host>, &I) -> wasmtime::Result<T>,
+    ) -> (wasmtime::Result<T>, u64) {
+        let Self { store, exports } = self;
+        store.data_mut().begin(reader, fuel);
+        store.set_epoch_deadline(DEADLINE_TICKS);
+        let answer = store.set_fuel(fuel).and_then(|()| {
+            let answer = run(store, exports)?;
+            // One tank: what the host did is taken off what the instance has left.
+            let used = store.data().fuel_used();
+            if store.get_fuel()? < used { Err(Trap::OutOfFuel.into()) } else { Ok(answer) }
+        });
+        let own = fuel.saturating_sub(store.get_fuel().unwrap_or(0));
+        let used = own.saturating_add(store.data().fuel_used()).min(fuel);
+        store.data_mut().end();
+        (answer, used)
+    }
+
+    /// Most memory that it had, KiB.
+    pub(super) fn memory_peak_kib(&self) -> u64 {
+        self.store.data().memory_peak_kib()
+    }
 }

@@ -1,6 +1,6 @@
 //! Plugins: what message types mean, run inside bounds.
 //!
-//! [`Plugins`] loads the embedded ones and those of the operator's folder through the same door. A [`Plugin`] runs a fresh instance per call; what it
+//! [`Plugins`] loads the embedded ones and those of the operator's folder through the same door. A [`Plugin`] runs a fresh instance for each message; what it
 //! sees is a [`Reader`] and nothing else, what it answers is checked against its manifest and named bounds before anybody else looks at it. Nothing
 //! here knows any message type by name.
 
@@ -63,7 +63,7 @@ pub(crate) use indexer_bindings::exports::aleph::plugin::indexer as indexing;
 pub use keeper::{Keeper, Request, RequestError};
 pub use manifest::{Limits, Manifest, ManifestError};
 pub use outcome::{Effects, Need, Outcome, Plan, Price, Rejection, Subject, TokenBalances, Workload, Write};
-pub use plugin::{Failures, Origin, Plugin, PluginInfo, PluginState, PrepareError, Quantiles, Statistics};
+pub use plugin::{Failures, Origin, Plugin, PluginInfo, PluginState, PrepareError, Quantiles, Session, Statistics};
 pub(crate) use profile::PROFILE;
 pub(crate) use registry::inspect_indexer;
 pub use registry::{Deviation, LoadError, Plugins, Refusal, Source, inspect};

@@ -1,15 +1,19 @@
-//! One plugin: a compiled component, what it may do, and a fresh instance for every call.
+//! One plugin: a compiled component, what it may do, and a fresh instance for every message.
+//!
+//! What has validated a message goes on to process it: starting an instance takes longer than most plugins take for a message. Nothing of one
+//! message is left for another, and `process` finds the same instance on every node and at every repetition: one that has validated this very
+//! message and nothing else.
 
 use super::{
     FailureClass, HostError, Manifest, ManifestError, Response,
-    bindings::{MessageHandlerPre, exports::aleph::plugin::query},
+    bindings::{MessageHandler, MessageHandlerPre, exports::aleph::plugin::query},
     contract,
     failure::class_of,
     health::Health,
     histogram::Histogram,
-    instance,
+    instance::{self, Instance},
     outcome::{self, Outcome, Overrun, Plan, Price, Rejection},
-    profile::PROFILE,
+    profile::{self, PROFILE},
     route::Route,
     view::{Access, Host, ViewFault},
 };
@@ -19,6 +23,7 @@ use crate::{
 };
 use serde::Serialize;
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{
@@ -27,11 +32,14 @@ use std::{
     },
     time::{Duration, Instant},
 };
+use tokio::sync::{Semaphore, SemaphorePermit};
 use wasmtime::{
     Engine, Store, Trap,
     component::{Component, HasSelf, Linker},
 };
 
+/// Instances that have validated their message and wait for its turn, in the whole process; the others are started again for it.
+static KEPT: Semaphore = Semaphore::const_new(profile::KEPT_INSTANCES);
 /// The interfaces that a plugin may import.
 const IMPORTS: [&str; 4] =
     ["aleph:plugin/types@0.2.0", "aleph:plugin/view@0.2.0", "aleph:plugin/crypto@0.2.0", "aleph:plugin/log@0.2.0"];
@@ -253,7 +261,7 @@ impl Plugin {
         instance::check_imports(engine, component, &IMPORTS)?;
         let contract = |error: wasmtime::Error| PrepareError::Contract(format!("{error:#}"));
         let mut linker = Linker::<Host>::new(engine);
-        super::bindings::MessageHandler::add_to_linker::<_, HasSelf<_>>(&mut linker, |host| host).map_err(contract)?;
+        MessageHandler::add_to_linker::<_, HasSelf<_>>(&mut linker, |host| host).map_err(contract)?;
         let pre = linker.instantiate_pre(component).and_then(MessageHandlerPre::new).map_err(contract)?;
         let routes = instance::routes(&manifest)?;
         let access = Access {
@@ -406,10 +414,24 @@ impl Plugin {
     /// # Errors
     /// The plugin failed.
     pub fn validate(&self, message: &contract::Message) -> Result<Result<Plan, Rejection>, HostError> {
-        let found =
-            self.call_for_message(None, |store, plugin| plugin.aleph_plugin_handler().call_validate(store, message))?;
+        Ok(self.examine(message)?.map(|(plan, _)| plan))
+    }
+
+    /// The schema, and where it is fulfilled and there is room the instance that goes on to the meaning.
+    ///
+    /// # Errors
+    /// The plugin failed.
+    pub fn examine(
+        &self,
+        message: &contract::Message,
+    ) -> Result<Result<(Plan, Option<Session>), Rejection>, HostError> {
+        let (found, instance) =
+            self.call_for_message(|| self.start(), None, |store, plugin| validate(store, plugin, message))?;
         self.checked(match found {
-            Ok(plan) => outcome::plan(plan).map(Ok),
+            Ok(plan) => outcome::plan(plan).map(|plan| {
+                let place = KEPT.try_acquire().ok();
+                Ok((plan, place.map(|place| Session { instance, _place: place })))
+            }),
             Err(rejection) => outcome::rejection(rejection).map(Err),
         })
     }
@@ -423,7 +445,22 @@ impl Plugin {
         message: &contract::Message,
         reader: Arc<dyn Reader + Send + Sync>,
     ) -> Result<Outcome, HostError> {
-        let found = self.call_for_message(Some(reader), |store, plugin| {
+        self.process_in(None, message, reader)
+    }
+
+    /// The meaning, by the instance that has validated this very message, or by one that does so now.
+    ///
+    /// # Errors
+    /// The plugin failed.
+    pub fn process_in(
+        &self,
+        session: Option<Session>,
+        message: &contract::Message,
+        reader: Arc<dyn Reader + Send + Sync>,
+    ) -> Result<Outcome, HostError> {
+        let kept = Cell::new(session.map(|session| session.instance));
+        let instance = || kept.take().map_or_else(|| self.validated(message), Ok);
+        let (found, _) = self.call_for_message(instance, Some(reader), |store, plugin| {
             plugin.aleph_plugin_handler().call_process(store, message)
         })?;
         let outcome = self.checked(outcome::outcome(found, &self.manifest.limits, &message.address, &self.granted))?;
@@ -446,9 +483,11 @@ impl Plugin {
         why: contract::Withdrawal,
         reader: Arc<dyn Reader + Send + Sync>,
     ) -> Result<Vec<outcome::Write>, HostError> {
-        let found = self.call_for_message(Some(reader), |store, plugin| {
-            plugin.aleph_plugin_handler().call_withdraw(store, message, why)
-        })?;
+        let (found, _) = self.call_for_message(
+            || self.start(),
+            Some(reader),
+            |store, plugin| plugin.aleph_plugin_handler().call_withdraw(store, message, why),
+        )?;
         self.checked(outcome::writes(found, &self.manifest.limits))
     }
 
@@ -461,9 +500,7 @@ impl Plugin {
         message: &contract::Message,
         reader: Arc<dyn Reader + Send + Sync>,
     ) -> Result<Result<Option<Price>, Rejection>, HostError> {
-        self.counters.calls.fetch_add(1, Ordering::Relaxed);
-        let found =
-            self.call(Some(reader), |store, plugin| plugin.aleph_plugin_handler().call_price(store, message)).result?;
+        let found = self.call_once(reader, |store, plugin| plugin.aleph_plugin_handler().call_price(store, message))?;
         self.checked(match found {
             Ok(costs) => costs.map(outcome::price).transpose().map(Ok),
             Err(rejection) => outcome::rejection(rejection).map(Err),
@@ -481,10 +518,8 @@ impl Plugin {
         parameters: Vec<(String, String)>,
         reader: Arc<dyn Reader + Send + Sync>,
     ) -> Result<Response, HostError> {
-        self.counters.calls.fetch_add(1, Ordering::Relaxed);
         let request = query::Request { route: route.to_owned(), path, parameters };
-        let found = self.call(Some(reader), |store, plugin| plugin.aleph_plugin_query().call_run(store, &request));
-        let found = found.result?;
+        let found = self.call_once(reader, |store, plugin| plugin.aleph_plugin_query().call_run(store, &request))?;
         self.counters.queries.fetch_add(1, Ordering::Relaxed);
         self.checked(outcome::check_response(found.status, &found.content_type, &found.body))?;
         Ok(Response { status: found.status, content_type: found.content_type, body: found.body })
@@ -502,25 +537,27 @@ impl Plugin {
         self.counters.failed[error.class() as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Runs a fresh instance for a message, now and then twice: a pure function gives the same answer for the same fuel.
+    /// Runs an instance for a message, now and then another one on the same: a pure function gives the same answer for the same fuel. Gives
+    /// back the first one with its answer.
     fn call_for_message<T: PartialEq>(
         &self,
+        instance: impl Fn() -> Result<Handler, HostError>,
         reader: Option<Arc<dyn Reader + Send + Sync>>,
-        run: impl Fn(&mut Store<Host>, &super::bindings::MessageHandler) -> wasmtime::Result<T>,
-    ) -> Result<T, HostError> {
+        run: impl Fn(&mut Store<Host>, &MessageHandler) -> wasmtime::Result<T>,
+    ) -> Result<(T, Handler), HostError> {
         if let Some(reason) = self.suspended() {
             return Err(HostError::Suspended { plugin: self.manifest.name.clone(), reason: reason.to_owned() });
         }
         let started = Instant::now();
         let number = self.counters.calls.fetch_add(1, Ordering::Relaxed);
-        let first = self.call(reader.clone(), &run);
+        let first = self.call(&instance, reader.clone(), &run);
         // Out of fuel is a verdict: it is not given for one run.
         let twice = matches!(first.result, Err(HostError::OutOfFuel { .. }))
             || number < FIRST_CALLS_TWICE
             || number.wrapping_add(self.salt).is_multiple_of(TWICE_EVERY);
         if twice && !first.is_the_nodes_trouble() {
             self.counters.twice.fetch_add(1, Ordering::Relaxed);
-            let second = self.call(reader, &run);
+            let second = self.call(&instance, reader, &run);
             if !second.is_the_nodes_trouble()
                 && let Some(difference) = first.difference(&second)
             {
@@ -549,25 +586,59 @@ impl Plugin {
     }
 
     /// Runs a fresh instance.
+    fn call_once<T>(
+        &self,
+        reader: Arc<dyn Reader + Send + Sync>,
+        run: impl FnOnce(&mut Store<Host>, &MessageHandler) -> wasmtime::Result<T>,
+    ) -> Result<T, HostError> {
+        self.counters.calls.fetch_add(1, Ordering::Relaxed);
+        self.call(|| self.start(), Some(reader), run).result.map(|(answer, _)| answer)
+    }
+
     fn call<T>(
         &self,
+        instance: impl FnOnce() -> Result<Handler, HostError>,
         reader: Option<Arc<dyn Reader + Send + Sync>>,
-        run: impl FnOnce(&mut Store<Host>, &super::bindings::MessageHandler) -> wasmtime::Result<T>,
+        run: impl FnOnce(&mut Store<Host>, &MessageHandler) -> wasmtime::Result<T>,
     ) -> Call<T> {
         let started = Instant::now();
-        let fuel = self.manifest.limits.fuel;
-        let mut store = instance::fresh_store(&self.engine, &self.access, reader, fuel);
-        let result = instance::run(&mut store, fuel, |store| self.pre.instantiate(store), run);
-        let own = fuel.saturating_sub(store.get_fuel().unwrap_or(0));
-        let used = own.saturating_add(store.data().fuel_used()).min(fuel);
-        self.counters.micros.fetch_add(outcome::micros(started.elapsed()), Ordering::Relaxed);
-        self.counters.memory_peak_kib.fetch_max(store.data().memory_peak_kib(), Ordering::Relaxed);
-        let result = result.map_err(|error| {
-            let error = failure(&self.manifest.name, fuel, error);
-            self.count_failure(&error);
-            error
+        let mut fuel = 0;
+        let result = instance().and_then(|mut instance| {
+            let (answer, used) = self.run(&mut instance, reader, run);
+            fuel = used;
+            self.counters.memory_peak_kib.fetch_max(instance.memory_peak_kib(), Ordering::Relaxed);
+            Ok((answer?, instance))
         });
-        Call { result, fuel: used }
+        self.counters.micros.fetch_add(outcome::micros(started.elapsed()), Ordering::Relaxed);
+        if let Err(error) = &result {
+            self.count_failure(error);
+        }
+        Call { result, fuel }
+    }
+
+    /// Starts an instance.
+    fn start(&self) -> Result<Handler, HostError> {
+        let started = Instance::start(&self.engine, &self.access, |store| self.pre.instantiate(store));
+        started.map_err(|error| failure(&self.manifest.name, self.manifest.limits.fuel, error))
+    }
+
+    /// An instance that has validated a message, which is known to be valid.
+    fn validated(&self, message: &contract::Message) -> Result<Handler, HostError> {
+        let mut instance = self.start()?;
+        let (answer, _) = self.run(&mut instance, None, |store, plugin| validate(store, plugin, message));
+        answer.map(|_| instance)
+    }
+
+    /// Runs an instance with a full tank. Returns the fuel that it used, too.
+    fn run<T>(
+        &self,
+        instance: &mut Handler,
+        reader: Option<Arc<dyn Reader + Send + Sync>>,
+        run: impl FnOnce(&mut Store<Host>, &MessageHandler) -> wasmtime::Result<T>,
+    ) -> (Result<T, HostError>, u64) {
+        let fuel = self.manifest.limits.fuel;
+        let (answer, used) = instance.call(reader, fuel, run);
+        (answer.map_err(|error| failure(&self.manifest.name, fuel, error)), used)
     }
 }
 
@@ -598,9 +669,32 @@ pub(super) fn failure(plugin: &str, fuel: u64, error: wasmtime::Error) -> HostEr
     }
 }
 
+/// A plugin in a memory of its own.
+type Handler = Instance<MessageHandler>;
+
+/// An instance that has validated a message and waits to process it.
+pub struct Session {
+    instance: Handler,
+    _place: SemaphorePermit<'static>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Session").finish_non_exhaustive()
+    }
+}
+
+fn validate(
+    store: &mut Store<Host>,
+    plugin: &MessageHandler,
+    message: &contract::Message,
+) -> wasmtime::Result<Result<contract::Plan, contract::Rejection>> {
+    plugin.aleph_plugin_handler().call_validate(store, message)
+}
+
 /// One run.
 struct Call<T> {
-    result: Result<T, HostError>,
+    result: Result<(T, Handler), HostError>,
     fuel: u64,
 }
 
@@ -612,7 +706,7 @@ impl<T: PartialEq> Call<T> {
     /// What is not the same in another run on the same arguments.
     fn difference(&self, other: &Self) -> Option<String> {
         match (&self.result, &other.result) {
-            (Ok(one), Ok(two)) if one != two => Some("two runs on one message gave two answers".into()),
+            (Ok((one, _)), Ok((two, _))) if one != two => Some("two runs on one message gave two answers".into()),
             // How deep the stack goes is the same here and now; it need not be in another build.
             (Err(one), Err(two)) if one.class() != two.class() => {
                 Some(format!("two runs on one message ended differently: {one}; {two}"))

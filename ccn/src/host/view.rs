@@ -62,7 +62,7 @@ pub(super) struct Access {
     pub(super) memory_bytes: usize,
 }
 
-/// The state of one call.
+/// The state of one instance, which is called for one message: each call has bounds of its own.
 pub(super) struct Host {
     access: Arc<Access>,
     /// None while only the message may be looked at.
@@ -83,10 +83,10 @@ pub(super) struct Host {
 }
 
 impl Host {
-    pub(super) fn new(access: Arc<Access>, reader: Option<Arc<dyn Reader + Send + Sync>>, fuel: u64) -> Self {
+    pub(super) fn new(access: Arc<Access>, fuel: u64) -> Self {
         Self {
             access,
-            reader,
+            reader: None,
             reads: 0,
             read_bytes: 0,
             logged: 0,
@@ -98,7 +98,18 @@ impl Host {
         }
     }
 
-    /// Most memory that the call had, KiB.
+    /// A call begins, with bounds of its own.
+    pub(super) fn begin(&mut self, reader: Option<Arc<dyn Reader + Send + Sync>>, fuel: u64) {
+        let (has_memory, memory_peak) = (self.has_memory, self.memory_peak);
+        *self = Self { reader, has_memory, memory_peak, ..Self::new(self.access.clone(), fuel) };
+    }
+
+    /// A call ends: nothing is read any more.
+    pub(super) fn end(&mut self) {
+        self.reader = None;
+    }
+
+    /// Most memory that the instance had, KiB.
     pub(super) fn memory_peak_kib(&self) -> u64 {
         (self.memory_peak >> 10) as u64
     }

@@ -308,7 +308,7 @@ fn judge(
     plugins: &Plugins,
     rules: &Rules,
     turn: Turn,
-    message: ValidMessage,
+    mut message: ValidMessage,
 ) -> Result<Verdict, Undecided> {
     let at = Position::new(message.shown.time, &message.envelope.item_hash);
     let sender = &message.envelope.sender;
@@ -343,7 +343,7 @@ fn judge(
     let asking = Arc::new(Asking::new(desk.reader(), at.clone()));
     let outcome = message
         .plugin
-        .process(&message.shown, asking.clone())
+        .process_in(message.session.take(), &message.shown, asking.clone())
         .map_err(|error| Undecided::Plugin { plugin: message.plugin.manifest().name.clone(), error })?;
     for fact in asking.facts() {
         push(&mut facts, fact);
@@ -466,7 +466,7 @@ fn accept(
         Targets::All(targets) => targets,
         Targets::Verdict(verdict) => return Ok(verdict),
     };
-    let ValidMessage { envelope, fetched_content, size, plugin, plan, shown } = message;
+    let ValidMessage { envelope, fetched_content, size, plugin, plan, shown, .. } = message;
     let hash = envelope.item_hash.clone();
     let at = Position::new(shown.time, &hash);
     if effects.authorizations.is_some() && !permission::is_same(&envelope.sender, &shown.address) {

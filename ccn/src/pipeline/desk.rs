@@ -22,6 +22,9 @@ use std::sync::Arc;
 pub(super) const CANDIDATE_BYTES: usize = 8;
 /// Bytes of a need in a key.
 pub(super) const NEED_BYTES: usize = 32;
+/// First byte of a need in a key: those for keys of state are together, so that it is seen at once when there are none.
+const OTHER_NEED: u8 = 0;
+const STATE_NEED: u8 = 1;
 /// Name of the count of waiting messages in `meta`.
 pub(super) const WAITING: &[u8] = b"waiting";
 /// Names of the count of messages without a plugin in `meta`, and of their bytes.
@@ -40,6 +43,8 @@ pub(super) struct Desk {
     woken: Vec<Vec<u8>>,
     /// The same of the current message.
     woken_now: Vec<Vec<u8>>,
+    /// Whether anybody waits for a key of state, once it was asked; true is never taken back.
+    watches_state: Option<bool>,
     /// Time for movements of credits.
     pub(super) ration: Ration,
 }
@@ -66,7 +71,9 @@ fn index_prefixes(record: &MessageRecord) -> Vec<Vec<u8>> {
 
 /// A need as it stands in keys.
 pub(super) fn need_key(need: &NeedRecord) -> Vec<u8> {
-    Sha256::digest(need.to_bytes()).to_vec()
+    let mut key = Sha256::digest(need.to_bytes()).to_vec();
+    key[0] = if matches!(need, NeedRecord::State(..)) { STATE_NEED } else { OTHER_NEED };
+    key
 }
 
 /// A need of a plugin as it is kept.
@@ -86,7 +93,7 @@ fn unhandled_of(sender: &str) -> Vec<u8> {
 
 impl Desk {
     pub(super) fn new(batch: Batch, ration: Ration) -> Self {
-        Self { batch: Arc::new(batch), woken: Vec::new(), woken_now: Vec::new(), ration }
+        Self { batch: Arc::new(batch), woken: Vec::new(), woken_now: Vec::new(), watches_state: None, ration }
     }
 
     /// For whoever reads while a message is decided.
@@ -320,8 +327,30 @@ impl Desk {
         self.edit().put(Table::Quarantine, hash_key(&envelope.item_hash), record.to_bytes());
     }
 
+    /// True when somebody may wait for a key of state. Most messages write several, and few ever wait for one.
+    fn watches_state(&mut self) -> Result<bool, StoreError> {
+        if let Some(watches) = self.watches_state {
+            return Ok(watches);
+        }
+        let rows = self.read().range(Table::Needs, &[STATE_NEED], &[STATE_NEED + 1], 1, false)?;
+        Ok(*self.watches_state.insert(!rows.is_empty()))
+    }
+
+    /// Keys of `needs` that a message waits or rests on.
+    fn put_needs(&mut self, needs: &[NeedRecord], key: &[u8]) {
+        for need in needs {
+            if matches!(need, NeedRecord::State(..)) {
+                self.watches_state = Some(true);
+            }
+            self.edit().put(Table::Needs, [need_key(need).as_slice(), key].concat(), Vec::new());
+        }
+    }
+
     /// Something is here now: whoever waits for it is decided again, in this batch or a later one.
     pub(super) fn arrived(&mut self, need: &NeedRecord) -> Result<(), StoreError> {
+        if matches!(need, NeedRecord::State(..)) && !self.watches_state()? {
+            return Ok(());
+        }
         let key = need_key(need);
         let waiting = self.read().range(Table::Needs, &key, &crate::store::schema::end_of(&key), 1, false)?;
         if !waiting.is_empty() {
@@ -360,12 +389,9 @@ impl Desk {
 
     /// Remembers what a decision rests on.
     pub(super) fn put_basis(&mut self, key: &[u8], hash: &ItemHash, basis: &BasisRecord) {
-        let batch = self.edit();
-        for fact in &basis.facts {
-            let need = facts::need(&fact.question, hash);
-            batch.put(Table::Needs, [need_key(&need).as_slice(), key].concat(), Vec::new());
-        }
-        batch.put(Table::Bases, key.to_vec(), basis.to_bytes());
+        let needs: Vec<NeedRecord> = basis.facts.iter().map(|fact| facts::need(&fact.question, hash)).collect();
+        self.put_needs(&needs, key);
+        self.edit().put(Table::Bases, key.to_vec(), basis.to_bytes());
     }
 
     /// What a decision rests on.
@@ -389,10 +415,8 @@ impl Desk {
     /// Lets a message wait.
     pub(super) fn put_pending(&mut self, key: &[u8], record: &PendingRecord) -> Result<(), StoreError> {
         self.count_unhandled(record, 1)?;
+        self.put_needs(&needs_of(key, record), key);
         let batch = self.edit();
-        for need in needs_of(key, record) {
-            batch.put(Table::Needs, [need_key(&need).as_slice(), key].concat(), Vec::new());
-        }
         if let Some(horizon) = record.horizon {
             batch.put(Table::Horizon, Key::new().number(horizon).bytes(key).done(), Vec::new());
         }

@@ -28,12 +28,13 @@ use crate::{
     files::Files,
     host::{HostError, Plugins},
     store::{
-        Reader as _, Store, StoreError,
+        Reader as _, Snapshot, Store, StoreError,
         record::{CostLineRecord, PaymentRecord, RejectionRecord},
     },
 };
 use ccn_message::{Envelope, FormatError, ItemHash, MessageStatus, envelope::ContentHeader};
 use digest_log::DigestLog;
+use futures_util::{StreamExt as _, stream};
 use owner::{Input, Owner};
 use ration::Ration;
 use stage::{NotAMessage, Prepared};
@@ -53,6 +54,11 @@ use turns::Turns;
 
 pub use crate::store::record::FileKind;
 pub use stage::MAX_CONTENT_BYTES;
+
+/// Messages of a bulk that are verified in one go, by one thread.
+const BULK_STEP: usize = 32;
+/// Steps of a bulk that are verified before their turn, for each thread.
+const STEPS_AHEAD: usize = 2;
 
 /// The way in. Cloning shares it.
 #[derive(Debug, Clone)]
@@ -79,6 +85,8 @@ struct Shared {
     events: Events,
     /// Places on the way in.
     places: Arc<Semaphore>,
+    /// Places of messages that come in bulk: whoever delivers them waits for one, and takes none from those who send a single one.
+    bulk_places: Arc<Semaphore>,
     /// Threads that verify and validate.
     workers: Arc<Semaphore>,
     owner: mpsc::Sender<Input>,
@@ -118,7 +126,7 @@ pub enum SubmitError {
 }
 
 /// What the node itself gets wrong.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum EngineError {
     /// The store failed. The operator's to solve; nothing was changed.
     #[error("{0}")]
@@ -210,8 +218,8 @@ impl Pipeline {
         /// Stack of the thread: a plugin's, and room.
         const STACK_BYTES: usize = 8 << 20;
         let events = Events::new();
-        // One place more than messages: files and the end are never refused for want of one.
-        let (owner, inputs) = mpsc::channel(config.pipeline.queue + 1);
+        // A place for each message, each step of a bulk, and one more: files and the end are never refused for want of one.
+        let (owner, inputs) = mpsc::channel(2 * config.pipeline.queue + 1);
         let work = Owner {
             store: store.clone(),
             files: files.clone(),
@@ -224,6 +232,7 @@ impl Pipeline {
             inputs,
             again: RefCell::default(),
             digest_log: DigestLog::default(),
+            timer: None,
         };
         let runtime = Handle::current();
         let ended = CancellationToken::new();
@@ -240,6 +249,7 @@ impl Pipeline {
                 plugins,
                 events,
                 places: Arc::new(Semaphore::new(config.pipeline.queue)),
+                bulk_places: Arc::new(Semaphore::new(config.pipeline.queue.max(BULK_STEP))),
                 workers: Arc::new(Semaphore::new(workers)),
                 owner,
                 ended,
@@ -253,6 +263,7 @@ impl Pipeline {
     /// Finishes what has begun. What comes later is refused.
     pub async fn stop(&self) {
         self.shared.places.close();
+        self.shared.bulk_places.close();
         let _ = self.shared.owner.send(Input::Stop).await;
         let thread = self.shared.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
@@ -282,8 +293,11 @@ impl Pipeline {
             NoPlace::Stopped => EngineError::Stopped.into(),
         })?;
         let shared = self.shared.clone();
-        let received = self.on_worker(move || shared.receive(&envelope_json, check)).await??;
-        match received {
+        let received = self.on_worker(move || {
+            let snapshot = shared.store.snapshot().map_err(EngineError::from)?;
+            shared.receive(&snapshot, &envelope_json, check)
+        });
+        match received.await?? {
             Received::Known(receipt) => Ok(receipt),
             Received::New(prepared) => self.decided(prepared).await,
         }
@@ -293,6 +307,41 @@ impl Pipeline {
         let (reply, receipt) = oneshot::channel();
         self.send(Input::Message { prepared, reply }).await?;
         receipt.await.map_err(|_| EngineError::Stopped)?
+    }
+
+    /// Takes many messages in, as peers and archives deliver them: verified on all threads, decided in their order. Waits for places where there
+    /// are none, and answers once all verdicts are durable, in the order of the messages.
+    pub async fn submit_bulk(&self, envelopes: Vec<String>) -> Vec<Result<Receipt, SubmitError>> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut all = Vec::with_capacity(envelopes.len());
+        let mut left = envelopes.into_iter();
+        let steps = std::iter::from_fn(|| {
+            let step: Vec<String> = left.by_ref().take(BULK_STEP).collect();
+            (!step.is_empty()).then_some(step)
+        });
+        let verified = stream::iter(steps).map(|step| self.verify_step(step)).buffered(STEPS_AHEAD * threads);
+        let sent = verified.then(|(count, verified)| async move {
+            let (reply, receipts) = oneshot::channel();
+            let sent = match verified {
+                Ok((messages, places)) => self.send(Input::Bulk { messages, places, reply }).await,
+                Err(error) => Err(error),
+            };
+            (count, sent.map(|()| receipts))
+        });
+        for (count, receipts) in sent.collect::<Vec<_>>().await {
+            let failure = match receipts {
+                Ok(receipts) => match receipts.await {
+                    Ok(receipts) => {
+                        all.extend(receipts);
+                        continue;
+                    }
+                    Err(_) => EngineError::Stopped,
+                },
+                Err(error) => error,
+            };
+            all.extend((0..count).map(|_| Err(failure.clone().into())));
+        }
+        all
     }
 
     /// A file or the archive of a folder lies in the folder of files: records it, keeps it for a while even if nothing refers to it, and wakes what
@@ -322,6 +371,25 @@ impl Pipeline {
     #[must_use]
     pub fn events(&self) -> &Events {
         &self.shared.events
+    }
+
+    /// Verifies a step of a bulk. Returns its length, too.
+    async fn verify_step(
+        &self,
+        step: Vec<String>,
+    ) -> (usize, Result<(Vec<Result<Received, SubmitError>>, OwnedSemaphorePermit), EngineError>) {
+        let count = step.len();
+        let work = async {
+            let places = self.shared.bulk_places.clone().acquire_many_owned(BULK_STEP as u32).await;
+            let places = places.map_err(|_| EngineError::Stopped)?;
+            let shared = self.shared.clone();
+            let received = self.on_worker(move || {
+                let snapshot = shared.store.snapshot()?;
+                Ok::<_, EngineError>(step.iter().map(|text| shared.receive(&snapshot, text)).collect())
+            });
+            Ok((received.await??, places))
+        };
+        (count, work.await)
     }
 
     fn place(&self) -> Result<OwnedSemaphorePermit, NoPlace> {
@@ -355,6 +423,7 @@ enum NoPlace {
 type Check = fn(Envelope, &Files, &Plugins) -> io::Result<Result<Prepared, NotAMessage>>;
 
 /// What a text turned out to be.
+#[derive(Debug)]
 enum Received {
     /// A message that is decided already.
     Known(Receipt),
@@ -363,23 +432,15 @@ enum Received {
 }
 
 impl Shared {
-    fn receive(&self, text: &str, check: Check) -> Result<Received, SubmitError> {
+    fn receive(&self, snapshot: &Snapshot, text: &str, check: Check) -> Result<Received, SubmitError> {
         let format = |refused: NotAMessage| SubmitError::Format { item_hash: refused.item_hash, error: refused.error };
         let envelope = stage::parse(text).map_err(format)?;
-        if let Some(receipt) = self.known(&envelope)? {
+        if let Some(receipt) = known(snapshot, &envelope)? {
             return Ok(Received::Known(receipt));
         }
         let received = check(envelope, &self.files, &self.plugins);
         let received = received.map_err(|error| EngineError::Store(error.to_string()))?;
         Ok(Received::New(Box::new(received.map_err(format)?)))
-    }
-
-    /// The receipt for the very copy of a message that stands: nothing about it has to be checked again.
-    fn known(&self, envelope: &Envelope) -> Result<Option<Receipt>, EngineError> {
-        let stored = self.store.snapshot()?.message(&envelope.item_hash)?;
-        let known = stored.is_some_and(|stored| decide::is_same_copy(envelope, &stored));
-        let item_hash = envelope.item_hash.clone();
-        Ok(known.then_some(Receipt { item_hash, status: MessageStatus::Processed, rejection: None }))
     }
 
     fn price(&self, message: PriceRequest) -> Result<Option<Costs>, PriceError> {
@@ -415,6 +476,14 @@ impl Shared {
             enforced: price.enforced,
         }))
     }
+}
+
+/// The receipt for the very copy of a message that stands: nothing about it has to be checked again.
+fn known(snapshot: &Snapshot, envelope: &Envelope) -> Result<Option<Receipt>, EngineError> {
+    let stored = snapshot.message(&envelope.item_hash)?;
+    let known = stored.is_some_and(|stored| decide::is_same_copy(envelope, &stored));
+    let item_hash = envelope.item_hash.clone();
+    Ok(known.then_some(Receipt { item_hash, status: MessageStatus::Processed, rejection: None }))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! loses what was not answered, and nothing else: what has arrived and is waited for is a row of its own until those who waited are decided.
 
 use super::{
-    EngineError, Receipt, SubmitError,
+    EngineError, Receipt, Received, SubmitError,
     decide::{self, Rules, Turn, Undecided, Verdict},
     desk::{Desk, NEED_BYTES, hash_of_pending, need_key, pending_key},
     digest_log::DigestLog,
@@ -37,7 +37,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 /// Most messages of one commit.
 const MAX_BATCH: usize = 500;
@@ -58,11 +58,16 @@ const STORE_BACK_OFF: Duration = Duration::from_millis(500);
 /// Where an answer goes.
 type Reply<T, E> = oneshot::Sender<Result<T, E>>;
 
+/// Where the answers for a bulk go.
+type BulkReply = oneshot::Sender<Vec<Result<Receipt, SubmitError>>>;
+
 /// Something for the owner to do.
 #[derive(Debug)]
 pub(super) enum Input {
     /// Decide this message.
     Message { prepared: Box<Prepared>, reply: Reply<Receipt, SubmitError> },
+    /// Decide those of a bulk that are not decided yet. The places are free when they are.
+    Bulk { messages: Vec<Result<Received, SubmitError>>, places: OwnedSemaphorePermit, reply: BulkReply },
     /// Record this file.
     File { hash: ItemHash, size: u64, kind: FileKind, reply: Reply<(), EngineError> },
     /// Decide those who wait for a plugin of this message type.
@@ -89,6 +94,8 @@ pub(super) struct Owner {
     /// How often messages were decided anew since the last rest.
     pub(super) again: RefCell<HashMap<ItemHash, u32>>,
     pub(super) digest_log: DigestLog,
+    /// When the next timer of the store is due, milliseconds since 1970; none when that is not known.
+    pub(super) timer: Option<u64>,
 }
 
 /// Answers that wait for a commit.
@@ -98,6 +105,7 @@ type Answers<T, E> = Vec<(Reply<T, E>, Result<T, E>)>;
 #[derive(Default)]
 struct After {
     receipts: Answers<Receipt, SubmitError>,
+    bulks: Vec<(BulkReply, Vec<Result<Receipt, SubmitError>>)>,
     recorded: Answers<(), EngineError>,
     events: Vec<Event>,
     wanted: Vec<ItemHash>,
@@ -124,7 +132,10 @@ impl Owner {
                     return;
                 }
                 self.again.borrow_mut().clear();
-                let sleep = self.until_timer().min(MAX_SLEEP);
+                let timer = *self
+                    .timer
+                    .get_or_insert_with(|| next_timer(&self.store, &self.plugins, &self.ration, &self.turns));
+                let sleep = Duration::from_millis(timer.saturating_sub(now_ms())).min(MAX_SLEEP);
                 let next = runtime.block_on(async { tokio::time::timeout(sleep, self.inputs.recv()).await });
                 match next {
                     Ok(None) => return,
@@ -136,39 +147,6 @@ impl Owner {
             stopping |= stop;
             is_rebuilding = !matches!(step, Step::Idle);
             self.switch(step);
-        }
-    }
-
-    /// Milliseconds until the next timer of the store.
-    fn until_timer(&self) -> Duration {
-        let next = || {
-            let snapshot = self.store.snapshot()?;
-            let mut next = u64::MAX;
-            for table in [Table::Horizon, Table::Grace, Table::Purge] {
-                let first = snapshot.range(table, &[], &end_of(&[]), 1, false)?;
-                let at = first.first().and_then(|(key, _)| timer_of(key));
-                next = next.min(at.unwrap_or(u64::MAX));
-            }
-            let turn = need_key(&NeedRecord::Turn);
-            if !snapshot.range(Table::Needs, &turn, &end_of(&turn), 1, false)?.is_empty() {
-                let wait = u64::try_from(self.ration.wait().as_millis()).unwrap_or(u64::MAX);
-                next = next.min(now_ms().saturating_add(wait));
-            }
-            for plugin in self.plugins.all() {
-                let turn = need_key(&NeedRecord::PluginTurn(plugin.manifest().name.clone()));
-                if !snapshot.range(Table::Needs, &turn, &end_of(&turn), 1, false)?.is_empty() {
-                    let wait = plugin.wait().min(self.turns.until_quiet(Instant::now()));
-                    next = next.min(now_ms().saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)));
-                }
-            }
-            Ok::<_, StoreError>(next)
-        };
-        match next() {
-            Ok(at) => Duration::from_millis(at.saturating_sub(now_ms())),
-            Err(error) => {
-                tracing::error!("timers cannot be read: {error}");
-                STORE_BACK_OFF
-            }
         }
     }
 
@@ -237,27 +215,45 @@ impl Owner {
             grace: self.settings.grace_seconds.saturating_mul(1000),
         };
         let mut decided = 0;
-        self.timers(&mut desk, rules.now, &mut after);
         // What has come while the last batch was decided waits: it is not quiet, however long that took.
         if !(queue.is_empty() && self.inputs.is_empty()) {
             self.turns.came(Instant::now());
         }
-        if !stopping {
-            self.take_turn(&mut desk, &rules, &mut after);
-            self.take_plugin_turns(&mut desk, &rules, &mut after);
+        // Looking at all timers takes as long as deciding a message: it is done when one may be due.
+        if self.timer.is_none_or(|at| at <= rules.now) {
+            self.timer = None;
+            self.timers(&mut desk, rules.now, &mut after);
+            if !stopping {
+                self.take_turn(&mut desk, &rules, &mut after);
+                self.take_plugin_turns(&mut desk, &rules, &mut after);
+            }
         }
         // A turn that took long takes nothing from those who come anew.
         let started = Instant::now();
         while decided < MAX_BATCH && started.elapsed() < MAX_BATCH_TIME {
             let input = queue.pop_front().or_else(|| self.inputs.try_recv().ok());
             // Those who wait may be many, and made to be: who comes anew has as many turns as they.
-            let most = if input.is_some() { 1 } else { WAKE_STEP };
+            let most = match &input {
+                Some(Input::Bulk { messages, .. }) => messages.len(),
+                Some(_) => 1,
+                None => WAKE_STEP,
+            };
             match input {
                 Some(Input::Stop) => stop = true,
                 Some(Input::Message { prepared, reply }) => {
                     self.turns.came(Instant::now());
                     let receipt = self.message(&mut desk, &rules, *prepared, &mut after);
                     after.receipts.push((reply, receipt));
+                }
+                Some(Input::Bulk { messages, places: _places, reply }) => {
+                    self.turns.came(Instant::now());
+                    decided += messages.len();
+                    let decide = |received| match received? {
+                        Received::Known(receipt) => Ok(receipt),
+                        Received::New(prepared) => self.message(&mut desk, &rules, *prepared, &mut after),
+                    };
+                    let receipts = messages.into_iter().map(decide).collect();
+                    after.bulks.push((reply, receipts));
                 }
                 Some(Input::File { hash, size, kind, reply }) => {
                     let result = self.file(&mut desk, rules.now, &hash, size, kind);
@@ -291,6 +287,9 @@ impl Owner {
         let step = if stop { Step::Idle } else { self.rebuild(&mut desk) };
         desk.take_woken().into_iter().for_each(|need| passes.arrived(need));
         self.ration = desk.ration;
+        if concerns_timers(desk.read().changes()) {
+            self.timer = None;
+        }
         // What a commit that failed had dealt with is dealt with again.
         let is_stored = self.finish(&desk, after);
         *wakes = is_stored.then_some(passes);
@@ -326,6 +325,12 @@ impl Owner {
             for (reply, _) in after.receipts {
                 let _ = reply.send(Err(EngineError::Store(error.to_string()).into()));
             }
+            for (reply, receipts) in after.bulks {
+                // What was decided earlier, or is no message, stays so; a receipt is worth nothing.
+                let failed =
+                    |receipt: Result<_, _>| receipt.and_then(|_| Err(EngineError::Store(error.to_string()).into()));
+                let _ = reply.send(receipts.into_iter().map(failed).collect());
+            }
             for (reply, _) in after.recorded {
                 let _ = reply.send(Err(EngineError::Store(error.to_string())));
             }
@@ -343,6 +348,9 @@ impl Owner {
         }
         for (reply, receipt) in after.receipts {
             let _ = reply.send(receipt);
+        }
+        for (reply, receipts) in after.bulks {
+            let _ = reply.send(receipts);
         }
         for (reply, result) in after.recorded {
             let _ = reply.send(result);
@@ -693,6 +701,42 @@ fn is_keyed_by(message: &MessageRecord, key: &[u8]) -> bool {
     message.envelope.clone().envelope().is_ok_and(|envelope| pending_key(&envelope) == key)
 }
 
+/// When the next timer of the store is due, milliseconds since 1970.
+fn next_timer(store: &Store, plugins: &Plugins, ration: &Ration, turns: &Turns) -> u64 {
+    let in_a_while = |wait: Duration| now_ms().saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+    let next = || {
+        let snapshot = store.snapshot()?;
+        let mut next = u64::MAX;
+        for table in [Table::Horizon, Table::Grace, Table::Purge] {
+            let first = snapshot.range(table, &[], &end_of(&[]), 1, false)?;
+            let at = first.first().and_then(|(key, _)| timer_of(key));
+            next = next.min(at.unwrap_or(u64::MAX));
+        }
+        let turn = need_key(&NeedRecord::Turn);
+        if !snapshot.range(Table::Needs, &turn, &end_of(&turn), 1, false)?.is_empty() {
+            next = next.min(in_a_while(ration.wait()));
+        }
+        for plugin in plugins.all() {
+            let turn = need_key(&NeedRecord::PluginTurn(plugin.manifest().name.clone()));
+            if !snapshot.range(Table::Needs, &turn, &end_of(&turn), 1, false)?.is_empty() {
+                next = next.min(in_a_while(plugin.wait().min(turns.until_quiet(Instant::now()))));
+            }
+        }
+        Ok::<_, StoreError>(next)
+    };
+    next().unwrap_or_else(|error| {
+        tracing::error!("timers cannot be read: {error}");
+        in_a_while(STORE_BACK_OFF)
+    })
+}
+
+/// True for changes of tables that timers are read from.
+fn concerns_timers(changes: &Changes) -> bool {
+    [Table::Needs, Table::Horizon, Table::Grace, Table::Purge]
+        .iter()
+        .any(|table| changes.range((*table, Vec::new())..).next().is_some_and(|((found, _), _)| found == table))
+}
+
 /// True when it is this row that ends the grace of a file, and nobody keeps it.
 fn is_due(file: &FileRecord, row: &[u8]) -> bool {
     file.pins == 0 && file.grace.is_some() && file.grace == timer_of(row)
@@ -709,6 +753,10 @@ fn fail_all(queue: &mut VecDeque<Input>, error: &StoreError) {
         match input {
             Input::Message { reply, .. } => {
                 let _ = reply.send(Err(EngineError::Store(error.to_string()).into()));
+            }
+            Input::Bulk { messages, reply, .. } => {
+                let failed = |_| Err(EngineError::Store(error.to_string()).into());
+                let _ = reply.send(messages.into_iter().map(failed).collect());
             }
             Input::File { reply, .. }
             | Input::Handler { reply, .. }

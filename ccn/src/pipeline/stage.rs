@@ -6,7 +6,7 @@
 
 use crate::{
     files::Files,
-    host::{HostError, Plan, Plugin, Plugins, Rejection, contract},
+    host::{HostError, Plan, Plugin, Plugins, Rejection, Session, contract},
 };
 use ccn_message::{Envelope, ErrorCode, FormatError, ItemHash, ItemType, envelope::ContentHeader, json, signature};
 use std::{io, sync::Arc};
@@ -39,6 +39,8 @@ pub(super) struct ValidMessage {
     pub(super) size: u64,
     pub(super) plugin: Arc<Plugin>,
     pub(super) plan: Plan,
+    /// The instance that found it valid, where there was room to keep it.
+    pub(super) session: Option<Session>,
     /// What the plugin is shown.
     pub(super) shown: contract::Message,
 }
@@ -142,13 +144,14 @@ impl FetchedMessage {
             return Prepared::Deferred { signed: SignedMessage { envelope }, plugin };
         }
         let shown = shown(&envelope, &content, &header);
-        match plugin.validate(&shown) {
-            Ok(Ok(plan)) => Prepared::Valid(Box::new(ValidMessage {
+        match plugin.examine(&shown) {
+            Ok(Ok((plan, session))) => Prepared::Valid(Box::new(ValidMessage {
                 fetched_content: envelope.item_content.is_none().then_some(content),
                 envelope,
                 size,
                 plugin,
                 plan,
+                session,
                 shown,
             })),
             Ok(Err(rejection)) => refused(envelope, rejection),

@@ -3,6 +3,7 @@
 pub mod batch;
 pub mod confirmation;
 pub mod digest;
+mod journal;
 pub mod listing;
 pub mod reader;
 pub mod record;
@@ -10,13 +11,16 @@ pub mod schema;
 pub mod standing;
 
 use digest::Difference;
-use redb::{Database, ReadableDatabase as _, ReadableTable as _};
+use journal::Journal;
+use redb::{Database, Durability, ReadableDatabase as _, ReadableTable as _, StorageBackend, backends::FileBackend};
 use schema::{SCHEMA_VERSION, Table};
 use std::{
     collections::BTreeMap,
+    fs::OpenOptions,
+    io,
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -40,6 +44,19 @@ pub enum StoreError {
         /// The version in the store.
         found: u64,
     },
+    /// The journal beside the store is a later one's: one of the two was put there without the other.
+    #[error(
+        "the store ends after {store} commits and its journal begins with commit {journal}: put the journal that belongs to this store beside it, or none"
+    )]
+    OtherJournal {
+        /// Commits that the store holds.
+        store: u64,
+        /// The first one that the journal holds.
+        journal: u64,
+    },
+    /// The journal: a full or failing disk. The operator's to solve.
+    #[error("the journal of the store failed: {0}")]
+    Journal(#[from] io::Error),
     /// A record that cannot be read.
     #[error(transparent)]
     Damaged(#[from] record::DamagedRecord),
@@ -77,12 +94,25 @@ pub type Changes = BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>;
 /// Memory for pages, bytes.
 const CACHE_BYTES: usize = 128 << 20;
 
+/// Extension of the file of the journal, beside the database's.
+const JOURNAL_EXTENSION: &str = "journal";
+/// Names in `meta`: the version of the schema, the number of the last commit, what the store is known by to its journal.
+const SCHEMA: &[u8] = b"schema";
+const COMMITS: &[u8] = b"commits";
+const IDENTITY: &[u8] = b"identity";
+
 /// The database. Cloning shares it.
 #[derive(Clone)]
 pub struct Store {
-    database: Arc<Database>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    database: Database,
+    /// None for a store that has no file: each commit goes to the database at once.
+    journal: Mutex<Option<Journal>>,
     /// Microseconds of all commits.
-    committing: Arc<AtomicU64>,
+    committing: AtomicU64,
 }
 
 impl std::fmt::Debug for Store {
@@ -92,42 +122,55 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens or creates the store in a file.
+    /// Opens or creates the store in a file, with its journal in another one beside it.
     ///
     /// # Errors
     /// It cannot be opened, or is of another version.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        Self::of(Database::builder().set_cache_size(CACHE_BYTES).create(path)?)
+        let database = Database::builder().set_cache_size(CACHE_BYTES).create(path)?;
+        let journal = path.with_extension(JOURNAL_EXTENSION);
+        let journal = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(journal)?;
+        Self::of(database, Some(Box::new(FileBackend::new(journal)?)))
     }
 
-    /// Opens or creates the store on something else than a file: memory, or a disk that fails.
+    /// Opens or creates the store on something else than a file: memory, or a disk that fails. Without a journal.
     ///
     /// # Errors
     /// It cannot be opened, or is of another version.
-    pub fn on(backend: impl redb::StorageBackend) -> Result<Self, StoreError> {
-        Self::of(Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)?)
+    pub fn on(backend: impl StorageBackend) -> Result<Self, StoreError> {
+        Self::of(Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)?, None)
     }
 
-    fn of(database: Database) -> Result<Self, StoreError> {
-        let store = Self { database: Arc::new(database), committing: Arc::default() };
-        let mut write = store.database.begin_write()?;
-        write.set_quick_repair(true);
-        {
-            for table in Table::ALL {
-                write.open_table(table.definition())?;
+    /// The same with a journal, on something of its own.
+    ///
+    /// # Errors
+    /// See [`Store::on`].
+    pub fn with_journal(backend: impl StorageBackend, journal: impl StorageBackend) -> Result<Self, StoreError> {
+        let database = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)?;
+        Self::of(database, Some(Box::new(journal)))
+    }
+
+    fn of(database: Database, journal: Option<Box<dyn StorageBackend>>) -> Result<Self, StoreError> {
+        let (identity, number) = match meta(&database)? {
+            Some(meta) => meta,
+            None => (found(&database)?, 0),
+        };
+        let shared = Shared { database, journal: Mutex::new(None), committing: AtomicU64::new(0) };
+        let store = Self { shared: Arc::new(shared) };
+        if let Some(backend) = journal {
+            let (mut journal, missing) = Journal::open(backend, identity, number)?;
+            if !missing.is_empty() {
+                let number = journal.next_number();
+                store.write(&missing, Some(number), Durability::Immediate)?;
+                journal.restart();
             }
-            let mut meta = write.open_table(Table::Meta.definition())?;
-            let found = meta.get(&b"schema"[..])?.map(|value| number(value.value()));
-            match found {
-                None => {
-                    meta.insert(&b"schema"[..], &SCHEMA_VERSION.to_be_bytes()[..])?;
-                }
-                Some(SCHEMA_VERSION) => {}
-                Some(found) => return Err(StoreError::OtherVersion { found }),
-            }
+            *store.journal() = Some(journal);
         }
-        write.commit()?;
         Ok(store)
+    }
+
+    fn journal(&self) -> std::sync::MutexGuard<'_, Option<Journal>> {
+        self.shared.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the store holds now.
@@ -135,31 +178,50 @@ impl Store {
     /// # Errors
     /// The database fails.
     pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        Snapshot::new(&self.database.begin_read()?)
+        Ok(Snapshot::new(self.shared.database.begin_read()?))
     }
 
     /// Applies changes, all or nothing. They survive whatever happens after.
     ///
     /// # Errors
-    /// The database fails; nothing was applied.
+    /// The disk fails, and nothing was applied; it may be found applied, as a whole, at the next start.
     pub fn commit(&self, changes: &Changes) -> Result<(), StoreError> {
         let started = Instant::now();
-        let result = self.write(changes);
+        let result = match &mut *self.journal() {
+            Some(journal) => self.commit_by(journal, changes),
+            None => self.write(changes, None, Durability::Immediate),
+        };
         let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.committing.fetch_add(micros, Ordering::Relaxed);
+        self.shared.committing.fetch_add(micros, Ordering::Relaxed);
         result
     }
 
     /// Time that all commits since the start have taken, waiting for the disk included.
     #[must_use]
     pub fn commit_time(&self) -> Duration {
-        Duration::from_micros(self.committing.load(Ordering::Relaxed))
+        Duration::from_micros(self.shared.committing.load(Ordering::Relaxed))
     }
 
-    fn write(&self, changes: &Changes) -> Result<(), StoreError> {
-        let mut write = self.database.begin_write()?;
+    /// Brings changes to the journal and follows in memory; where they do not fit, brings the database to the disk.
+    fn commit_by(&self, journal: &mut Journal, changes: &Changes) -> Result<(), StoreError> {
+        let number = journal.next_number();
+        if journal.append(number, changes)? {
+            let followed = self.write(changes, Some(number), Durability::None);
+            if followed.is_err() {
+                journal.distrust();
+            }
+            return followed;
+        }
+        self.write(changes, Some(number), Durability::Immediate)?;
+        journal.restart();
+        Ok(())
+    }
+
+    fn write(&self, changes: &Changes, number: Option<u64>, durability: Durability) -> Result<(), StoreError> {
+        let mut write = self.shared.database.begin_write()?;
+        write.set_durability(durability)?;
         // A crash must not cost a walk through the whole file at the next start.
-        write.set_quick_repair(true);
+        write.set_quick_repair(matches!(durability, Durability::Immediate));
         let mut changes = changes.iter().peekable();
         let mut digest = Difference::default();
         while let Some(((table, _), _)) = changes.peek() {
@@ -183,9 +245,46 @@ impl Store {
                 };
             }
         }
+        if let Some(number) = number {
+            write.open_table(Table::Meta.definition())?.insert(COMMITS, number.to_be_bytes().as_slice())?;
+        }
         write.commit()?;
         Ok(())
     }
+}
+
+/// Of a store that was founded earlier: its identity, and the number of the last commit that it holds.
+fn meta(database: &Database) -> Result<Option<(u64, u64)>, StoreError> {
+    let read = database.begin_read()?;
+    let meta = match read.open_table(Table::Meta.definition()) {
+        Ok(meta) => meta,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let value = |name: &[u8]| Ok::<_, StoreError>(meta.get(name)?.map(|value| number(value.value())));
+    match value(SCHEMA)? {
+        Some(SCHEMA_VERSION) => Ok(Some((value(IDENTITY)?.unwrap_or(0), value(COMMITS)?.unwrap_or(0)))),
+        Some(found) => Err(StoreError::OtherVersion { found }),
+        None => Ok(None),
+    }
+}
+
+/// Founds a store; its identity.
+fn found(database: &Database) -> Result<u64, StoreError> {
+    let mut identity = [0; 8];
+    getrandom::fill(&mut identity).map_err(io::Error::other)?;
+    let mut write = database.begin_write()?;
+    write.set_quick_repair(true);
+    for table in Table::ALL {
+        write.open_table(table.definition())?;
+    }
+    {
+        let mut meta = write.open_table(Table::Meta.definition())?;
+        meta.insert(SCHEMA, SCHEMA_VERSION.to_be_bytes().as_slice())?;
+        meta.insert(IDENTITY, identity.as_slice())?;
+    }
+    write.commit()?;
+    Ok(number(&identity))
 }
 
 /// A number in the value of a table; damaged ones count as zero.

@@ -10,7 +10,7 @@ use super::{
 };
 use ccn_message::ItemHash;
 use redb::{ReadOnlyTable, ReadTransaction};
-use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 /// A key with its value.
 pub type Row = (Vec<u8>, Vec<u8>);
@@ -113,9 +113,14 @@ pub trait Reader {
     }
 }
 
+/// A table as it was at a moment.
+type Opened = ReadOnlyTable<&'static [u8], &'static [u8]>;
+
 /// What the store held at a moment.
 pub struct Snapshot {
-    tables: BTreeMap<Table, ReadOnlyTable<&'static [u8], &'static [u8]>>,
+    transaction: ReadTransaction,
+    /// Tables that were looked at: most readers need few, and opening all takes longer than what they read.
+    tables: [OnceLock<Opened>; Table::ALL.len()],
 }
 
 impl std::fmt::Debug for Snapshot {
@@ -125,9 +130,19 @@ impl std::fmt::Debug for Snapshot {
 }
 
 impl Snapshot {
-    pub(super) fn new(transaction: &ReadTransaction) -> Result<Self, StoreError> {
-        let tables = Table::ALL.iter().map(|table| Ok((*table, transaction.open_table(table.definition())?)));
-        Ok(Self { tables: tables.collect::<Result<_, StoreError>>()? })
+    pub(super) fn new(transaction: ReadTransaction) -> Self {
+        Self { transaction, tables: [const { OnceLock::new() }; Table::ALL.len()] }
+    }
+
+    fn table(&self, table: Table) -> Result<&Opened, StoreError> {
+        let place = &self.tables[table as usize];
+        match place.get() {
+            Some(opened) => Ok(opened),
+            None => {
+                let opened = self.transaction.open_table(table.definition())?;
+                Ok(place.get_or_init(|| opened))
+            }
+        }
     }
 }
 
@@ -137,7 +152,7 @@ impl Reader for Snapshot {
     }
 
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.tables[&table].get(key)?.map(|value| value.value().to_vec()))
+        Ok(self.table(table)?.get(key)?.map(|value| value.value().to_vec()))
     }
 
     fn range(
@@ -151,7 +166,7 @@ impl Reader for Snapshot {
         if start >= end {
             return Ok(Vec::new());
         }
-        let range = self.tables[&table].range(start..end)?;
+        let range = self.table(table)?.range(start..end)?;
         type Guard<'a> = redb::AccessGuard<'a, &'static [u8]>;
         let row = |row: Result<(Guard<'_>, Guard<'_>), redb::StorageError>| {
             let (key, value) = row?;

@@ -11,6 +11,12 @@ pub struct DamagedRecord {
     problem: String,
 }
 
+impl DamagedRecord {
+    pub(super) fn of_journal(problem: String) -> Self {
+        Self { record: "journal", problem }
+    }
+}
+
 /// Something that is kept as postcard.
 pub trait Record: Serialize + DeserializeOwned {
     /// What it is called in errors.

@@ -1,8 +1,8 @@
 //! Tables and keys, byte for byte.
 //!
 //! Every table maps bytes to bytes. A *position* is a time and a hash key ([`crate::store::standing::Position`]). Numbers in keys are big-endian, so that their order is that of the bytes; times are doubles under
-//! [`time_key`]. A *hash key* is the text of an item hash followed by a zero byte. A *text* in a key is followed by a zero byte; texts that
-//! hold one themselves (no message of the network's dialect does) are cut there.
+//! [`time_key`]. A *hash key* is a mark and the 32 bytes of a sha256, or a mark and the *text* of a CID, and sorts as the text of the hash does. A
+//! *text* in a key is followed by a zero byte; texts that hold one themselves (no message of the network's dialect does) are cut there.
 //!
 //! | table | key | value |
 //! |---|---|---|
@@ -14,9 +14,9 @@
 //! | `counts` | index id, text | number, u64 |
 //! | `status` | hash key | [`crate::store::record::StatusRecord`] |
 //! | `pending` | hash key, 8 bytes of the candidate | [`crate::store::record::PendingRecord`] |
-//! | `needs` | sha256 of a need or fact, pending key | nothing; of a state made anew, what it has of the message |
+//! | `needs` | sha256 of a need or fact (its first byte: 1 for a key of state, 0 for others), pending key | nothing; of a state made anew, what it has of the message |
 //! | `bases` | pending key | [`crate::store::record::BasisRecord`] |
-//! | `wakes` | sha256 of a need that has arrived | nothing |
+//! | `wakes` | a need that has arrived, as in `needs` | nothing |
 //! | `horizon` | milliseconds, pending key | nothing |
 //! | `state` | namespace, key | the plugin's value |
 //! | `files` | hash key | [`crate::store::record::FileRecord`] |
@@ -67,7 +67,7 @@ macro_rules! tables {
             /// All of them.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// Its name.
+            /// Its name on the disk.
             #[must_use]
             pub fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
@@ -221,17 +221,39 @@ impl Key {
         self
     }
 
-    /// With a hash.
+    /// With a hash: bytes that sort as its text does, and of which none begins another's.
     #[must_use]
     pub fn hash(self, hash: &ItemHash) -> Self {
-        let text = hash.to_string();
-        self.text(&text)
+        match hash.sha256() {
+            Some(digest) => self.bytes(&[sha256_mark(digest)]).bytes(digest),
+            None => {
+                let text = hash.to_string();
+                let mark = if text.starts_with(CID_V0_BEGINNING) { CID_V0_MARK } else { CID_V1_MARK };
+                self.bytes(&[mark]).text(&text)
+            }
+        }
     }
 
     /// The bytes.
     #[must_use]
     pub fn done(self) -> Vec<u8> {
         self.0
+    }
+}
+
+/// Marks of hashes in keys: a sha256 is kept as 32 bytes, and what kind a hash is sorts between those that its text sorts between.
+const CID_V0_MARK: u8 = 1;
+const CID_V1_MARK: u8 = 3;
+/// How the texts of the older CIDs begin: behind the digits, before the letters of a sha256.
+const CID_V0_BEGINNING: &str = "Qm";
+
+/// The mark of a sha256: 0 where its text begins with a digit, 2 up to `baf`, 4 beyond (`bafy…` is a CID).
+fn sha256_mark(digest: &[u8; 32]) -> u8 {
+    const BAF: [u8; 2] = [0xba, 0xff];
+    match () {
+        () if digest[0] < 0xa0 => 0,
+        () if digest[..2] <= BAF[..] => 2,
+        () => 4,
     }
 }
 
@@ -244,8 +266,13 @@ pub fn hash_key(hash: &ItemHash) -> Vec<u8> {
 /// Reads a hash from the front of a key; returns the rest.
 #[must_use]
 pub fn split_hash(key: &[u8]) -> Option<(ItemHash, &[u8])> {
-    let (text, rest) = split_text(key)?;
-    Some((ItemHash::parse(text).ok()?, rest))
+    let (mark, rest) = key.split_first()?;
+    if matches!(*mark, CID_V0_MARK | CID_V1_MARK) {
+        let (text, rest) = split_text(rest)?;
+        return Some((ItemHash::parse(text).ok()?, rest));
+    }
+    let (digest, rest) = rest.split_first_chunk::<32>()?;
+    (*mark == sha256_mark(digest)).then(|| (ItemHash::from_sha256(*digest), rest))
 }
 
 /// Reads a text from the front of a key; returns the rest.
@@ -329,6 +356,13 @@ mod tests {
         let (read, rest) = split_hash(&key).expect("a hash");
         assert_eq!((read, rest), (hash, &7_u64.to_be_bytes()[..]));
         assert_eq!(split_hash(b"zz"), None);
+        for cid in [
+            "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o",
+            "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi",
+        ] {
+            let hash = ItemHash::parse(cid).expect("a CID");
+            assert_eq!(split_hash(&Key::new().hash(&hash).number(7).done()), Some((hash, &7_u64.to_be_bytes()[..])));
+        }
     }
 
     proptest! {
@@ -336,6 +370,24 @@ mod tests {
         fn times_sort_as_numbers(a in -1e12..1e12_f64, b in -1e12..1e12_f64) {
             prop_assert_eq!(time_key(a).cmp(&time_key(b)), a.partial_cmp(&b).expect("numbers"));
             prop_assert_eq!(time_of_key(time_key(a)), a);
+        }
+
+        #[test]
+        fn keys_of_hashes_sort_as_their_texts(beginnings in any::<[[u8; 2]; 2]>(), near in any::<[bool; 2]>(), digest in any::<[u8; 30]>()) {
+            let sha256 = |beginning: [u8; 2], near: bool| {
+                let mut all = [0; 32];
+                all[..2].copy_from_slice(&if near { [0xb9 + beginning[0] % 3, beginning[1]] } else { beginning });
+                all[2..].copy_from_slice(&digest);
+                ItemHash::from_sha256(all)
+            };
+            let mut hashes = vec![
+                sha256(beginnings[0], near[0]),
+                sha256(beginnings[1], near[1]),
+                ItemHash::parse("QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o").expect("a CID"),
+                ItemHash::parse("bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi").expect("a CID"),
+            ];
+            hashes.sort_by_key(ToString::to_string);
+            prop_assert!(hashes.is_sorted_by_key(hash_key));
         }
 
         #[test]

@@ -1,14 +1,24 @@
 //! `cargo xtask bench NAME`: figures as ratios measured in one run on one machine, and counts that hold anywhere.
 
-use crate::{build, images, progress::Progress, setup};
+use crate::{
+    build,
+    command::{cargo, run_quietly},
+    images,
+    progress::Progress,
+    setup,
+};
 use ::images::Cache;
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use harness::{
     bench_boot::{self, Comparison, Figures, Report},
     bench_plugins,
     installation::Installation,
 };
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 use vmm::probe::probe;
 
 /// The runtime that has QEMU in it.
@@ -23,6 +33,33 @@ pub(crate) enum Bench {
     Boot(BootArguments),
     /// What a core node takes in while a plugin does its worst, against what it takes in beside a harmless one.
     Plugins(PluginsArguments),
+    /// Processor time of a core node for a message, in bulk and over HTTP, against one signature check.
+    Ingest(IngestArguments),
+    /// From the start of a core node that holds many messages, after a kill, to its first answer.
+    Start(StartArguments),
+}
+
+#[derive(clap::Args)]
+pub(crate) struct IngestArguments {
+    /// Messages in bulk
+    #[arg(long, default_value_t = 20_000, value_name = "N")]
+    messages: usize,
+    /// Messages over HTTP, at each concurrency (a tenth of it at 1)
+    #[arg(long, default_value_t = 5000, value_name = "N")]
+    http_messages: usize,
+    /// Write the whole report to a file as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct StartArguments {
+    /// Messages that the node holds
+    #[arg(long, default_value_t = 1_000_000, value_name = "N")]
+    messages: usize,
+    /// Write the figures to a file as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -58,7 +95,30 @@ pub(crate) fn run(bench: &Bench, yes: bool) -> Result<()> {
     match bench {
         Bench::Boot(arguments) => boot(arguments, yes),
         Bench::Plugins(arguments) => plugins(arguments),
+        Bench::Ingest(IngestArguments { messages, http_messages, json }) => {
+            let (messages, http_messages) = (messages.to_string(), http_messages.to_string());
+            ingest(&["--messages", &messages, "--http-messages", &http_messages], json.as_deref())
+        }
+        Bench::Start(StartArguments { messages, json }) => {
+            ingest(&["--start-only", "--start-messages", &messages.to_string()], json.as_deref())
+        }
     }
+}
+
+/// Runs the bench of the core node, built as it is for operators.
+fn ingest(arguments: &[&str], json: Option<&Path>) -> Result<()> {
+    let progress = Progress::start("bench ingest");
+    run_quietly(&progress, cargo().args(["bench", "--locked", "--package", "ccn", "--bench", "ingest", "--no-run"]))?;
+    progress.done("built");
+    let mut bench = cargo();
+    bench.args(["bench", "--quiet", "--locked", "--package", "ccn", "--bench", "ingest", "--"]).args(arguments);
+    if let Some(json) = json {
+        // Cargo starts benches in the folder of their package.
+        bench.arg("--json").arg(std::path::absolute(json).with_context(|| json.display().to_string())?);
+    }
+    let status = bench.status().context("cannot start cargo")?;
+    ensure!(status.success(), "the bench ended with {status}");
+    Ok(())
 }
 
 fn boot(arguments: &BootArguments, yes: bool) -> Result<()> {
