@@ -18,7 +18,7 @@ use redb::StorageBackend;
 use sha2::{Digest as _, Sha256};
 use std::io;
 
-/// Bytes of the journal. A start after a crash applies as much at most.
+/// Bytes of a new journal. A start after a crash applies as much at most.
 pub(super) const JOURNAL_BYTES: u64 = 8 << 20;
 /// Bytes before the body of a record: number, length, checksum.
 const HEADER_BYTES: usize = 8 + 4 + CHECKSUM_BYTES;
@@ -31,6 +31,8 @@ const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 #[derive(Debug)]
 pub(super) struct Journal {
     backend: Box<dyn StorageBackend>,
+    /// Its size, bytes.
+    size: u64,
     /// Whose records these are.
     store: u64,
     /// Where the next record goes.
@@ -51,14 +53,16 @@ impl Journal {
         store: u64,
         number: u64,
     ) -> Result<(Self, Changes), StoreError> {
-        if backend.len()? < JOURNAL_BYTES {
-            backend.set_len(JOURNAL_BYTES)?;
-            for place in (0..JOURNAL_BYTES).step_by(ZEROS.len()) {
+        let mut size = backend.len()?;
+        if size == 0 {
+            size = JOURNAL_BYTES;
+            backend.set_len(size)?;
+            for place in (0..size).step_by(ZEROS.len()) {
                 backend.write(place, &ZEROS)?;
             }
             backend.sync_data()?;
         }
-        let mut journal = Self { backend, store, at: 0, number, broken: false };
+        let mut journal = Self { backend, size, store, at: 0, number, broken: false };
         let mut missing = Changes::new();
         let mut last = None;
         while let Some((number, body)) = journal.record()? {
@@ -81,7 +85,7 @@ impl Journal {
 
     /// The record at the current place, if a whole one of this store is there.
     fn record(&self) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
-        let left = JOURNAL_BYTES.saturating_sub(self.at);
+        let left = self.size.saturating_sub(self.at);
         if left < HEADER_BYTES as u64 {
             return Ok(None);
         }
@@ -125,7 +129,7 @@ impl Journal {
         let Some(body) = body(changes) else { return Ok(false) };
         let length = HEADER_BYTES as u64 + body.len() as u64;
         let Ok(body_length) = u32::try_from(body.len()) else { return Ok(false) };
-        if length > JOURNAL_BYTES - self.at {
+        if length > self.size.saturating_sub(self.at) {
             return Ok(false);
         }
         let front = [&number.to_be_bytes()[..], &body_length.to_be_bytes()].concat();

@@ -141,7 +141,7 @@ impl Store {
         Self::of(Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)?, None)
     }
 
-    /// The same with a journal, on something of its own.
+    /// The same with a journal on something of its own, of whose size it is, unless that is nothing.
     ///
     /// # Errors
     /// See [`Store::on`].

@@ -174,3 +174,20 @@ fn told(history: &History, steps: &[Step]) -> String {
     };
     steps.iter().map(line).collect::<Vec<_>>().join("\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn whatever_came_first_the_state_is_one() {
+        let arguments = Arguments { histories: 4, shuffles: 60, seed: 1, at_once: 2, faults_every: None };
+        simulate(arguments).await.expect("no difference");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_disk_that_fails_loses_nothing() {
+        let arguments = Arguments { histories: 1, shuffles: 1, seed: 1, at_once: 1, faults_every: Some(97) };
+        simulate(arguments).await.expect("nothing lost");
+    }
+}

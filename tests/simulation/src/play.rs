@@ -108,7 +108,7 @@ pub(crate) fn settings() -> Result<BTreeMap<String, String>> {
 
 fn open(plugins: &Arc<Plugins>, disk: &Disk, folder: &TempDir) -> Result<Arc<Service>> {
     let config = config(folder);
-    let store = Store::on(disk.clone())?;
+    let store = Store::with_journal(disk.database.clone(), disk.journal.clone())?;
     let files = Files::open_folder(&folder.path().join("files"))?;
     let fetcher = Fetcher::new(files.clone(), Settings::default())?;
     let pipeline = Pipeline::start(&config, store.clone(), files.clone(), plugins.clone(), fetcher)?;
