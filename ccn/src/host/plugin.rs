@@ -38,8 +38,8 @@ use wasmtime::{
     component::{Component, HasSelf, Linker},
 };
 
-/// Instances that have validated their message and wait for its turn, in the whole process; the others are started again for it.
-static KEPT: Semaphore = Semaphore::const_new(profile::KEPT_INSTANCES);
+/// MiB of instances that have validated their message and wait for its turn, in the whole process; the others are started again for it.
+static KEPT: Semaphore = Semaphore::const_new(profile::KEPT_MEMORY_MIB as usize);
 /// The interfaces that a plugin may import.
 const IMPORTS: [&str; 4] =
     ["aleph:plugin/types@0.2.0", "aleph:plugin/view@0.2.0", "aleph:plugin/crypto@0.2.0", "aleph:plugin/log@0.2.0"];
@@ -429,7 +429,8 @@ impl Plugin {
             self.call_for_message(|| self.start(), None, |store, plugin| validate(store, plugin, message))?;
         self.checked(match found {
             Ok(plan) => outcome::plan(plan).map(|plan| {
-                let place = KEPT.try_acquire().ok();
+                let mib = u32::try_from(instance.memory_peak_kib().div_ceil(1024)).unwrap_or(u32::MAX);
+                let place = KEPT.try_acquire_many(mib.max(profile::KEPT_AT_LEAST_MIB)).ok();
                 Ok((plan, place.map(|place| Session { instance, _place: place })))
             }),
             Err(rejection) => outcome::rejection(rejection).map(Err),

@@ -9,10 +9,12 @@ pub(crate) const PROFILE: &str = "wt48-c";
 
 /// Stack of a plugin, bytes. Threads that run plugins have at least four times as much.
 const MAX_STACK_BYTES: usize = 512 << 10;
-/// Instances that may wait between two calls for their message.
-pub(super) const KEPT_INSTANCES: usize = 128;
+/// Memory of all instances that wait between two calls for their message, MiB.
+pub(super) const KEPT_MEMORY_MIB: u32 = 512;
+/// What one of them counts as at least, MiB.
+pub(super) const KEPT_AT_LEAST_MIB: u32 = 4;
 /// Instances at once: those, and what runs.
-const POOL: u32 = KEPT_INSTANCES as u32 + 64;
+const POOL: u32 = KEPT_MEMORY_MIB / KEPT_AT_LEAST_MIB + 64;
 /// Core modules of a component: the plugin's own, and what adapts its imports. Python's interpreter with its libraries is 38 of them.
 const MAX_CORE_INSTANCES: u32 = 48;
 /// Most elements of a table.

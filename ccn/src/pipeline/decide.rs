@@ -1,11 +1,11 @@
 //! Deciding one message against what is known, into the current layer of the desk. The caller keeps or drops the layer.
 
 use super::{
-    desk::{Desk, WAITING, need_record, pending_key},
+    desk::{Desk, WAITING, hash_of_pending, need_record, pending_key},
     facts::{self, Asking},
     funds,
     permission::{self, Act},
-    rank::Rank,
+    rank::{self, Rank},
     rebuild,
     stage::{Prepared, SignedMessage, ValidMessage},
     withdraw,
@@ -27,8 +27,10 @@ use crate::{
 use ccn_message::{Envelope, ErrorCode, ItemHash, ItemType, MessageStatus, sign};
 use std::{sync::Arc, time::Instant};
 
-/// Copies of one hash that wait at once.
-const MAX_CANDIDATES: usize = 8;
+/// Copies of one hash that wait for something at once; of the owner's own, as many again.
+const MAX_WAITING_COPIES: usize = 8;
+/// Copies of one hash that are refused and kept, or stand behind a better one.
+const MAX_KEPT_COPIES: usize = 8;
 
 /// What is decided by.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +56,8 @@ pub(super) struct Turn {
     pub(super) horizon: Option<u64>,
     /// True when it stood before: funds are not asked for again.
     pub(super) settled: bool,
+    /// True when it has waited: it keeps its place.
+    pub(super) has_waited: bool,
     /// Its rank among the copies of its hash.
     pub(super) rank: Rank,
 }
@@ -115,17 +119,6 @@ pub(super) fn rejection_record(envelope: &Envelope, rejection: Rejection) -> Rej
     RejectionRecord { code: rejection.code, errors: rejection.errors, message: sign::to_json(envelope) }
 }
 
-/// True for the very copy that is stored.
-pub(super) fn is_same_copy(envelope: &Envelope, stored: &MessageRecord) -> bool {
-    let other = &stored.envelope;
-    envelope.signature == other.signature
-        && envelope.sender == other.sender
-        && envelope.kind == other.kind
-        && envelope.chain.name() == other.chain()
-        && envelope.time == other.time
-        && envelope.channel == other.channel
-}
-
 /// What is said to a copy of a message that stands.
 const OTHER_COPY: &str = "another copy of this message is processed, and its signature is not this one";
 
@@ -145,17 +138,28 @@ pub(super) fn decide(
     let hash = &envelope.item_hash;
     let mut turn = turn;
     if let Prepared::Valid(message) = &prepared {
-        turn.rank = Rank::of(&envelope, &message.shown.address, message.shown.time);
+        turn.rank = Rank::of(&envelope, &message.shown.address);
     }
     if let Some(present) = Present::of(desk, hash)? {
-        if present.is_final || is_same_copy(&envelope, &present.record) {
+        // One that is not valid is refused for itself: its signature says nothing of who sent it.
+        let is_same = rank::is_same_message(&envelope, &present.record.envelope);
+        if present.is_final || is_same && !matches!(prepared, Prepared::Refused { .. }) {
+            let_go(desk, &pending_key(&envelope))?;
             return Ok(present.said_to(&envelope));
         }
-        if let Prepared::Valid(_) = &prepared {
-            if present.rank()? < turn.rank {
-                return outranked(desk, rules, turn, &envelope, &present);
-            }
+        let behind = match &prepared {
             // Should this one not be accepted after all, the layer is dropped, and the other one stands as it stood.
+            Prepared::Valid(message) if present.gives_way_to(turn.rank, &message.shown.address)? => None,
+            Prepared::Valid(_) => Some(NeedRecord::Outranked(hash.to_string())),
+            // It may yet turn out to be better; until then nobody has to know, nor look for anything.
+            Prepared::Lacking(_) => Some(NeedRecord::File(hash.to_string())),
+            Prepared::Deferred { plugin, .. } => Some(NeedRecord::PluginTurn(plugin.clone())),
+            Prepared::Refused { .. } | Prepared::Failed { .. } | Prepared::Unhandled { .. } => None,
+        };
+        if let Some(need) = behind {
+            return outranked(desk, rules, turn, &envelope, need, &present);
+        }
+        if let Prepared::Valid(_) = &prepared {
             withdraw::void(desk, plugins, rules, hash)?;
             turn.settled = true;
         }
@@ -192,39 +196,39 @@ impl Present {
         Ok(hidden.map(|hidden| Self { record: hidden.message, is_hidden: true, is_final: hidden.purged }))
     }
 
-    fn rank(&self) -> Result<Rank, StoreError> {
-        let envelope = self.record.envelope.clone().envelope()?;
-        Ok(Rank::of(&envelope, &self.record.owner, self.record.content_time))
+    /// True when a copy of that rank, by that owner, takes its place. Content that names no owner is each signer's own: there the first one stands, or
+    /// anybody could take it over.
+    fn gives_way_to(&self, rank: Rank, owner: &str) -> Result<bool, StoreError> {
+        let own = Rank::of(&self.record.envelope.clone().envelope()?, &self.record.owner);
+        Ok(rank < own && permission::is_same(owner, &self.record.owner))
     }
 
     /// What is said to another copy, or to this one when it comes again.
     fn said_to(&self, envelope: &Envelope) -> Verdict {
-        let stored = &self.record.envelope;
         if self.is_hidden {
             let code = ErrorCode::ForgottenDuplicate.number();
             let rejection = Rejection::sentence(code, "the message was forgotten");
             return Verdict::Rejected(rejection_record(envelope, rejection));
         }
-        let is_signed_alike = envelope.sender == stored.sender
-            && envelope.kind == stored.kind
-            && envelope.chain.name() == stored.chain()
-            && envelope.signature == stored.signature;
         // The same signed words with another time or channel, which nobody signs: the message stands.
-        if is_signed_alike { Verdict::Processed(None) } else { Verdict::Rejected(other_copy(envelope)) }
+        let is_same = rank::is_same_message(envelope, &self.record.envelope);
+        if is_same { Verdict::Processed(None) } else { Verdict::Rejected(other_copy(envelope)) }
     }
 }
 
-/// Keeps a copy behind a better one: should that one fall, this one is decided.
+/// Keeps a copy behind the one that stands, where there is room: should that one fall, or what it lacks come, it is decided.
 fn outranked(
     desk: &mut Desk,
     rules: &Rules,
     turn: Turn,
     envelope: &Envelope,
-    better: &Present,
+    need: NeedRecord,
+    present: &Present,
 ) -> Result<Verdict, Undecided> {
-    let_go(desk, &pending_key(envelope))?;
+    let key = pending_key(envelope);
+    let_go(desk, &key)?;
     if desk.read().number(Table::Meta, WAITING)? < rules.max_waiting / 2
-        && make_room(desk, &envelope.item_hash, turn.rank)?
+        && has_room(desk, &key, &envelope.item_hash, turn, false)?
     {
         let record = PendingRecord {
             envelope: envelope.into(),
@@ -232,46 +236,96 @@ fn outranked(
             reception_time: turn.reception_time,
             needs: Vec::new(),
             facts: Vec::new(),
-            settled: false,
+            settled: turn.settled,
             otherwise: (0, Vec::new()),
             horizon: None,
         };
-        put_behind(desk, &pending_key(envelope), record)?;
+        put_behind(desk, &key, record, need)?;
     }
-    Ok(better.said_to(envelope))
+    Ok(present.said_to(envelope))
 }
 
 /// Lets a copy wait behind one that stands.
-fn put_behind(desk: &mut Desk, key: &[u8], mut record: PendingRecord) -> Result<(), StoreError> {
+fn put_behind(desk: &mut Desk, key: &[u8], mut record: PendingRecord, need: NeedRecord) -> Result<(), StoreError> {
     let rejection = Rejection::sentence(ErrorCode::InvalidSignature.number(), OTHER_COPY);
-    record.needs = vec![NeedRecord::Outranked(record.envelope.item_hash().to_owned())];
+    record.needs = vec![need];
     record.facts = Vec::new();
     record.horizon = None;
     record.otherwise = (rejection.code, rejection.errors);
     desk.put_pending(key, &record)
 }
 
-/// Makes room for one more copy of a hash among those that wait: the worst of them goes. False when all are better.
-fn make_room(desk: &mut Desk, hash: &ItemHash, rank: Rank) -> Result<bool, StoreError> {
-    let copies = desk.pending_of(hash)?;
-    if copies.len() < MAX_CANDIDATES {
+/// True for a copy that waits for something: its sender was told so, and nobody else's copies put it aside.
+pub(super) fn waits(record: &PendingRecord) -> bool {
+    let is_kept = |need: &NeedRecord| matches!(need, NeedRecord::Outranked(_) | NeedRecord::Handler(_));
+    record.horizon.is_some() || !record.needs.is_empty() && !record.needs.iter().all(is_kept)
+}
+
+/// Whether there is room for one more copy of a hash among those that wait, or else among those that are kept, of which the worst goes for it.
+fn has_room(
+    desk: &mut Desk,
+    key: &[u8],
+    hash: &ItemHash,
+    turn: Turn,
+    is_to_wait: bool,
+) -> Result<bool, StoreError> {
+    if turn.has_waited {
         return Ok(true);
     }
-    let worst = copies.into_iter().max_by_key(|(_, record)| Rank::of_record(record.rank));
-    match worst.filter(|(_, record)| Rank::of_record(record.rank) > rank) {
+    let mut others = desk.pending_of(hash)?;
+    others.retain(|(other, record)| other != key && waits(record) == is_to_wait);
+    if is_to_wait {
+        let most = if turn.rank.is_by_owner() { 2 * MAX_WAITING_COPIES } else { MAX_WAITING_COPIES };
+        return Ok(others.len() < most);
+    }
+    if others.len() < MAX_KEPT_COPIES {
+        return Ok(true);
+    }
+    let worst = others.into_iter().max_by_key(|(_, record)| Rank::of_record(record.rank));
+    match worst.filter(|(_, record)| Rank::of_record(record.rank) > turn.rank) {
         Some((key, _)) => let_go(desk, &key).map(|_| true),
         None => Ok(false),
     }
 }
 
 /// Takes a copy out of the waiting ones, with all that it did while it waited.
-fn let_go(desk: &mut Desk, key: &[u8]) -> Result<Option<PendingRecord>, StoreError> {
+pub(super) fn let_go(desk: &mut Desk, key: &[u8]) -> Result<Option<PendingRecord>, StoreError> {
     let Some(record) = desk.take_pending(key)? else { return Ok(None) };
     // A transfer that is not covered is in the ledger all the same.
     for fact in record.facts.iter().filter(|fact| fact.question == Question::Covered) {
-        withdraw::take_back(desk, &Position::from_bytes(&fact.answer))?;
+        // Copies of one hash and time have one row there.
+        let others = hash_of_pending(key).map_or(Ok(Vec::new()), |hash| desk.pending_of(&hash))?;
+        if !others.iter().any(|(_, other)| other.facts.contains(fact)) {
+            withdraw::take_back(desk, &Position::from_bytes(&fact.answer))?;
+        }
     }
     Ok(Some(record))
+}
+
+/// Of the copies that wait while one is accepted: those of the same message go, those that are known to be worse wait behind it. What lacks its content
+/// goes on waiting: it may be better.
+fn settle_copies(desk: &mut Desk, envelope: &Envelope, rank: Rank, at: Option<&Position>) -> Result<(), StoreError> {
+    for (key, copy) in desk.pending_of(&envelope.item_hash)? {
+        let is_same = rank::is_same_message(envelope, &copy.envelope);
+        let other = Rank::of_record(copy.rank);
+        if !is_same && !(other.is_known() && rank < other) {
+            continue;
+        }
+        let has_row = |fact: &FactRecord| fact.question == Question::Covered;
+        match at {
+            // The row in the ledger is that of the accepted one now.
+            Some(at) if copy.facts.iter().filter(|fact| has_row(fact)).all(|fact| fact.answer == at.bytes()) => {
+                desk.take_pending(&key)?;
+            }
+            _ => {
+                let_go(desk, &key)?;
+            }
+        }
+        if !is_same {
+            put_behind(desk, &key, copy, NeedRecord::Outranked(envelope.item_hash.to_string()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Says of a hash what is to be said of it, unless a copy of it stands or is hidden: of those that wait, the best one's word, and if there is none, why
@@ -400,8 +454,9 @@ fn may_change(
     at: &Position,
     facts: &mut Vec<FactRecord>,
 ) -> Result<May, StoreError> {
-    let (fate, record) = standing::message(desk.read(), other, Some(at))?;
-    push(facts, facts::fate(other, fate));
+    let found = standing::message(desk.read(), other, Some(at))?;
+    push(facts, facts::fate(other, &found));
+    let (fate, record) = found;
     let Some(record) = record else {
         return Ok(if fate == Fate::Forgotten { May::Gone } else { May::Unknown });
     };
@@ -496,7 +551,8 @@ fn accept(
         }
         desk.charge(&hash, &cost)?;
     }
-    if !effects.movements.is_empty() {
+    let moves_credits = !effects.movements.is_empty();
+    if moves_credits {
         let started = Instant::now();
         let not_covered = move_credits(desk, &at, &effects.movements)?;
         desk.ration.used(started.elapsed());
@@ -571,14 +627,7 @@ fn accept(
     desk.insert(&hash, &record)?;
     desk.set_status(&hash, MessageStatus::Processed, turn.reception_time, None)?;
     desk.edit().delete(Table::Quarantine, hash_key(&hash));
-    for (key, copy) in desk.pending_of(&hash)? {
-        if key == pending_key(&envelope) {
-            desk.take_pending(&key)?;
-        } else if turn.rank < Rank::of_record(copy.rank) {
-            let_go(desk, &key)?;
-            put_behind(desk, &key, copy)?;
-        }
-    }
+    settle_copies(desk, &envelope, turn.rank, moves_credits.then_some(&at))?;
     basis.facts = facts;
     if basis != BasisRecord::default() {
         desk.put_basis(&pending_key(&envelope), &hash, &basis);
@@ -660,9 +709,9 @@ pub(super) fn unhandled(
     };
     let (most, most_bytes) = rules.max_unhandled;
     // What stood before keeps its place, however full it is.
-    let has_room = turn.settled
-        || desk.unhandled_fits(&record, most, most_bytes)? && make_room(desk, &envelope.item_hash, turn.rank)?;
-    if !has_room {
+    let is_kept = turn.settled
+        || desk.unhandled_fits(&record, most, most_bytes)? && has_room(desk, &own, &envelope.item_hash, turn, false)?;
+    if !is_kept {
         let sentence = format!("{sentence}, and there is no room to keep more such messages");
         let rejection = Rejection::sentence(ErrorCode::InvalidFormat.number(), &sentence);
         return refuse(desk, envelope, turn, rejection);
@@ -697,9 +746,9 @@ fn refuse_for_now(
 ) -> Result<Verdict, Undecided> {
     let otherwise = (rejection.code, rejection.errors.clone());
     let verdict = refuse(desk, envelope, turn, rejection)?;
-    let has_room = desk.read().number(Table::Meta, WAITING)? < rules.max_waiting / 2
-        && make_room(desk, &envelope.item_hash, turn.rank)?;
-    if has_room {
+    let is_kept = desk.read().number(Table::Meta, WAITING)? < rules.max_waiting / 2
+        && has_room(desk, &pending_key(envelope), &envelope.item_hash, turn, false)?;
+    if is_kept {
         let Turn { reception_time, settled, rank, .. } = turn;
         let record = PendingRecord {
             envelope: envelope.into(),
@@ -731,10 +780,10 @@ fn wait(
     let key = pending_key(envelope);
     // A copy that stood until this one was tried stands again.
     desk.drop_current();
-    let_go(desk, &key)?;
-    if !make_room(desk, hash, turn.rank)? {
+    if !has_room(desk, &key, hash, turn, true)? {
         return Ok(Verdict::Crowded);
     }
+    let_go(desk, &key)?;
     if desk.read().number(Table::Meta, WAITING)? >= rules.max_waiting {
         return refuse(desk, envelope, turn, otherwise);
     }
@@ -786,6 +835,7 @@ pub(super) fn resume(desk: &mut Desk, rules: &Rules, key: &[u8]) -> Result<Optio
             .horizon
             .or(Some(record.reception_time.saturating_add(rules.horizon)).filter(|at| *at > rules.now)),
         settled: record.settled,
+        has_waited: true,
         rank: Rank::of_record(record.rank),
     };
     Ok(Some((SignedMessage::known(record.envelope.envelope()?), turn)))

@@ -3,7 +3,10 @@
 //! Every question is asked as of the position of the message that is decided, so that the answers are a function of the set of messages. When all
 //! answers are as they were, nothing has to be decided anew: that is what makes a change end somewhere.
 
-use super::permission::{self, Act};
+use super::{
+    permission::{self, Act},
+    rank,
+};
 use crate::{
     host,
     store::{
@@ -43,16 +46,19 @@ pub(super) fn need(question: &Question, hash: &ItemHash) -> NeedRecord {
 }
 
 /// What became of a message, as a fact.
-pub(super) fn fate(hash: &ItemHash, fate: Fate) -> FactRecord {
-    FactRecord { question: Question::Fate(hash.to_string()), answer: fate_answer(fate) }
+pub(super) fn fate(hash: &ItemHash, found: &(Fate, Option<MessageRecord>)) -> FactRecord {
+    FactRecord { question: Question::Fate(hash.to_string()), answer: fate_answer(found) }
 }
 
-fn fate_answer(fate: Fate) -> Vec<u8> {
-    vec![match fate {
+/// What became of it, and of several copies, which it is.
+fn fate_answer((fate, record): &(Fate, Option<MessageRecord>)) -> Vec<u8> {
+    let fate = match fate {
         Fate::Unknown => 0,
         Fate::Standing => 1,
         Fate::Forgotten => 2,
-    }]
+    };
+    let identity = record.as_ref().map(|record| rank::identity(&record.envelope));
+    std::iter::once(fate).chain(identity.into_iter().flatten()).collect()
 }
 
 /// Those that hide a message, as far as they are not earlier than the asker: by them whoever follows it is hidden, too.
@@ -93,8 +99,8 @@ pub(super) fn ask(reader: &dyn Reader, asker: Asker<'_>, question: &Question) ->
     let parse = |text: &str| ItemHash::parse(text).ok();
     Ok(match question {
         Question::Fate(other) => match parse(other) {
-            Some(other) => fate_answer(standing::message(reader, &other, Some(asker.at))?.0),
-            None => fate_answer(Fate::Unknown),
+            Some(other) => fate_answer(&standing::message(reader, &other, Some(asker.at))?),
+            None => fate_answer(&(Fate::Unknown, None)),
         },
         Question::Forgetters(other) => match parse(other) {
             Some(other) => forgetters_answer(&later_forgetters(reader, &other, asker.at)?),
@@ -196,7 +202,7 @@ impl Reader for Asking {
 
     fn standing(&self, hash: &ItemHash) -> Result<(Fate, Option<MessageRecord>), StoreError> {
         let found = standing::message(&*self.batch, hash, Some(&self.at))?;
-        self.note(false, hash, fate_answer(found.0));
+        self.note(false, hash, fate_answer(&found));
         Ok(found)
     }
 

@@ -385,7 +385,7 @@ impl Pipeline {
             let shared = self.shared.clone();
             let received = self.on_worker(move || {
                 let snapshot = shared.store.snapshot()?;
-                Ok::<_, EngineError>(step.iter().map(|text| shared.receive(&snapshot, text)).collect())
+                Ok::<_, EngineError>(step.iter().map(|text| shared.receive(&snapshot, text, stage::receive)).collect())
             });
             Ok((received.await??, places))
         };
@@ -481,7 +481,7 @@ impl Shared {
 /// The receipt for the very copy of a message that stands: nothing about it has to be checked again.
 fn known(snapshot: &Snapshot, envelope: &Envelope) -> Result<Option<Receipt>, EngineError> {
     let stored = snapshot.message(&envelope.item_hash)?;
-    let known = stored.is_some_and(|stored| decide::is_same_copy(envelope, &stored));
+    let known = stored.is_some_and(|stored| rank::is_stored(envelope, &stored));
     let item_hash = envelope.item_hash.clone();
     Ok(known.then_some(Receipt { item_hash, status: MessageStatus::Processed, rejection: None }))
 }

@@ -112,6 +112,13 @@ struct After {
     dropped_files: Vec<ItemHash>,
 }
 
+/// What came of a commit.
+struct Finished {
+    is_stored: bool,
+    /// The store does nothing any more until it is opened anew.
+    is_for_good: bool,
+}
+
 impl Owner {
     /// Works until it is told to stop.
     pub(super) fn run(mut self, runtime: &tokio::runtime::Handle) {
@@ -135,7 +142,7 @@ impl Owner {
                 let timer = *self
                     .timer
                     .get_or_insert_with(|| next_timer(&self.store, &self.plugins, &self.ration, &self.turns));
-                let sleep = Duration::from_millis(timer.saturating_sub(now_ms())).min(MAX_SLEEP);
+                let sleep = Duration::from_millis(timer.saturating_sub(now_ms()));
                 let next = runtime.block_on(async { tokio::time::timeout(sleep, self.inputs.recv()).await });
                 match next {
                     Ok(None) => return,
@@ -260,6 +267,8 @@ impl Owner {
                     after.recorded.push((reply, result));
                 }
                 Some(Input::Handler { kind, reply }) => {
+                    // Those who waited for the plugin's turn have one again.
+                    self.timer = None;
                     let result = desk.arrived(&NeedRecord::Handler(kind)).map_err(EngineError::from);
                     desk.keep();
                     after.recorded.push((reply, result));
@@ -291,9 +300,10 @@ impl Owner {
             self.timer = None;
         }
         // What a commit that failed had dealt with is dealt with again.
-        let is_stored = self.finish(&desk, after);
+        let Finished { is_stored, is_for_good } = self.finish(&desk, after);
         *wakes = is_stored.then_some(passes);
-        (stop, if is_stored { step } else { Step::On })
+        // Whoever watches the process starts it anew, and with it the store.
+        (stop || is_for_good, if is_stored { step } else { Step::On })
     }
 
     /// Goes on making a state anew.
@@ -315,8 +325,8 @@ impl Owner {
         }
     }
 
-    /// Commits, then answers and tells. False when nothing is stored.
-    fn finish(&self, desk: &Desk, after: After) -> bool {
+    /// Commits, then answers and tells.
+    fn finish(&self, desk: &Desk, after: After) -> Finished {
         let changes = desk.read().changes();
         if !changes.is_empty()
             && let Err(error) = self.store.commit(changes)
@@ -335,7 +345,7 @@ impl Owner {
                 let _ = reply.send(Err(EngineError::Store(error.to_string())));
             }
             std::thread::sleep(STORE_BACK_OFF);
-            return false;
+            return Finished { is_stored: false, is_for_good: error.is_for_good() };
         }
         for file in &after.dropped_files {
             if let Err(error) = self.files.remove(file) {
@@ -358,7 +368,7 @@ impl Owner {
         for file in &after.wanted {
             self.fetcher.want(file);
         }
-        true
+        Finished { is_stored: true, is_for_good: false }
     }
 
     fn message(
@@ -379,16 +389,45 @@ impl Owner {
         let waiting = desk.read().get(Table::Pending, &pending_key(&envelope)).map_err(EngineError::from)?;
         let waiting = waiting.and_then(|row| PendingRecord::read(&row).ok());
         // The same copy again does not prolong its waiting; one that was given up starts afresh.
-        let horizon = waiting.and_then(|record| record.horizon).unwrap_or(rules.now.saturating_add(rules.horizon));
+        let horizon = waiting.as_ref().and_then(|record| record.horizon);
+        let horizon = horizon.unwrap_or(rules.now.saturating_add(rules.horizon));
         let rank = Rank::of_envelope(&envelope);
-        let turn = Turn { reception_time: rules.now, horizon: Some(horizon), settled: false, rank };
-        let verdict = self.turn(desk, rules, turn, prepared, after)?;
+        let turn = Turn { reception_time: rules.now, horizon: Some(horizon), settled: false, has_waited: false, rank };
+        // What relays alter (time, channel) does not take the place of what waits, nor of what was refused unless it is accepted itself.
+        let verdict = match waiting.filter(|record| record.envelope != (&envelope).into()) {
+            None => self.turn(desk, rules, turn, prepared, after)?,
+            Some(first) if decide::waits(&first) => self.first_again(desk, rules, turn, first, after)?,
+            Some(first) => {
+                let verdict = self.turn(desk, rules, turn, prepared, after)?;
+                if !matches!(verdict, Verdict::Processed(_) | Verdict::Forgotten) {
+                    self.first_again(desk, rules, turn, first, after)?;
+                }
+                verdict
+            }
+        };
         let rejection = match &verdict {
             Verdict::Crowded => return Err(SubmitError::Overloaded),
             Verdict::Rejected(rejection) => Some(rejection.clone()),
             Verdict::Processed(_) | Verdict::Pending { .. } | Verdict::Forgotten => None,
         };
         Ok(Receipt { item_hash: hash, status: verdict.status(), rejection })
+    }
+
+    /// Decides a message as it came first, when it has come again with something else that nobody signs.
+    fn first_again(
+        &self,
+        desk: &mut Desk,
+        rules: &Rules,
+        turn: Turn,
+        first: PendingRecord,
+        after: &mut After,
+    ) -> Result<Verdict, EngineError> {
+        let PendingRecord { envelope, reception_time, settled, .. } = first;
+        let envelope = envelope.envelope().map_err(StoreError::from)?;
+        let prepared = stage::prepare(stage::SignedMessage::known(envelope), &self.files, &self.plugins)
+            .map_err(|error| EngineError::Store(error.to_string()))?;
+        let turn = Turn { reception_time, settled, has_waited: true, ..turn };
+        self.turn(desk, rules, turn, prepared, after)
     }
 
     /// Decides, and keeps or drops what that changed.
@@ -443,7 +482,12 @@ impl Owner {
         if let Verdict::Pending { files } = &verdict {
             after.wanted.extend(files.iter().cloned());
         }
-        after.events.extend(verdict.event(&envelope.item_hash));
+        // What becomes of another copy is no news of a message that stands.
+        let is_news = match &verdict {
+            Verdict::Pending { .. } | Verdict::Rejected(_) => !desk.is_present(&envelope.item_hash)?,
+            Verdict::Processed(_) | Verdict::Forgotten | Verdict::Crowded => true,
+        };
+        after.events.extend(verdict.event(&envelope.item_hash).filter(|_| is_news));
         Ok(verdict)
     }
 
@@ -722,7 +766,8 @@ fn next_timer(store: &Store, plugins: &Plugins, ration: &Ration, turns: &Turns) 
                 next = next.min(in_a_while(plugin.wait().min(turns.until_quiet(Instant::now()))));
             }
         }
-        Ok::<_, StoreError>(next)
+        // The plugin of a message that waits for its turn may be back by then.
+        Ok::<_, StoreError>(next.min(in_a_while(MAX_SLEEP)))
     };
     next().unwrap_or_else(|error| {
         tracing::error!("timers cannot be read: {error}");

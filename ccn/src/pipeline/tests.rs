@@ -1,5 +1,6 @@
 //! The pipeline as a whole: real store, real plugins.
 
+mod copies;
 mod fixtures;
 mod folders;
 mod orders;

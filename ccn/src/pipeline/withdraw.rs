@@ -129,7 +129,7 @@ pub(super) fn void(desk: &mut Desk, plugins: &Plugins, rules: &Rules, hash: &Ite
     let envelope = message.envelope.clone().envelope().map_err(StoreError::from)?;
     let pending = PendingRecord {
         envelope: message.envelope.clone(),
-        rank: Rank::of(&envelope, &message.owner, message.content_time).to_record(),
+        rank: Rank::of(&envelope, &message.owner).to_record(),
         reception_time: message.reception_time,
         needs: vec![NeedRecord::Again(hash.to_string())],
         facts: Vec::new(),

@@ -362,6 +362,23 @@ mod tests {
         assert_eq!(value(&found, 9).map(|value| value.len()), Some(JOURNAL_BYTES as usize));
     }
 
+    /// Commits of a second life were written behind records of the first, whose continuation they were not, and were gone in the third.
+    #[test]
+    fn what_is_committed_after_a_start_that_did_nothing_is_kept() {
+        let (disk, journal) = (Disk::new(), Disk::new());
+        let store = Store::with_journal(disk.clone(), journal.clone()).expect("a store");
+        for key in 0..3 {
+            store.commit(&one(key, Some(key))).expect("a commit");
+        }
+        // It starts and applies what the database lacks, and dies at once.
+        let (disk, journal, store) = crash(&disk, &journal);
+        drop(store);
+        let (disk, journal, store) = crash(&disk, &journal);
+        store.commit(&one(7, Some(7))).expect("a commit");
+        let (_, _, found) = crash(&disk, &journal);
+        assert_eq!((value(&found, 2), value(&found, 7)), (Some(vec![2]), Some(vec![7])));
+    }
+
     #[test]
     fn a_disk_that_fails_is_said_and_what_follows_is_kept() {
         let (disk, journal) = (Disk::new(), Disk::new());

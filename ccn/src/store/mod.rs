@@ -162,8 +162,10 @@ impl Store {
             if !missing.is_empty() {
                 let number = journal.next_number();
                 store.write(&missing, Some(number), Durability::Immediate)?;
-                journal.restart();
             }
+            // Nothing in it is missing in the database any more. A record behind older ones would not be their continuation where commits went to
+            // the database itself in between, and would not be read.
+            journal.restart();
             *store.journal() = Some(journal);
         }
         Ok(store)

@@ -217,7 +217,7 @@ pub struct PendingRecord {
     /// Its envelope; the signature stands.
     pub envelope: EnvelopeRecord,
     /// Its rank among the copies of its hash (`pipeline::rank`).
-    pub rank: (bool, u64, [u8; 8]),
+    pub rank: (u8, [u8; 8]),
     /// Milliseconds since 1970.
     pub reception_time: u64,
     /// All that it lacks.

@@ -53,7 +53,7 @@ use ccn_message::ItemHash;
 use redb::TableDefinition;
 
 /// Version of everything above.
-pub const SCHEMA_VERSION: u64 = 3;
+pub const SCHEMA_VERSION: u64 = 4;
 
 macro_rules! tables {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {

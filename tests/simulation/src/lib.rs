@@ -169,6 +169,7 @@ fn told(history: &History, steps: &[Step]) -> String {
         Step::Again(item) => format!("  again: {}", label(item)),
         Step::Forged(item) => format!("  forged: {}", label(item)),
         Step::Misattributed(item) => format!("  misattributed: {}", label(item)),
+        Step::Altered(item) => format!("  altered: {}", label(item)),
         Step::Restart => "  restart".to_owned(),
         Step::PowerCut => "  power cut".to_owned(),
     };

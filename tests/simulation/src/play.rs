@@ -43,6 +43,8 @@ pub(crate) enum Step {
     Forged(usize),
     /// It comes in the name of somebody who never signed it: nothing is to come of that.
     Misattributed(usize),
+    /// It comes again, and a relay has altered what nobody signs: nothing is to come of that.
+    Altered(usize),
     /// The node stops and starts again.
     Restart,
     /// The power fails.
@@ -53,23 +55,30 @@ pub(crate) enum Step {
 pub(crate) fn order(history: &History, rng: &mut Rng) -> Vec<Step> {
     let mut steps: Vec<Step> = (0..history.items.len()).map(Step::Arrives).collect();
     rng.shuffle(&mut steps);
-    let mut put = |rng: &mut Rng, step: Step| {
-        let place = rng.usize(0..=steps.len());
-        steps.insert(place, step);
-    };
     for _ in 0..history.items.len() / 8 {
         let item = rng.usize(0..history.items.len());
         let step = [Step::Again(item), Step::Forged(item), Step::Misattributed(item)];
         let step = step[rng.usize(0..3)].clone();
-        put(rng, step);
+        put(&mut steps, 0, step, rng);
+    }
+    for _ in 0..history.items.len() / 16 {
+        let item = rng.usize(0..history.items.len());
+        let came = steps.iter().position(|step| matches!(step, Step::Arrives(arrived) if *arrived == item));
+        put(&mut steps, came.map_or(0, |came| came + 1), Step::Altered(item), rng);
     }
     for _ in 0..rng.usize(0..3) {
-        put(rng, Step::Restart);
+        put(&mut steps, 0, Step::Restart, rng);
     }
     for _ in 0..rng.usize(0..3) {
-        put(rng, Step::PowerCut);
+        put(&mut steps, 0, Step::PowerCut, rng);
     }
     steps
+}
+
+/// Puts a step somewhere from a place on.
+fn put(steps: &mut Vec<Step>, from: usize, step: Step, rng: &mut Rng) {
+    let place = rng.usize(from..=steps.len());
+    steps.insert(place, step);
 }
 
 /// What became of a history.
@@ -176,6 +185,19 @@ impl Node {
                 What::Message(json, _) => {
                     let other = history.addresses.iter().find(|address| json["sender"] != address.as_str());
                     self.submit(&with(json, "sender", other.cloned().into())).await
+                }
+                What::File(_) => Ok(()),
+            },
+            Step::Altered(item) => match &history.items[*item].what {
+                What::Message(json, hash) => {
+                    let time = json["time"].as_f64().unwrap_or_default() + 7.0;
+                    let mut altered = with(json, "time", time.into());
+                    // By its channel a message may be permitted or not, so one that does not stand may yet come to stand by another.
+                    let stands = self.service.store.snapshot()?.message(hash)?;
+                    if stands.is_some_and(|stands| json["sender"] == stands.envelope.sender.as_str()) {
+                        altered = with(&altered, "channel", "C".into());
+                    }
+                    self.submit(&altered).await
                 }
                 What::File(_) => Ok(()),
             },

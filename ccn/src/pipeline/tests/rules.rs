@@ -18,11 +18,11 @@ use ccn_message::{
 use serde_json::{Value, json};
 use std::time::Duration;
 
-fn post(text: &str) -> Draft {
+pub(super) fn post(text: &str) -> Draft {
     Draft::new("POST", &json!({"type": "note", "content": text}).to_string()).time(1000.0)
 }
 
-fn amend(original: &ItemHash, time: f64) -> Draft {
+pub(super) fn amend(original: &ItemHash, time: f64) -> Draft {
     Draft::new("POST", &json!({"type": "amend", "ref": original.to_string(), "content": "new"}).to_string()).time(time)
 }
 
@@ -30,7 +30,7 @@ fn sol(number: u8) -> Account {
     Account::solana([number; 32])
 }
 
-async fn status_within(node: &TestNode, hash: &ItemHash, expect: (MessageStatus, Option<i32>)) {
+pub(super) async fn status_within(node: &TestNode, hash: &ItemHash, expect: (MessageStatus, Option<i32>)) {
     one_of_within(node, &[hash], expect).await;
 }
 
@@ -46,7 +46,7 @@ async fn one_of_within(node: &TestNode, hashes: &[&ItemHash], expect: (MessageSt
     panic!("{first} is {:?}, expected {expect:?}", node.status(first));
 }
 
-const PROCESSED: (MessageStatus, Option<i32>) = (MessageStatus::Processed, None);
+pub(super) const PROCESSED: (MessageStatus, Option<i32>) = (MessageStatus::Processed, None);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bad_copy_neither_blocks_nor_replaces_the_good_one() {
