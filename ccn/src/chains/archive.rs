@@ -10,14 +10,13 @@ use crate::{
     pipeline::{EngineError, Receipt, SubmitError},
 };
 use ccn_message::{ErrorCode, ItemHash, MessageStatus};
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::json;
 use std::{sync::Arc, time::Duration};
 
 /// Largest archive, bytes: an indexer holds it twice in its memory.
 pub(super) const MAX_ARCHIVE_BYTES: u64 = 24 << 20;
-/// Messages of an archive that are on their way at once: others want places, too.
-const MESSAGES_AT_ONCE: usize = 64;
+/// Messages of an archive that are brought in one go.
+const MESSAGES_AT_ONCE: usize = 1024;
 /// How long to wait before a message that the node had no place for is brought again.
 const CROWDED_PAUSE: Duration = Duration::from_millis(250);
 
@@ -57,9 +56,10 @@ pub(super) async fn work(
         Task::Message(text) => Ok(Done::Confirmed(submit(tools, text).await?.into_iter().collect())),
         Task::Vouched { sender, kind, content } => {
             let text = vouched(&source.chain, sender, kind, content, work.time);
-            match patiently(|| tools.pipeline.submit_vouched(text.clone())).await? {
+            match patiently(|| tools.pipeline.submit_vouched(text.clone())).await {
                 Ok(receipt) => Ok(Done::Confirmed(vec![receipt.item_hash])),
-                Err(reason) => Ok(Done::Nothing(reason)),
+                Err(SubmitError::Engine(error)) => Err(error.into()),
+                Err(reason) => Ok(Done::Nothing(reason.to_string())),
             }
         }
         Task::Archive(file) => match ItemHash::parse(file) {
@@ -104,42 +104,53 @@ async fn archive(
         }
     };
     tracing::info!("{}: the archive {file} of the block {height} holds {} messages", source.chain, found.len());
-    let taken = stream::iter(found).map(|meaning| async move {
+    let (mut confirmed, mut texts) = (Vec::new(), Vec::new());
+    for meaning in found {
         match meaning {
-            Meaning::Message(text) => submit(tools, &text).await,
-            Meaning::Confirmation(message) => Ok(Some(message)),
-            _ => Ok(None),
+            Meaning::Message(text) => texts.push(text),
+            Meaning::Confirmation(message) => confirmed.push(message),
+            _ => {}
         }
-    });
-    let taken: Vec<Option<ItemHash>> = taken.buffered(MESSAGES_AT_ONCE).try_collect().await?;
-    Ok(Done::Confirmed(taken.into_iter().flatten().collect()))
+    }
+    for slice in texts.chunks(MESSAGES_AT_ONCE) {
+        let receipts = tools.pipeline.submit_bulk(slice.to_vec()).await;
+        for (text, receipt) in slice.iter().zip(receipts) {
+            confirmed.extend(match receipt {
+                Err(SubmitError::Overloaded) => submit(tools, text).await?,
+                receipt => confirmed_by(receipt)?,
+            });
+        }
+    }
+    Ok(Done::Confirmed(confirmed))
 }
 
 /// Takes a signed message in. Its hash when the transaction confirms it: a copy that is no message, or whose signature is wrong, is not the message of
 /// that hash, and says nothing about it.
 async fn submit(tools: &Tools, text: &str) -> Result<Option<ItemHash>, EngineError> {
-    let receipt = match patiently(|| tools.pipeline.submit(text.to_owned())).await? {
+    confirmed_by(patiently(|| tools.pipeline.submit(text.to_owned())).await)
+}
+
+fn confirmed_by(receipt: Result<Receipt, SubmitError>) -> Result<Option<ItemHash>, EngineError> {
+    let Receipt { item_hash, status, rejection } = match receipt {
         Ok(receipt) => receipt,
+        Err(SubmitError::Engine(error)) => return Err(error),
         Err(reason) => {
             tracing::debug!("a message that a chain told of is none: {reason}");
             return Ok(None);
         }
     };
-    let Receipt { item_hash, status, rejection } = receipt;
     let wrong = rejection.is_some_and(|rejection| rejection.code == ErrorCode::InvalidSignature.number());
     Ok((status != MessageStatus::Rejected || !wrong).then_some(item_hash))
 }
 
-/// Brings a message until the node has a place for it. What is no message: why.
+/// Brings a message until the node has a place for it.
 async fn patiently<F: Future<Output = Result<Receipt, SubmitError>>>(
     mut submit: impl FnMut() -> F,
-) -> Result<Result<Receipt, String>, EngineError> {
+) -> Result<Receipt, SubmitError> {
     loop {
         match submit().await {
-            Ok(receipt) => return Ok(Ok(receipt)),
             Err(SubmitError::Overloaded) => tokio::time::sleep(CROWDED_PAUSE).await,
-            Err(error @ SubmitError::Format { .. }) => return Ok(Err(error.to_string())),
-            Err(SubmitError::Engine(error)) => return Err(error),
+            receipt => return receipt,
         }
     }
 }

@@ -349,7 +349,12 @@ fn show(
             let (code, errors) = best.otherwise;
             Some(rejection_record(&best.envelope.envelope()?, Rejection { code, errors }))
         }
-        None => refused,
+        None => {
+            let is_forged = |record: &RejectionRecord| record.code == ErrorCode::InvalidSignature.number();
+            let before = desk.read().status(hash)?.and_then(|record| record.rejection);
+            // What a signed copy was refused for is not covered up by one that nobody has signed.
+            refused.filter(|record| !is_forged(record) || before.is_none_or(|before| is_forged(&before)))
+        }
     };
     match rejection {
         Some(rejection) => desk.set_status(hash, MessageStatus::Rejected, reception_time, Some(rejection)),
@@ -547,7 +552,8 @@ fn accept(
             && !turn.settled
             && let Some(shortage) = funds::shortage(desk.read(), &cost, rules.now)?
         {
-            return refuse(desk, &envelope, turn, shortage);
+            // Not asked again when there is more; but what it rests on may turn out to be otherwise.
+            return refuse_for_now(desk, rules, turn, &envelope, facts, shortage);
         }
         desk.charge(&hash, &cost)?;
     }

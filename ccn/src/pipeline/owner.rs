@@ -728,6 +728,10 @@ impl Owner {
                     record.message.content = None;
                     record.message.envelope.item_content = None;
                     desk.edit().put(Table::Forgotten, hash_key(&hash), record.to_bytes());
+                    // It cannot fall any more: nothing comes after it.
+                    for (key, _) in desk.pending_of(&hash)? {
+                        decide::let_go(desk, &key)?;
+                    }
                 }
                 desk.keep();
             }

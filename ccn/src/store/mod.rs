@@ -16,7 +16,7 @@ use redb::{Database, Durability, ReadableDatabase as _, ReadableTable as _, Stor
 use schema::{SCHEMA_VERSION, Table};
 use std::{
     collections::BTreeMap,
-    fs::OpenOptions,
+    fs::{File, OpenOptions},
     io,
     path::Path,
     sync::{
@@ -130,6 +130,10 @@ impl Store {
         let database = Database::builder().set_cache_size(CACHE_BYTES).create(path)?;
         let journal = path.with_extension(JOURNAL_EXTENSION);
         let journal = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(journal)?;
+        // Both are found there after a power cut, before anything is said to be kept.
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            File::open(folder)?.sync_all()?;
+        }
         Self::of(database, Some(Box::new(FileBackend::new(journal)?)))
     }
 
@@ -158,6 +162,9 @@ impl Store {
         let shared = Shared { database, journal: Mutex::new(None), committing: AtomicU64::new(0) };
         let store = Self { shared: Arc::new(shared) };
         if let Some(backend) = journal {
+            if number > 0 && backend.len()? == 0 {
+                tracing::warn!("the store has no journal: what was committed last may be lost; a backup is of both files");
+            }
             let (mut journal, missing) = Journal::open(backend, identity, number)?;
             if !missing.is_empty() {
                 let number = journal.next_number();

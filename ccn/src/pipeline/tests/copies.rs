@@ -165,3 +165,16 @@ async fn what_names_no_owner_stays_with_whom_it_came_first() {
     assert_eq!(stands(&node, &hash).envelope.sender, account(1).address());
     node.service.pipeline.stop().await;
 }
+
+/// What is said of a message that was refused is said of what somebody signed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_forged_copy_does_not_cover_up_why_the_signed_one_was_refused() {
+    let node = TestNode::new().await;
+    let signed = Draft::new("FORGET", r#"{"hashes":[]}"#).time(1000.0).sign(&account(1));
+    let forged = Envelope { signature: None, ..signed.clone() };
+    for (copy, code) in [(&forged, 1), (&signed, 500), (&forged, 500)] {
+        submit(&node, copy).await;
+        assert_eq!(node.status(&signed.item_hash), Some((MessageStatus::Rejected, Some(code))));
+    }
+    node.service.pipeline.stop().await;
+}
