@@ -139,7 +139,10 @@ pub(super) async fn add(state: State, request: Request) -> ApiResult<Response> {
     };
     let (root, hash) = (archive.root()?, metadata.content.item_hash.clone());
     if root != hash.to_string() {
-        let sentence = format!("Root CID does not match (the archive's is {root}, the message names {hash})");
+        // Clients find the two in these parentheses.
+        let sentence = format!(
+            "Root CID does not match ({root} != {hash}): the archive has the first, the message names the second"
+        );
         return Err(ApiError::field("metadata.message.content.item_hash", sentence));
     }
     let followed = dag::assemble(&api.service.files, &hash, &mut archive, max_bytes).await?;

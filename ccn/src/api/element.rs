@@ -8,7 +8,7 @@ use crate::store::{
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use ccn_message::{Envelope, json::Object};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
@@ -99,7 +99,8 @@ impl Element {
     /// A message that waits, as if it were processed.
     pub(super) fn waiting(record: &PendingRecord) -> Option<Self> {
         let envelope = record.envelope.clone().envelope().ok()?;
-        let content = envelope.item_content.as_deref().and_then(raw);
+        let inline = envelope.item_content.as_deref().and_then(raw);
+        let content = inline.or_else(|| stand_in(&envelope.sender, envelope.time));
         Some(Self::new(envelope, content))
     }
 
@@ -110,6 +111,26 @@ impl Element {
         let reception_time = Some(moment::iso(record.reception_time));
         Some(Self { time, reception_time, confirmed: None, confirmations: None, ..element })
     }
+}
+
+/// What stands for a content that is not here: the fields that every content has, of the envelope. Clients read no message without any.
+fn stand_in(sender: &str, time: f64) -> Option<Box<RawValue>> {
+    serde_json::value::to_raw_value(&serde_json::json!({"address": sender, "time": time})).ok()
+}
+
+/// A refused message, JSON text, with its content beside it as that of every other: what is inline, if it is an object, else what stands for it.
+pub(super) fn with_content(message: &str) -> Option<Box<RawValue>> {
+    #[derive(Deserialize)]
+    struct Head {
+        sender: String,
+        time: f64,
+        item_content: Option<String>,
+    }
+    let Head { sender, time, item_content } = serde_json::from_str(message).ok()?;
+    let is_object = |text: &String| Object::parse(text).is_ok();
+    let content = item_content.filter(is_object).and_then(|text| raw(&text)).or_else(|| stand_in(&sender, time))?;
+    let text = message.trim_end().strip_suffix('}')?;
+    raw(&format!("{text},\"content\":{content}}}"))
 }
 
 /// JSON text as it is.

@@ -1,18 +1,14 @@
-//! Reading messages: one by its hash, or those that match (ccn spec 5.2).
+//! Lists of messages: those that match, by pages or with a cursor (ccn spec 5.2).
 
 use super::{
     Api, ApiError, ApiResult, State,
-    element::{ContentFormat, Element, json_text, raw},
-    error::details,
+    element::{ContentFormat, Element},
     moment,
     parameters::Parameters,
 };
 use crate::store::{
     Reader as _, Snapshot,
     listing::{self, Blocks, Filter, Listing, Window},
-    record::{ForgottenRecord, MessageRecord, PendingRecord, Record as _, StatusRecord},
-    schema::{Table, hash_key},
-    standing::{self, Position},
 };
 use axum::http::StatusCode;
 use axum::{
@@ -20,9 +16,8 @@ use axum::{
     extract::Path,
     response::{IntoResponse, Response},
 };
-use ccn_message::{ItemHash, MessageStatus, json::Object};
+use ccn_message::{ItemHash, MessageStatus};
 use serde::Serialize;
-use serde_json::{Value, json, value::RawValue};
 
 /// Entries of a page unless the client says otherwise.
 const DEFAULT_PAGE: u64 = 20;
@@ -32,146 +27,6 @@ pub(super) const MAX_PAGE: u64 = 10_000;
 const MAX_CURSOR_PAGE: u64 = 200;
 /// Most bytes of content in an answer.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
-/// Most copies of one waiting message that are shown.
-const MAX_COPIES: usize = 16;
-
-pub(super) async fn one(state: State, Path(hash): Path<String>) -> ApiResult<Response> {
-    let hash = ItemHash::parse(&hash)?;
-    state.read(move |snapshot| describe(snapshot, &hash)).await
-}
-
-fn status_of(snapshot: &Snapshot, hash: &ItemHash) -> ApiResult<StatusRecord> {
-    snapshot.status(hash)?.ok_or_else(|| ApiError::not_found("Message not found"))
-}
-
-/// The fields that every status has.
-#[derive(Serialize)]
-struct Status {
-    status: &'static str,
-    item_hash: String,
-    reception_time: String,
-}
-
-impl Status {
-    fn of(record: &StatusRecord, hash: &ItemHash) -> Self {
-        Self {
-            status: record.status().name(),
-            item_hash: hash.to_string(),
-            reception_time: moment::iso(record.reception_time),
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct Described<T: Serialize> {
-    #[serde(flatten)]
-    status: Status,
-    #[serde(flatten)]
-    more: T,
-}
-
-#[derive(Serialize)]
-struct Processed {
-    message: Element,
-}
-
-#[derive(Serialize)]
-struct Pending {
-    messages: Vec<Element>,
-    /// Clients that know no waiting messages read this one.
-    message: Option<Element>,
-}
-
-#[derive(Serialize)]
-struct Rejected {
-    message: Option<Box<RawValue>>,
-    error_code: i32,
-    details: Value,
-}
-
-fn describe(snapshot: &Snapshot, hash: &ItemHash) -> ApiResult<Response> {
-    let record = status_of(snapshot, hash)?;
-    let status = Status::of(&record, hash);
-    let damaged = || ApiError::internal(format!("the record of message {hash} is damaged"));
-    Ok(match record.status() {
-        MessageStatus::Processed | MessageStatus::Removing => {
-            let message = snapshot.message(hash)?.as_ref().and_then(Element::single).ok_or_else(damaged)?;
-            let message = message.confirmed_by(snapshot.confirmations(hash)?);
-            Json(Described { status, more: Processed { message } }).into_response()
-        }
-        MessageStatus::Pending => {
-            let prefix = hash_key(hash);
-            let end = crate::store::schema::end_of(&prefix);
-            let rows = snapshot.range(Table::Pending, &prefix, &end, MAX_COPIES, false)?;
-            let copies = rows.iter().map(|(_, row)| PendingRecord::read(row).map_err(crate::store::StoreError::from));
-            let copies: Vec<PendingRecord> = copies.collect::<Result<_, _>>()?;
-            let messages = copies.iter().filter_map(Element::pending).collect();
-            let message = copies.first().and_then(Element::waiting);
-            Json(Described { status, more: Pending { messages, message } }).into_response()
-        }
-        MessageStatus::Rejected => {
-            let rejection = record.rejection.ok_or_else(damaged)?;
-            let details = details(&rejection.errors);
-            let more = Rejected { message: raw(&rejection.message), error_code: rejection.code, details };
-            Json(Described { status, more }).into_response()
-        }
-        MessageStatus::Forgotten => match standing::forgotten(snapshot, hash)? {
-            Some(record) => Json(Described { status, more: forgotten(snapshot, hash, &record)? }).into_response(),
-            None => return Err(damaged()),
-        },
-        MessageStatus::Removed => (StatusCode::GONE, Json(Described { status, more: json!({}) })).into_response(),
-    })
-}
-
-/// What is still said of a message that is hidden: its envelope without the content, and who hides it.
-fn forgotten(snapshot: &Snapshot, hash: &ItemHash, record: &ForgottenRecord) -> ApiResult<Value> {
-    let by = standing::hidden_by(snapshot, hash, record)?;
-    let by: Vec<String> = by.iter().filter_map(Position::hash).map(|hash| hash.to_string()).collect();
-    let MessageRecord { envelope, owner, size, .. } = &record.message;
-    Ok(json!({
-        "message": {
-            "sender": envelope.sender,
-            "chain": envelope.chain(),
-            "type": envelope.kind,
-            "channel": envelope.channel,
-            "time": envelope.time,
-            "item_type": envelope.item_type(),
-            "item_hash": hash,
-            "signature": envelope.signature,
-            "owner": owner,
-            "size": size,
-        },
-        "forgotten_by": by,
-    }))
-}
-
-pub(super) async fn status(state: State, Path(hash): Path<String>) -> ApiResult<Response> {
-    let hash = ItemHash::parse(&hash)?;
-    state.read(move |snapshot| Ok(Json(Status::of(&status_of(snapshot, &hash)?, &hash)).into_response())).await
-}
-
-/// The content; of a POST, what its owner wrote.
-pub(super) async fn content(state: State, Path(hash): Path<String>) -> ApiResult<Response> {
-    let hash = ItemHash::parse(&hash)?;
-    let work = move |snapshot: &Snapshot| {
-        let status = status_of(snapshot, &hash)?.status();
-        let record = match status {
-            MessageStatus::Processed | MessageStatus::Removing => snapshot.message(&hash)?,
-            _ => None,
-        };
-        let Some(record) = record else {
-            let sentence = format!("Invalid message status: {status}; only a processed message has content");
-            return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, sentence));
-        };
-        let content = record.content();
-        if record.envelope.kind != "POST" {
-            return Ok(json_text(content.to_owned()));
-        }
-        let mut object = Object::parse(content).map_err(|error| ApiError::format(&error))?;
-        Ok(json_text(object.take_raw("content").map_or("null", |value| value.text()).to_owned()))
-    };
-    state.read(work).await
-}
 
 /// What a listing or a websocket is restricted to.
 ///
@@ -197,7 +52,7 @@ fn read_filter(parameters: &Parameters) -> ApiResult<Filter> {
         ("content-key", list(&["contentKeys", "content_keys"])?),
         ("content-type", list(&["contentTypes", "content_types"])?),
         ("tag", list(&["tags"])?),
-        ("payment-type", list(&["paymentTypes", "payment_types"])?),
+        (super::single::PAYMENT_LABEL, list(&["paymentTypes", "payment_types"])?),
     ];
     let labels = labels.into_iter().filter(|(_, values)| !values.is_empty());
     let (start, end) = (parameters.date(&["startDate", "start_date"])?, parameters.date(&["endDate", "end_date"])?);

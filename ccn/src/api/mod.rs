@@ -18,9 +18,11 @@ mod messages;
 mod moment;
 mod paced;
 mod parameters;
+mod plain;
 mod plugins;
 mod price;
 mod schedule;
+mod single;
 mod submit;
 mod upload;
 
@@ -29,6 +31,7 @@ use axum::http::{Method, header};
 use axum::{
     Router,
     extract::DefaultBodyLimit,
+    middleware::from_fn,
     routing::{get, post},
 };
 use error::{ApiError, ApiResult};
@@ -67,6 +70,7 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/api/v0/ipfs/add_file", post(upload::ipfs_add_file))
         .route("/api/v0/ipfs/add_json", post(upload::ipfs_add_json))
         .route("/api/v0/ipfs/add_car", post(archive::add))
+        .method_not_allowed_fallback(plugins::wrong_method)
         .layer(DefaultBodyLimit::disable());
     let rest = Router::new()
         .route("/", get(about::page))
@@ -86,9 +90,9 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/api/v0/p2p/pubsub/pub", post(submit::publish))
         .route("/api/v0/messages.json", get(messages::list))
         .route("/api/v0/messages/page/{page}", get(messages::page))
-        .route("/api/v0/messages/{hash}", get(messages::one))
-        .route("/api/v0/messages/{hash}/content", get(messages::content))
-        .route("/api/v0/messages/{hash}/status", get(messages::status))
+        .route("/api/v0/messages/{hash}", get(single::one))
+        .route("/api/v0/messages/{hash}/content", get(single::content))
+        .route("/api/v0/messages/{hash}/status", get(single::status))
         .route("/api/ws0/messages", get(live::messages))
         .route("/api/v0/storage/limits.json", get(download::limits))
         .route("/api/v0/storage/raw/{hash}", get(download::raw))
@@ -99,6 +103,7 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/api/v0/addresses/{address}/balance", get(addresses::balance))
         .route("/api/v0/addresses/{address}/files", get(addresses::files))
         .route("/api/v0/price/estimate", post(price::estimate))
+        .route("/api/v0/price/estimate/instance", post(price::estimate_instance))
         .route("/api/v0/price/{hash}", get(price::of_message))
         .route("/api/v0/plan", get(schedule::plan))
         .route("/api/v0/nodes", get(schedule::nodes))
@@ -114,7 +119,7 @@ pub fn router(service: Arc<Service>) -> Router {
         .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::OPTIONS])
         .allow_headers(Any)
         .expose_headers([header::CONTENT_RANGE, header::ETAG, header::RETRY_AFTER]);
-    rest.merge(uploads).layer(axum::middleware::from_fn(linger::hear_out)).layer(cors).with_state(api)
+    rest.merge(uploads).layer(from_fn(plain::as_json)).layer(from_fn(linger::hear_out)).layer(cors).with_state(api)
 }
 
 impl Api {

@@ -41,7 +41,6 @@ pub(super) async fn of_message(state: State, Path(hash): Path<String>, parameter
             Some(MessageStatus::Processed | MessageStatus::Removing) => {}
         }
         let row = snapshot.get(Table::Costs, &hash_key(&hash))?;
-        let no_price = || ApiError::new(StatusCode::BAD_REQUEST, "Messages of this type have no price");
         let costs = CostRecord::read(&row.ok_or_else(no_price)?).map_err(crate::store::StoreError::from)?;
         Ok(answer(&costs.address, costs.payment, &costs.lines, with_sizes))
     };
@@ -57,11 +56,51 @@ pub(super) async fn estimate(
     let body = body?;
     let text = std::str::from_utf8(&body).map_err(|_| ApiError::field("", "the body is not UTF-8"))?;
     let request = read(text).map_err(|error| ApiError::format(&error))?;
-    let with_sizes = parameters.flag(&["include_size"]);
+    priced(&state, request, parameters.flag(&["include_size"])).await
+}
+
+/// The same of the bare content of an INSTANCE, which may lack the fields that a client fills in last.
+pub(super) async fn estimate_instance(
+    state: State,
+    parameters: Parameters,
+    body: Result<Bytes, BytesRejection>,
+) -> ApiResult<Response> {
+    let body = body?;
+    let text = std::str::from_utf8(&body).map_err(|_| ApiError::field("", "the body is not UTF-8"))?;
+    let request = read_instance(text).map_err(|error| ApiError::format(&error))?;
+    priced(&state, request, parameters.flag(&["include_size"])).await
+}
+
+async fn priced(state: &State, request: PriceRequest, with_sizes: bool) -> ApiResult<Response> {
     match state.service.pipeline.price(request).await? {
         Some(costs) => Ok(answer(&costs.address, costs.payment, &costs.lines, with_sizes)),
-        None => Err(ApiError::new(StatusCode::BAD_REQUEST, "Messages of this type have no price")),
+        None => Err(no_price()),
     }
+}
+
+fn no_price() -> ApiError {
+    ApiError::new(StatusCode::BAD_REQUEST, "Messages of this type have no price")
+}
+
+fn read_instance(text: &str) -> Result<PriceRequest, FormatError> {
+    let mut content = Object::parse(text)?;
+    let sender = content.optional("address", Value::string)?.unwrap_or_default();
+    let time = content.optional("time", read_time)?.unwrap_or_else(now);
+    let has_amend = content.optional("allow_amend", Value::boolean)?.is_some();
+    // These three may be missing or null, and the time a moment as text.
+    let mut members = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text)
+        .map_err(|error| FormatError::new("", error.to_string()))?;
+    members.insert("address".to_owned(), sender.as_str().into());
+    members.insert("time".to_owned(), time.into());
+    if !has_amend {
+        members.insert("allow_amend".to_owned(), false.into());
+    }
+    let content = serde_json::Value::Object(members).to_string();
+    Ok(PriceRequest { kind: "INSTANCE".to_owned(), sender, chain: "ETH".to_owned(), channel: None, time, content })
+}
+
+fn now() -> f64 {
+    now_ms() as f64 / 1e3
 }
 
 fn read(text: &str) -> Result<PriceRequest, FormatError> {
@@ -80,7 +119,7 @@ fn read(text: &str) -> Result<PriceRequest, FormatError> {
         sender: optional(&mut message, "sender")?.unwrap_or_default(),
         chain: optional(&mut message, "chain")?.unwrap_or_else(|| "ETH".to_owned()),
         channel: optional(&mut message, "channel")?,
-        time: time.unwrap_or_else(|| now_ms() as f64 / 1e3),
+        time: time.unwrap_or_else(now),
         content,
     })
 }

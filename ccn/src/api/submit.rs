@@ -148,7 +148,12 @@ pub(super) fn refusal(error: SubmitError) -> ApiError {
     }
 }
 
-/// The older form: a topic, and the message as text. It never waits.
+/// A message as text, or as the object that the text would be: clients send both.
+fn text_or_object(value: Value<'_>) -> Result<String, FormatError> {
+    if value.is_string() { value.string() } else { value.object().map(|_| value.text().to_owned()) }
+}
+
+/// The older form: a topic, and the message. It never waits.
 pub(super) async fn publish(state: State, body: Result<Bytes, BytesRejection>) -> ApiResult<Response> {
     let body = body?;
     let data = {
@@ -158,7 +163,7 @@ pub(super) async fn publish(state: State, body: Result<Bytes, BytesRejection>) -
             let sentence = format!("topic: only {TOPIC} is published here");
             return Err(ApiError::new(StatusCode::FORBIDDEN, sentence));
         }
-        object.required("data", Value::string).map_err(|error| ApiError::format(&error))?
+        object.required("data", text_or_object).map_err(|error| ApiError::format(&error))?
     };
     match take_in(&state.0, data, false).await {
         Ok(_) => Ok(Json(json!({"status": "success", "failed": []})).into_response()),

@@ -243,6 +243,10 @@ async fn what_is_not_here_says_so() {
     post_json("/api/v0/nothing", &json!({})).await.refused(404, "no such path");
     get("/api/v0/price/estimate").await.refused(405, "GET is not possible here");
     post_json("/api/v0/messages.json", &json!({})).await.refused(405, "POST is not possible here");
+    get("/api/v0/storage/add_file").await.refused(405, "GET is not possible here");
+    get("/api/v0/messages/%ff/status").await.refused(400, "Invalid URL");
+    get("/ipfs/x?format=car&format=car").await.refused(400, "duplicate field");
+    get("/api/ws0/messages").await.refused(400, "Connection");
 }
 
 #[tokio::test]

@@ -262,13 +262,7 @@ pub(super) fn waits(record: &PendingRecord) -> bool {
 }
 
 /// Whether there is room for one more copy of a hash among those that wait, or else among those that are kept, of which the worst goes for it.
-fn has_room(
-    desk: &mut Desk,
-    key: &[u8],
-    hash: &ItemHash,
-    turn: Turn,
-    is_to_wait: bool,
-) -> Result<bool, StoreError> {
+fn has_room(desk: &mut Desk, key: &[u8], hash: &ItemHash, turn: Turn, is_to_wait: bool) -> Result<bool, StoreError> {
     if turn.has_waited {
         return Ok(true);
     }

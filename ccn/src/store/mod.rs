@@ -163,7 +163,9 @@ impl Store {
         let store = Self { shared: Arc::new(shared) };
         if let Some(backend) = journal {
             if number > 0 && backend.len()? == 0 {
-                tracing::warn!("the store has no journal: what was committed last may be lost; a backup is of both files");
+                tracing::warn!(
+                    "the store has no journal: what was committed last may be lost; a backup is of both files"
+                );
             }
             let (mut journal, missing) = Journal::open(backend, identity, number)?;
             if !missing.is_empty() {

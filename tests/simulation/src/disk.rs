@@ -57,10 +57,8 @@ impl Default for Disk {
 impl Disk {
     fn with(database: Vec<u8>, journal: Vec<u8>) -> Self {
         let health = Arc::<Mutex<Health>>::default();
-        let file = |bytes| DiskFile {
-            image: Arc::new(Mutex::new(Image { bytes, undo: Vec::new() })),
-            health: health.clone(),
-        };
+        let file =
+            |bytes| DiskFile { image: Arc::new(Mutex::new(Image { bytes, undo: Vec::new() })), health: health.clone() };
         Self { database: file(database), journal: file(journal) }
     }
 

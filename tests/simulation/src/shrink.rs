@@ -58,9 +58,11 @@ pub(crate) async fn shrink(
 /// The steps of these items, and those of none.
 fn of(steps: &[Step], items: &[usize]) -> Vec<Step> {
     let is_kept = |step: &&Step| match step {
-        Step::Arrives(item) | Step::Again(item) | Step::Forged(item) | Step::Misattributed(item) | Step::Altered(item) => {
-            items.contains(item)
-        }
+        Step::Arrives(item)
+        | Step::Again(item)
+        | Step::Forged(item)
+        | Step::Misattributed(item)
+        | Step::Altered(item) => items.contains(item),
         Step::Restart | Step::PowerCut => true,
     };
     steps.iter().filter(is_kept).cloned().collect()

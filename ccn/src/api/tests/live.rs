@@ -83,5 +83,5 @@ async fn wrong_questions_are_refused_before_they_are_sockets() {
         }
     }
     let plain = get("/api/ws0/messages").await;
-    assert_eq!(plain.status, 400);
+    plain.refused(400, "");
 }

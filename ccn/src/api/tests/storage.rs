@@ -258,7 +258,8 @@ async fn archives_that_are_wrong_say_why() {
     upload("/api/v0/ipfs/add_car", &[("metadata", None, &signed)]).await.refused(400, "no file");
     upload("/api/v0/ipfs/add_car", &[("file", None, &archive)]).await.refused(422, "with the message that keeps it");
     let other = metadata(&store_of(&owner, "ipfs", "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o"), true);
-    send(&archive, &other).await.refused(422, "Root CID does not match");
+    let pair = format!("Root CID does not match ({cid} != QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o)");
+    send(&archive, &other).await.refused(422, &pair);
     send(b"<html>", &signed).await.refused(422, "no archive of blocks");
     send(&archive[..archive.len() - 1], &signed).await.refused(422, "cut off");
     // Without its last block, which is the root; the frame of that has two bytes of length.

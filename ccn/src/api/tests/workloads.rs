@@ -63,6 +63,27 @@ async fn estimates_need_no_signature() {
     post("/api/v0/price/estimate", "application/json", "nonsense").await.refused(422, "not JSON");
 }
 
+/// The content alone, without the fields that a client fills in last.
+#[tokio::test]
+async fn an_instance_is_estimated_from_its_content() {
+    let rootfs = json!({"parent": {"ref": ItemHash::sha256_of(b"no such volume"), "use_latest": true},
+        "persistence": "host", "size_mib": 20480});
+    let content = json!({"address": "0xA", "environment": {"internet": true}, "rootfs": rootfs, "volumes": [],
+        "resources": {"vcpus": 1, "memory": 2048, "seconds": 30}, "payment": {"chain": "ETH", "type": "credit"}});
+    let path = "/api/v0/price/estimate/instance";
+    let found = post_json(path, &content).await;
+    assert_eq!(found.status, 200, "{}", found.text());
+    let found = found.json();
+    assert_eq!((&found["payment_type"], &found["charged_address"]), (&json!("credit"), &json!("0xA")));
+    assert_eq!(found["cost"], "3.958333333333333333");
+    let mut full = content.clone();
+    full["time"] = json!("2026-09-01T00:00:00.000000+00:00");
+    full["allow_amend"] = json!(false);
+    assert_eq!(post_json(path, &full).await.json(), found);
+    post_json(path, &json!({})).await.refused(422, "");
+    post_json(path, &json!([])).await.refused(422, "an object was expected");
+}
+
 #[tokio::test]
 async fn a_program_is_paid_and_placed() {
     let owner = account("a_program_is_paid");

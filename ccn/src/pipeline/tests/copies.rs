@@ -155,9 +155,8 @@ async fn what_names_no_owner_stays_with_whom_it_came_first() {
     let node = TestNode::new().await;
     let content = json!({"type": "note", "content": "of nobody", "time": 1000.0}).to_string();
     let hash = node.put_file(content.as_bytes()).await;
-    let copy = |account: &Account| {
-        Draft::new("POST", "{}").time(1000.0).sign_stored(account, hash.clone(), ItemType::Storage)
-    };
+    let copy =
+        |account: &Account| Draft::new("POST", "{}").time(1000.0).sign_stored(account, hash.clone(), ItemType::Storage);
     assert_eq!(submit(&node, &copy(&account(1))).await, MessageStatus::Processed);
     for number in 2..12 {
         assert_eq!(submit(&node, &copy(&account(number))).await, MessageStatus::Rejected);

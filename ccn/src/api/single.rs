@@ -1,0 +1,196 @@
+//! One message by its hash: what became of it, and what it says (ccn spec 5.2).
+
+use super::{
+    ApiError, ApiResult, State,
+    element::{Element, json_text, with_content},
+    error::details,
+    moment,
+};
+use crate::store::{
+    Reader as _, Snapshot,
+    record::{CostRecord, ForgottenRecord, MessageRecord, PaymentRecord, PendingRecord, Record as _, StatusRecord},
+    schema::{Table, hash_key},
+    standing::{self, Position},
+};
+use axum::http::StatusCode;
+use axum::{
+    Json,
+    extract::Path,
+    response::{IntoResponse, Response},
+};
+use ccn_message::{ItemHash, MessageStatus, json::Object};
+use serde::Serialize;
+use serde_json::{Value, json, value::RawValue};
+
+/// Most copies of one waiting message that are shown.
+const MAX_COPIES: usize = 16;
+/// The label under which a message is found by how it is paid.
+pub(super) const PAYMENT_LABEL: &str = "payment-type";
+
+pub(super) async fn one(state: State, Path(hash): Path<String>) -> ApiResult<Response> {
+    let hash = ItemHash::parse(&hash)?;
+    state.read(move |snapshot| describe(snapshot, &hash)).await
+}
+
+fn status_of(snapshot: &Snapshot, hash: &ItemHash) -> ApiResult<StatusRecord> {
+    snapshot.status(hash)?.ok_or_else(|| ApiError::not_found("Message not found"))
+}
+
+/// The fields that every status has.
+#[derive(Serialize)]
+struct Status {
+    status: &'static str,
+    item_hash: String,
+    reception_time: String,
+}
+
+impl Status {
+    fn of(record: &StatusRecord, hash: &ItemHash) -> Self {
+        Self {
+            status: record.status().name(),
+            item_hash: hash.to_string(),
+            reception_time: moment::iso(record.reception_time),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Described<T: Serialize> {
+    #[serde(flatten)]
+    status: Status,
+    #[serde(flatten)]
+    more: T,
+}
+
+#[derive(Serialize)]
+struct Processed {
+    message: Element,
+    /// Why it is being removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct Pending {
+    messages: Vec<Element>,
+    /// Clients that know no waiting messages read this one.
+    message: Option<Element>,
+}
+
+#[derive(Serialize)]
+struct Rejected {
+    /// As it was sent; with a content, without which clients do not read it.
+    message: Option<Box<RawValue>>,
+    error_code: i32,
+    details: Value,
+}
+
+fn describe(snapshot: &Snapshot, hash: &ItemHash) -> ApiResult<Response> {
+    let record = status_of(snapshot, hash)?;
+    let status = Status::of(&record, hash);
+    let damaged = || ApiError::internal(format!("the record of message {hash} is damaged"));
+    let reason = (record.status() == MessageStatus::Removing).then(|| removal_reason(snapshot, hash)).transpose()?;
+    Ok(match record.status() {
+        MessageStatus::Processed | MessageStatus::Removing => {
+            let message = snapshot.message(hash)?.as_ref().and_then(Element::single).ok_or_else(damaged)?;
+            let message = message.confirmed_by(snapshot.confirmations(hash)?);
+            Json(Described { status, more: Processed { message, reason } }).into_response()
+        }
+        MessageStatus::Pending => {
+            let prefix = hash_key(hash);
+            let end = crate::store::schema::end_of(&prefix);
+            let rows = snapshot.range(Table::Pending, &prefix, &end, MAX_COPIES, false)?;
+            let copies = rows.iter().map(|(_, row)| PendingRecord::read(row).map_err(crate::store::StoreError::from));
+            let copies: Vec<PendingRecord> = copies.collect::<Result<_, _>>()?;
+            let messages = copies.iter().filter_map(Element::pending).collect();
+            let message = copies.first().and_then(Element::waiting);
+            Json(Described { status, more: Pending { messages, message } }).into_response()
+        }
+        MessageStatus::Rejected => {
+            let rejection = record.rejection.ok_or_else(damaged)?;
+            let details = details(&rejection.errors);
+            let more = Rejected { message: with_content(&rejection.message), error_code: rejection.code, details };
+            Json(Described { status, more }).into_response()
+        }
+        MessageStatus::Forgotten => match standing::forgotten(snapshot, hash)? {
+            Some(record) => Json(Described { status, more: forgotten(snapshot, hash, &record)? }).into_response(),
+            None => return Err(damaged()),
+        },
+        MessageStatus::Removed => (StatusCode::GONE, Json(Described { status, more: json!({}) })).into_response(),
+    })
+}
+
+/// Whose want it is that a message is removed for: what it is paid with.
+fn removal_reason(snapshot: &Snapshot, hash: &ItemHash) -> ApiResult<&'static str> {
+    let row = snapshot.get(Table::Costs, &hash_key(hash))?;
+    let costs = row.map(|row| CostRecord::read(&row)).transpose().map_err(crate::store::StoreError::from)?;
+    Ok(match costs.map(|costs| costs.payment) {
+        Some(PaymentRecord::Credit) => "credit_insufficient",
+        Some(PaymentRecord::Hold | PaymentRecord::Superfluid) | None => "balance_insufficient",
+    })
+}
+
+/// What is still said of a message that is hidden: its envelope without the content, and who hides it.
+fn forgotten(snapshot: &Snapshot, hash: &ItemHash, record: &ForgottenRecord) -> ApiResult<Value> {
+    let by = standing::hidden_by(snapshot, hash, record)?;
+    let message = skeleton(hash, &record.message, &by);
+    Ok(json!({"message": message, "forgotten_by": forgotten_by(&by)}))
+}
+
+/// The hashes of those that hide a message.
+pub(super) fn forgotten_by(by: &[Position]) -> Vec<String> {
+    by.iter().filter_map(Position::hash).map(|hash| hash.to_string()).collect()
+}
+
+/// The envelope of a message that is hidden by these. Its time is a text, as the network has it here: clients read nothing else.
+pub(super) fn skeleton(hash: &ItemHash, record: &MessageRecord, by: &[Position]) -> Value {
+    let MessageRecord { envelope, owner, size, .. } = record;
+    json!({
+        "sender": envelope.sender,
+        "chain": envelope.chain(),
+        "type": envelope.kind,
+        "channel": envelope.channel,
+        "time": moment::iso_seconds(envelope.time),
+        "item_type": envelope.item_type(),
+        "item_hash": hash,
+        "signature": envelope.signature,
+        "owner": owner,
+        "size": size,
+        "payment_type": payment_type(record),
+        "forgotten_at": by.first().map(Position::time),
+    })
+}
+
+/// How a message was to be paid; what names nothing is paid by holding.
+pub(super) fn payment_type(record: &MessageRecord) -> &str {
+    let labelled = record.labels.iter().find(|(name, _)| name == PAYMENT_LABEL);
+    labelled.map_or(PaymentRecord::Hold.name(), |(_, value)| value)
+}
+
+pub(super) async fn status(state: State, Path(hash): Path<String>) -> ApiResult<Response> {
+    let hash = ItemHash::parse(&hash)?;
+    state.read(move |snapshot| Ok(Json(Status::of(&status_of(snapshot, &hash)?, &hash)).into_response())).await
+}
+
+/// The content; of a POST, what its owner wrote.
+pub(super) async fn content(state: State, Path(hash): Path<String>) -> ApiResult<Response> {
+    let hash = ItemHash::parse(&hash)?;
+    let work = move |snapshot: &Snapshot| {
+        let status = status_of(snapshot, &hash)?.status();
+        let record = match status {
+            MessageStatus::Processed | MessageStatus::Removing => snapshot.message(&hash)?,
+            _ => None,
+        };
+        let Some(record) = record else {
+            let sentence = format!("Invalid message status: {status}; only a processed message has content");
+            return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, sentence));
+        };
+        let content = record.content();
+        if record.envelope.kind != "POST" {
+            return Ok(json_text(content.to_owned()));
+        }
+        let mut object = Object::parse(content).map_err(|error| ApiError::format(&error))?;
+        Ok(json_text(object.take_raw("content").map_or("null", |value| value.text()).to_owned()))
+    };
+    state.read(work).await
+}
