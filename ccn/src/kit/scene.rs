@@ -81,9 +81,9 @@ impl Scene {
         })
     }
 
-    /// Waits until nobody waits for what has arrived.
+    /// Waits until nobody waits for what has arrived, or for the plugin to have time.
     pub(super) async fn settle(&self) -> Result<()> {
-        while !self.service.store.snapshot()?.prefixed(Table::Wakes, &[])?.is_empty() {
+        while !self.service.pipeline.is_at_rest()? {
             tokio::time::sleep(LOOK_EVERY).await;
         }
         Ok(())

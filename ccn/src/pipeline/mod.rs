@@ -26,10 +26,11 @@ use crate::{
     events::Events,
     fetch::Fetcher,
     files::Files,
-    host::{HostError, Plugins},
+    host::{HostError, Plugin, Plugins},
     store::{
         Reader as _, Snapshot, Store, StoreError,
-        record::{CostLineRecord, PaymentRecord, RejectionRecord},
+        record::{CostLineRecord, NeedRecord, PaymentRecord, RejectionRecord},
+        schema::{Table, end_of},
     },
 };
 use ccn_message::{Envelope, FormatError, ItemHash, MessageStatus, envelope::ContentHeader};
@@ -365,6 +366,23 @@ impl Pipeline {
         })?;
         let shared = self.shared.clone();
         self.on_worker(move || shared.price(message)).await?
+    }
+
+    /// True when nobody waits for what has arrived, or for time: what waits now lacks something.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub fn is_at_rest(&self) -> Result<bool, EngineError> {
+        let snapshot = self.shared.store.snapshot()?;
+        let turn = |plugin: Arc<Plugin>| NeedRecord::PluginTurn(plugin.manifest().name.clone());
+        let turns = self.shared.plugins.all().into_iter().map(turn).chain([NeedRecord::Turn]);
+        let waiting = turns.map(|need| (Table::Needs, desk::need_key(&need))).chain([(Table::Wakes, Vec::new())]);
+        for (table, prefix) in waiting {
+            if !snapshot.range(table, &prefix, &end_of(&prefix), 1, false)?.is_empty() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// What happens.

@@ -16,7 +16,7 @@ use ccn::{
     network::Network,
     node::Service,
     pipeline::{FileKind, Pipeline, SubmitError},
-    store::{Reader as _, StateDigest, Store, schema::Table},
+    store::{Reader as _, StateDigest, Store},
 };
 use ccn_message::ItemHash;
 use fastrand::Rng;
@@ -219,11 +219,11 @@ impl Node {
         Ok(())
     }
 
-    /// Waits until nobody waits for what has arrived.
+    /// Waits until nobody waits for what has arrived, or for time.
     async fn settle(&self) -> Result<()> {
         let wakes = async {
             loop {
-                if self.service.store.snapshot()?.prefixed(Table::Wakes, &[])?.is_empty() {
+                if self.service.pipeline.is_at_rest()? {
                     return Ok::<_, anyhow::Error>(());
                 }
                 tokio::time::sleep(LOOK_EVERY).await;
