@@ -4,7 +4,7 @@
 //! name a setting of this one are read: `BETH_LISTEN` is `listen`, `BETH_PIPELINE__HORIZON_SECONDS` is `horizon_seconds` in `[pipeline]`, and
 //! `BETH_PEERS` is a list with commas.
 
-use crate::{cli::Arguments, host::Compiler, network::Network};
+use crate::{cli::Arguments, dev, host::Compiler, network::Network};
 use ccn_message::ItemHash;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -13,6 +13,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// Most addresses in `development.funded`: one message funds them all.
+const MAX_FUNDED: usize = 500;
 /// Bounds of `poll_seconds`.
 const MIN_POLL_SECONDS: f64 = 0.05;
 const MAX_POLL_SECONDS: f64 = 3600.0;
@@ -35,6 +37,8 @@ pub struct Config {
     pub plugins: Option<PathBuf>,
     /// A private network for development, see [`crate::dev`].
     pub dev: bool,
+    /// What there is in such a network; without one it means nothing.
+    pub development: Development,
     /// Chains that are followed, and by which indexers.
     pub chains: Vec<Chain>,
     /// What plugins of the operator's own may do, by the sha256 of their file: `ledger`, or `read:` and a namespace.
@@ -48,6 +52,51 @@ pub struct Config {
     /// How plugins are compiled; no setting of the operator's.
     #[serde(skip)]
     pub compiler: Compiler,
+}
+
+/// What there is in a development network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Development {
+    /// True where others than this machine are to reach it; otherwise it only listens on an address of the machine itself.
+    pub reachable: bool,
+    /// Credits of each funded account.
+    pub credits: u64,
+    /// Tokens of each funded account, on Ethereum.
+    pub tokens: u64,
+    /// Addresses that are funded besides the accounts whose keys are printed.
+    pub funded: Vec<String>,
+    /// A JSON file, `{address: {key: content}}`: aggregates that are there besides those of the program's own, or in their place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aggregates: Option<PathBuf>,
+    /// Images that clients find by name.
+    pub images: Vec<Image>,
+}
+
+/// An image that clients of a development network find by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Image {
+    /// Its name; of the images of a kind the first is the default.
+    pub name: String,
+    /// What it is for.
+    pub kind: ImageKind,
+    /// The file.
+    pub file: PathBuf,
+}
+
+/// What an image is for, in the words of the network's list of runtimes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ImageKind {
+    /// Programs run in it.
+    Program,
+    /// The first disk of an instance.
+    Instance,
+    /// To look after an instance that does not start.
+    Rescue,
+    /// Firmware of confidential instances.
+    Firmware,
 }
 
 /// Where files and folders of IPFS are looked for. What comes is verified block by block: none of them needs to be trusted.
@@ -200,12 +249,27 @@ impl Default for Config {
             crns: Vec::new(),
             plugins: None,
             dev: false,
+            development: Development::default(),
             chains: Vec::new(),
             plugin_grants: BTreeMap::new(),
             network: Network::default(),
             pipeline: Pipeline::default(),
             limits: Limits::default(),
             compiler: Compiler::default(),
+        }
+    }
+}
+
+impl Default for Development {
+    fn default() -> Self {
+        Self {
+            reachable: false,
+            // A million dollars' worth.
+            credits: 1_000_000_000_000,
+            tokens: 1_000_000,
+            funded: Vec::new(),
+            aggregates: None,
+            images: Vec::new(),
         }
     }
 }
@@ -281,6 +345,17 @@ pub enum ConfigError {
     /// A development network has made-up accounts, and no other network has.
     #[error("--dev makes a network of its own: leave out network.name, which says {0:?}")]
     DevNetwork(String),
+    /// Only a development network is called so: a node of another kind would take its folder for its own.
+    #[error("network.name: `{name}` is the name of development networks; start it with --dev, or choose another name", name = dev::NETWORK)]
+    DevName,
+    /// Whoever reaches a development network can spend its money and fill its disk.
+    #[error(
+        "--dev serves this machine alone, and {0} is reached from others: listen on 127.0.0.1, or say development.reachable=true"
+    )]
+    DevReachable(SocketAddr),
+    /// The list of funded addresses is too long.
+    #[error("development.funded: at most {MAX_FUNDED} addresses are funded, not {0}")]
+    DevFunded(usize),
 }
 
 impl Config {
@@ -304,6 +379,7 @@ impl Config {
             .with_list_parse_key("peers")
             .with_list_parse_key("crns")
             .with_list_parse_key("ipfs.gateways")
+            .with_list_parse_key("development.funded")
             .source(Some(ours(variables)));
         let sources = sources.add_source(flags(arguments)?).add_source(variables);
         let mut config: Self = sources.build()?.try_deserialize()?;
@@ -349,6 +425,15 @@ impl Config {
         }
         if self.dev && self.network.name != Network::default().name {
             return Err(ConfigError::DevNetwork(self.network.name.clone()));
+        }
+        if !self.dev && self.network.name == dev::NETWORK {
+            return Err(ConfigError::DevName);
+        }
+        if self.dev && !self.listen.ip().is_loopback() && !self.development.reachable {
+            return Err(ConfigError::DevReachable(self.listen));
+        }
+        if self.development.funded.len() > MAX_FUNDED {
+            return Err(ConfigError::DevFunded(self.development.funded.len()));
         }
         Ok(())
     }
@@ -512,6 +597,27 @@ mod tests {
     }
 
     #[test]
+    fn a_development_network_is_meant_or_refused() {
+        let check = |file: &str, flags: &[&str], expect: &str| {
+            let refusal = refused(file, flags, &[]);
+            assert!(refusal.contains(expect), "{refusal}");
+        };
+        check("", &["--dev", "--listen", "0.0.0.0:1"], "0.0.0.0:1 is reached from others");
+        check("dev = true\nlisten = '192.0.2.1:1'", &[], "development.reachable=true");
+        check("[network]\nname = 'dev'", &[], "start it with --dev");
+        check("[network]\nname = 'mine'", &["--dev"], "leave out network.name");
+        check(
+            &format!("[development]\nfunded = {:?}", vec!["0x"; MAX_FUNDED + 1]),
+            &["--dev"],
+            "at most 500 addresses",
+        );
+        check("[[development.images]]\nname = 'a'\nkind = 'kernel'\nfile = '/a'", &[], "kernel");
+        load("", &["--dev", "--listen", "[::1]:1"], &[]).expect("this machine");
+        let open = ["--dev", "--listen", "0.0.0.0:1", "--set", "development.reachable=true"];
+        load("", &open, &[("BETH_DEVELOPMENT__FUNDED", "0xA,0xB")]).expect("it was said twice");
+    }
+
+    #[test]
     fn chains_are_held_against_their_limits() {
         let good = "[[chains]]\nname = 'ETH'\nrpc = 'http://r:1'\n[[chains.indexers]]\nplugin = 'erc20'\n";
         let chain = load(good, &[], &[]).expect("a configuration").chains.remove(0);
@@ -535,7 +641,8 @@ mod tests {
 
     #[test]
     fn what_is_printed_reads_back() {
-        let file = "plugins = '/p'\ncrns = ['http://c:1']\n[plugin_grants]\nabc = ['ledger']\n[network]\nname = 'x'\n[[chains]]\nname = 'ETH'\n\
+        let file = "plugins = '/p'\ncrns = ['http://c:1']\n[development]\naggregates = '/a'\n[[development.images]]\nname = 'a'\nkind = 'rescue'\n\
+            file = '/b'\n[plugin_grants]\nabc = ['ledger']\n[network]\nname = 'x'\n[[chains]]\nname = 'ETH'\n\
             rpc = 'http://r:1'\nfinality = 3\n[[chains.indexers]]\nplugin = 'erc20'\nconfig = { tokens = [{ decimals = 18 }] }";
         let config = load(file, &[], &[]).expect("a configuration");
         assert_eq!(load(&config.to_toml(), &[], &[]).expect("a configuration"), config);

@@ -1,16 +1,21 @@
-//! A private network for development: a treasury and accounts with made-up credits and tokens.
+//! A private network for development: a treasury, accounts with made-up credits and tokens, and the aggregates that clients read at fixed addresses.
 //!
-//! Their keys follow from a seed in the data folder and are printed at every start. The treasury funds the accounts with the very messages that the
-//! network's own treasury sends; there is no other way in.
+//! The keys follow from a seed in the data folder and are printed at every start. The treasury funds the accounts with the very messages that the
+//! network's own treasury sends; there is no other way in. Nobody here has the keys of the addresses at which clients look for prices, settings and
+//! nodes: what is said there ([`seeds`]) comes by the door for messages that somebody vouches for, and this program is that somebody.
+
+mod seeds;
 
 use crate::{
+    config::Development,
     ledger,
     network::Network,
-    pipeline::{EngineError, Pipeline, SubmitError},
-    store::{Store, StoreError},
+    node::Service,
+    pipeline::{EngineError, Pipeline, Receipt, SubmitError},
+    store::StoreError,
 };
 use ccn_message::{
-    MessageStatus,
+    ItemHash, MessageStatus,
     sign::{Account, Draft, KEY_BYTES, to_json},
 };
 use serde_json::{Map, Value, json};
@@ -20,16 +25,13 @@ use std::{
     io::Write as _,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 /// Name of such a network.
 pub const NETWORK: &str = "dev";
-/// Accounts that are funded.
-const ACCOUNTS: usize = 3;
-/// Credits of each account: a million dollars' worth.
-const CREDITS: u64 = 1_000_000_000_000;
-/// Tokens of each account.
-const TOKENS: u64 = 1_000_000;
+/// Accounts with keys that are funded.
+const ACCOUNTS: usize = 10;
 const SEED_FILE: &str = "dev-seed";
 
 /// The keys of a development network.
@@ -37,6 +39,8 @@ const SEED_FILE: &str = "dev-seed";
 pub struct Keys {
     treasury: Key,
     accounts: Vec<Key>,
+    /// When the seed was made, seconds since 1970: since when the network and its nodes are there.
+    since: u64,
 }
 
 #[derive(Debug)]
@@ -62,9 +66,22 @@ pub enum DevError {
     /// The node fails.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// A message that funds the accounts was refused.
-    #[error("the accounts are not funded: {0}")]
-    Refused(String),
+    /// A message that funds the accounts, or says what things cost, was refused.
+    #[error("the development network is not set up: {what}: {reason}")]
+    Refused {
+        /// What it was for.
+        what: String,
+        /// Why.
+        reason: String,
+    },
+    /// A file that the settings name cannot be used, or what was noted in the data folder cannot be read or written. The operator's to mend.
+    #[error("{path}: {reason}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
 }
 
 impl Keys {
@@ -74,54 +91,80 @@ impl Keys {
     /// See [`DevError`].
     pub fn open(data: &Path) -> Result<Self, DevError> {
         let path = data.join(SEED_FILE);
-        let seed = seed(&path).map_err(|reason| DevError::Seed { path, reason })?;
+        let made = seed(&path).and_then(|seed| Ok((seed, fs::metadata(&path)?.modified()?)));
+        let (seed, moment) = made.map_err(|reason| DevError::Seed { path, reason })?;
         let names = (1..=ACCOUNTS).map(|number| format!("account {number}"));
-        Ok(Self { treasury: Key::of(&seed, "treasury"), accounts: names.map(|name| Key::of(&seed, &name)).collect() })
+        let since = moment.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        Ok(Self {
+            treasury: Key::of(&seed, "treasury"),
+            accounts: names.map(|name| Key::of(&seed, &name)).collect(),
+            since,
+        })
     }
 
-    /// The network of which the treasury is everything that the network's own accounts are elsewhere.
+    /// The network of the settings, with the treasury in place of everybody who makes money.
     #[must_use]
-    pub fn network(&self) -> Network {
-        let treasury = self.treasury.account.address().to_owned();
+    pub fn network(&self, settings: &Network) -> Network {
+        let treasury = vec![self.treasury.account.address().to_owned()];
         Network {
             name: NETWORK.into(),
-            credit_treasury: vec![treasury.clone()],
-            credit_minters: vec![treasury.clone()],
-            balance_publishers: vec![treasury.clone()],
-            pricing_owner: treasury.clone(),
-            corechannel_owner: treasury,
-            ..Network::default()
+            credit_treasury: treasury.clone(),
+            credit_minters: treasury.clone(),
+            balance_publishers: treasury,
+            ..settings.clone()
         }
     }
 
-    /// A line per key.
+    /// A line per key, after one that says what they are.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         let line =
             |role: &str, key: &Key| format!("{role} {} key 0x{}", key.account.address(), hex::encode(key.secret));
+        let warning =
+            "development network: its money is made up, these keys are printed for everybody, never use them elsewhere";
         let accounts = self.accounts.iter().map(|key| line("account", key));
-        std::iter::once(line("treasury", &self.treasury)).chain(accounts).collect()
+        [warning.to_owned(), line("treasury", &self.treasury)].into_iter().chain(accounts).collect()
     }
 
-    /// Gives the accounts credits and tokens, once.
+    /// Funds the accounts and says what clients look for, as far as that is not done already.
     ///
     /// # Errors
     /// See [`DevError`].
-    pub async fn fund(&self, store: &Store, pipeline: &Pipeline, network: &Network) -> Result<(), DevError> {
-        let addresses: Vec<&str> = self.accounts.iter().map(|key| key.account.address()).collect();
+    pub async fn set_up(&self, service: &Service) -> Result<(), DevError> {
+        self.fund(service).await?;
+        seeds::sow(self, service).await
+    }
+
+    /// Gives credits and tokens to whoever has none.
+    async fn fund(&self, service: &Service) -> Result<(), DevError> {
+        let Development { credits, tokens, funded, .. } = &service.config.development;
+        let keys = std::iter::once(&self.treasury).chain(&self.accounts);
+        let addresses = keys.map(|key| key.account.address()).chain(funded.iter().map(String::as_str));
         let now_ms = crate::clock::now_ms();
-        let first = ledger::balance(&store.snapshot()?, addresses[0], now_ms)?;
-        if first.lots.is_empty() {
-            let credit = |address: &&str| json!({"address": address, "amount": CREDITS, "price": "1", "tx_hash": "dev", "provider": "dev"});
-            let credits: Vec<Value> = addresses.iter().map(credit).collect();
-            let content = json!({"distribution": {"token": "dev", "chain": "ETH", "credits": credits}});
-            self.post(pipeline, "aleph_credit_distribution", &network.credit_channel, &content, now_ms).await?;
+        let snapshot = service.store.snapshot()?;
+        let (mut without_credits, mut without_tokens) = (Vec::new(), Vec::new());
+        for address in addresses {
+            let balance = ledger::balance(&snapshot, address, now_ms)?;
+            if balance.lots.is_empty() && *credits > 0 {
+                without_credits.push(address);
+            }
+            if balance.chains.is_empty() && *tokens > 0 {
+                without_tokens.push(address);
+            }
         }
-        if first.chains.is_empty() {
+        drop(snapshot);
+        if !without_credits.is_empty() {
+            let credit = |address: &&str| json!({"address": address, "amount": credits, "price": "1", "tx_hash": "dev", "provider": "dev"});
+            let credits: Vec<Value> = without_credits.iter().map(credit).collect();
+            let content = json!({"distribution": {"token": "dev", "chain": "ETH", "credits": credits}});
+            let channel = &service.config.network.credit_channel;
+            self.post(&service.pipeline, "aleph_credit_distribution", channel, &content, now_ms).await?;
+        }
+        if !without_tokens.is_empty() {
             let balances: Map<String, Value> =
-                addresses.iter().map(|address| ((*address).to_owned(), TOKENS.into())).collect();
+                without_tokens.iter().map(|address| ((*address).to_owned(), (*tokens).into())).collect();
             let content = json!({"chain": "ETH", "main_height": 1, "balances": balances});
-            self.post(pipeline, "balances-update", "balances", &content, now_ms).await?;
+            self.post(&service.pipeline, "balances-update", "balances", &content, now_ms).await?;
         }
         Ok(())
     }
@@ -136,12 +179,27 @@ impl Keys {
     ) -> Result<(), DevError> {
         let content = json!({"type": kind, "content": content}).to_string();
         let draft = Draft::new("POST", &content).channel(channel).time(now_ms as f64 / 1000.0);
-        match pipeline.submit(to_json(&draft.sign(&self.treasury.account))).await {
-            Ok(receipt) if receipt.status == MessageStatus::Processed => Ok(()),
-            Ok(receipt) => Err(DevError::Refused(format!("{:?}", receipt.rejection))),
-            Err(SubmitError::Engine(error)) => Err(error.into()),
-            Err(error) => Err(DevError::Refused(error.to_string())),
-        }
+        let receipt = pipeline.submit(to_json(&draft.sign(&self.treasury.account))).await;
+        processed(kind, receipt).map(drop)
+    }
+}
+
+/// The hash under which the node of a development network is in its own registry.
+pub(crate) fn node_hash(network: &Network) -> String {
+    ItemHash::sha256_of(format!("development node of {}", network.credit_treasury.join(",")).as_bytes()).to_string()
+}
+
+/// The hash of a message that stands.
+fn processed(what: &str, receipt: Result<Receipt, SubmitError>) -> Result<String, DevError> {
+    let refused = |reason: String| DevError::Refused { what: what.to_owned(), reason };
+    match receipt {
+        Ok(receipt) if receipt.status == MessageStatus::Processed => Ok(receipt.item_hash.to_string()),
+        Ok(receipt) => match receipt.rejection {
+            Some(rejection) => Err(refused(format!("code {}: {}", rejection.code, rejection.errors.join(", ")))),
+            None => Err(refused(format!("it is {}", receipt.status.name()))),
+        },
+        Err(SubmitError::Engine(error)) => Err(error.into()),
+        Err(error) => Err(refused(error.to_string())),
     }
 }
 

@@ -179,11 +179,11 @@ impl Node {
         claim(&data, if config.dev { dev::NETWORK } else { &config.network.name })?;
         let keys = if config.dev { Some(Keys::open(&data)?) } else { None };
         if let Some(keys) = &keys {
-            config.network = keys.network();
+            config.network = keys.network(&config.network);
         }
         let service = Arc::new(Service::open(config).await?);
         if let Some(keys) = &keys {
-            keys.fund(&service.store, &service.pipeline, &service.config.network).await?;
+            keys.set_up(&service).await?;
         }
         let (address, most) = (service.config.listen, service.config.limits.max_connections);
         let server = Server::listen(address, api::router(service.clone()), most)
@@ -197,8 +197,6 @@ impl Node {
     pub fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         if let Some(keys) = &self.keys {
-            lines
-                .push("development network: these keys are printed for everybody, never use them elsewhere".to_owned());
             lines.extend(keys.lines());
         }
         let config = &self.service.config;
