@@ -8,6 +8,7 @@ mod about;
 mod addresses;
 mod archive;
 mod chains;
+mod crns;
 mod digest;
 mod download;
 mod element;
@@ -49,6 +50,8 @@ struct Api {
     uploads: Semaphore,
     /// Websockets at once; more are closed.
     websockets: Arc<Semaphore>,
+    /// What compute nodes say of themselves.
+    crns: crns::Crns,
 }
 
 type State = axum::extract::State<Arc<Api>>;
@@ -61,6 +64,7 @@ pub fn router(service: Arc<Service>) -> Router {
         readers: Semaphore::new(limits.queries),
         uploads: Semaphore::new(limits.uploads),
         websockets: Arc::new(Semaphore::new(limits.websockets)),
+        crns: crns::Crns::new(),
         service,
     });
     // Uploads are bounded while they stream; what they may hold depends on what they say.
@@ -111,6 +115,8 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/api/v1/vms", get(schedule::vms))
         .route("/api/v1/vms/{vm}", get(schedule::vm))
         .route("/api/v1/nodes", get(schedule::node_rows))
+        .route("/api/v1/nodes/{node}", get(schedule::node))
+        .route("/crns.json", get(crns::list))
         .fallback(plugins::answer)
         .method_not_allowed_fallback(plugins::wrong_method)
         .layer(DefaultBodyLimit::max(body_bytes));

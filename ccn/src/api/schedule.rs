@@ -6,8 +6,9 @@ use crate::{
     schedule::{Node, Placement, assign},
     store::{
         Reader as _, Snapshot,
+        listing::{self, Filter, Window},
         record::{Record as _, WorkloadRecord},
-        schema::{Table, hash_key, split_hash},
+        schema::{IndexId, Table, hash_key, index_prefix, split_hash},
     },
 };
 use axum::{
@@ -22,6 +23,8 @@ use serde_json::{Map, Value, json};
 const PAGE: usize = 1000;
 /// Most workloads of one answer that lists all of them.
 const MAX_LISTED: usize = 100_000;
+/// Most messages of the owners or senders asked for that are looked through; where they have more, all workloads are.
+const MAX_OF_SOMEBODY: u64 = 10_000;
 /// Rows of a page unless the client says otherwise, and the most.
 const DEFAULT_ROWS: u64 = 50;
 const MAX_ROWS: u64 = 200;
@@ -173,9 +176,61 @@ fn paged(rows: Vec<Value>, page: u64, size: u64) -> Response {
     Json(json!({"items": items, "pagination": pagination})).into_response()
 }
 
+/// Whose workloads are asked for. Empty lists do not restrict.
+struct Whose {
+    /// Those whom they belong to.
+    owners: Vec<String>,
+    /// Those who signed for it.
+    senders: Vec<String>,
+}
+
+impl Whose {
+    /// Their workloads, in the order of their hashes.
+    fn workloads(&self, snapshot: &Snapshot) -> ApiResult<Vec<(ItemHash, WorkloadRecord)>> {
+        let (id, people) =
+            if self.owners.is_empty() { (IndexId::Sender, &self.senders) } else { (IndexId::Owner, &self.owners) };
+        if people.is_empty() {
+            return workloads(snapshot);
+        }
+        let mut messages = 0_u64;
+        for person in people {
+            messages = messages.saturating_add(snapshot.number(Table::Counts, &index_prefix(id, person))?);
+        }
+        let mut found = if messages > MAX_OF_SOMEBODY {
+            workloads(snapshot)?
+        } else {
+            let filter = match id {
+                IndexId::Owner => Filter { owners: people.clone(), ..Filter::default() },
+                _ => Filter { senders: people.clone(), ..Filter::default() },
+            };
+            let all = Window { descending: true, skip: 0, limit: messages, after: None };
+            let mut found = Vec::new();
+            for (hash, _) in listing::list(snapshot, &filter, &all)?.messages {
+                if let Some(row) = snapshot.get(Table::Workloads, &hash_key(&hash))? {
+                    found.push((hash, WorkloadRecord::read(&row).map_err(crate::store::StoreError::from)?));
+                }
+            }
+            found.sort_by_cached_key(|(hash, _)| hash.to_string());
+            found
+        };
+        found.retain(|(_, workload)| self.owners.is_empty() || self.owners.contains(&workload.owner));
+        if self.senders.is_empty() {
+            return Ok(found);
+        }
+        let mut sent = Vec::new();
+        for (hash, workload) in found {
+            let message = snapshot.message(&hash)?;
+            if message.is_some_and(|message| self.senders.contains(&message.envelope.sender)) {
+                sent.push((hash, workload));
+            }
+        }
+        Ok(sent)
+    }
+}
+
 pub(super) async fn vms(state: State, parameters: Parameters) -> ApiResult<Response> {
     let (page, size) = read_page(&parameters)?;
-    let owners = parameters.list(&["owner", "owners", "sender"])?;
+    let whose = Whose { owners: parameters.list(&["owner", "owners"])?, senders: parameters.list(&["sender"])? };
     let statuses = [parameters.list(&["status"])?, parameters.list(&["scheduling_status"])?];
     let prefix = parameters.get(&["vm_hash"]).unwrap_or_default().to_owned();
     let on = parameters.get(&["node"]).map(str::to_owned);
@@ -183,9 +238,9 @@ pub(super) async fn vms(state: State, parameters: Parameters) -> ApiResult<Respo
     let work = move |snapshot: &Snapshot| {
         let nodes = linked(&crns);
         let mut rows = Vec::new();
-        for (hash, workload) in workloads(snapshot)? {
+        for (hash, workload) in whose.workloads(snapshot)? {
             let hash = hash.to_string();
-            if !hash.starts_with(&prefix) || !(owners.is_empty() || owners.contains(&workload.owner)) {
+            if !hash.starts_with(&prefix) {
                 continue;
             }
             let row = row(&hash, &workload, &nodes);
@@ -209,10 +264,24 @@ pub(super) async fn vm(state: State, Path(vm): Path<String>) -> ApiResult<Respon
     state.read(work).await
 }
 
+/// A compute node as the newer interface shows it. `address` is what clients read; `url` is what this node called it first.
+fn node_row(crn: &Crn) -> Value {
+    json!({"node_hash": crn.hash, "name": crn.name, "address": crn.url, "url": crn.url, "owner": crn.owner})
+}
+
 pub(super) async fn node_rows(state: State, parameters: Parameters) -> ApiResult<Response> {
     let (page, size) = read_page(&parameters)?;
-    let only = parameters.list(&["hash"])?;
-    let crns = state.service.config.crns.iter().filter(|crn| only.is_empty() || only.contains(&crn.hash));
-    let row = |crn: &Crn| json!({"node_hash": crn.hash, "name": crn.name, "url": crn.url, "owner": crn.owner});
-    Ok(paged(crns.map(row).collect(), page, size))
+    // Clients print the last characters of a hash and ask by them.
+    let fragments = parameters.list(&["hash"])?;
+    let is_asked = |crn: &&Crn| {
+        let matches = |fragment: &String| crn.hash.starts_with(fragment) || crn.hash.ends_with(fragment);
+        fragments.is_empty() || fragments.iter().any(matches)
+    };
+    Ok(paged(state.service.config.crns.iter().filter(is_asked).map(node_row).collect(), page, size))
+}
+
+pub(super) async fn node(state: State, Path(hash): Path<String>) -> ApiResult<Response> {
+    let crn = state.service.config.crns.iter().find(|crn| crn.hash == hash);
+    let unknown = || ApiError::not_found(format!("the compute node {hash} is not linked to this core node"));
+    Ok(Json(node_row(crn.ok_or_else(unknown)?)).into_response())
 }

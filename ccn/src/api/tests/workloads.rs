@@ -124,8 +124,27 @@ async fn a_program_is_paid_and_placed() {
     assert_eq!(get_json(&format!("/api/v1/vms/{pinned}")).await["status"], "unschedulable");
     let unplaced = get_json(&format!("/api/v1/vms?owner={}&status=unschedulable", owner.address())).await;
     assert_eq!(unplaced["items"][0]["vm_hash"], pinned);
+    let senders = |sender: &Account| format!("/api/v1/vms?owner={}&sender={}", owner.address(), sender.address());
+    assert_eq!(get_json(&senders(&owner)).await["pagination"]["total_items"], 2);
+    assert_eq!(get_json(&senders(&account("somebody else"))).await["items"], json!([]));
     get("/api/v1/vms?page_size=201").await.refused(422, "page_size");
     get(&format!("/api/v0/allocation/{code}")).await.refused(404, "something to run");
+}
+
+#[tokio::test]
+async fn compute_nodes_are_found_by_their_hash_and_listed() {
+    // The hash of this node has spaces.
+    let path = CRN.replace(' ', "%20");
+    let node = get_json(&format!("/api/v1/nodes/{path}")).await;
+    assert_eq!((&node["node_hash"], &node["address"]), (&json!(CRN), &json!("http://127.0.0.1:9")));
+    for (fragment, found) in [("the%20comp", 1), ("node", 1), ("compute", 0)] {
+        let nodes = get_json(&format!("/api/v1/nodes?hash={fragment}")).await;
+        assert_eq!(nodes["pagination"]["total_items"], found, "{fragment}");
+    }
+    get("/api/v1/nodes/another").await.refused(404, "not linked");
+    let all = get_json("/crns.json").await;
+    assert_eq!((&all["crns"][0]["hash"], &all["crns"][0]["system_usage"]), (&json!(CRN), &Value::Null));
+    assert_eq!(get_json("/crns.json?filter_inactive=true").await, json!({"crns": []}));
 }
 
 #[tokio::test]
