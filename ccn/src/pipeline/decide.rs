@@ -58,6 +58,8 @@ pub(super) struct Turn {
     pub(super) settled: bool,
     /// True when it has waited: it keeps its place.
     pub(super) has_waited: bool,
+    /// True when it has waited for its plugin to have time, and this is the time: looking at it has taken some of it already.
+    pub(super) is_its_time: bool,
     /// Its rank among the copies of its hash.
     pub(super) rank: Rank,
 }
@@ -389,7 +391,7 @@ fn judge(
             },
         }
     }
-    if !message.plugin.may_run() {
+    if !turn.is_its_time && !message.plugin.may_run() {
         let plugin = message.plugin.manifest().name.clone();
         return defer(desk, rules, turn, &message.envelope, &plugin);
     }
@@ -836,6 +838,7 @@ pub(super) fn resume(desk: &mut Desk, rules: &Rules, key: &[u8]) -> Result<Optio
             .or(Some(record.reception_time.saturating_add(rules.horizon)).filter(|at| *at > rules.now)),
         settled: record.settled,
         has_waited: true,
+        is_its_time: false,
         rank: Rank::of_record(record.rank),
     };
     Ok(Some((SignedMessage::known(record.envelope.envelope()?), turn)))

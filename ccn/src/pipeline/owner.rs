@@ -392,7 +392,14 @@ impl Owner {
         let horizon = waiting.as_ref().and_then(|record| record.horizon);
         let horizon = horizon.unwrap_or(rules.now.saturating_add(rules.horizon));
         let rank = Rank::of_envelope(&envelope);
-        let turn = Turn { reception_time: rules.now, horizon: Some(horizon), settled: false, has_waited: false, rank };
+        let turn = Turn {
+            reception_time: rules.now,
+            horizon: Some(horizon),
+            settled: false,
+            has_waited: false,
+            is_its_time: false,
+            rank,
+        };
         // What relays alter (time, channel) does not take the place of what waits, nor of what was refused unless it is accepted itself.
         let verdict = match waiting.filter(|record| record.envelope != (&envelope).into()) {
             None => self.turn(desk, rules, turn, prepared, after)?,
@@ -577,6 +584,8 @@ impl Owner {
         let Some(row) = desk.read().get(Table::Pending, key)? else { return self.look_again(desk, rules, need, key) };
         let mut record = PendingRecord::read(&row).map_err(StoreError::from)?;
         let lacked = record.needs.len();
+        let is_turn = |need: &NeedRecord| matches!(need, NeedRecord::PluginTurn(_));
+        let is_its_time = record.needs.iter().any(|each| is_turn(each) && need_key(each) == need);
         record.needs.retain(|each| need_key(each) != need);
         // Something that it was decided on otherwise has changed: then it is decided again, whatever it still lacks.
         let lacks_others = record.needs.len() < lacked && !record.needs.is_empty();
@@ -586,7 +595,8 @@ impl Owner {
             desk.keep();
             return Ok(());
         }
-        let Some((signed, turn)) = decide::resume(desk, rules, key)? else { return Ok(()) };
+        let Some((signed, mut turn)) = decide::resume(desk, rules, key)? else { return Ok(()) };
+        turn.is_its_time = is_its_time;
         let prepared = stage::prepare(signed, &self.files, &self.plugins)
             .map_err(|error| EngineError::Store(error.to_string()))?;
         self.turn(desk, rules, turn, prepared, after)?;

@@ -237,6 +237,26 @@ async fn a_slow_plugin_has_its_share_and_everything_is_decided() {
     node.service.pipeline.stop().await;
 }
 
+/// Looking at a message took the time that it had waited for, so that it waited again, for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_is_slow_to_look_at_messages_decides_them_too() {
+    let folder = folder();
+    let slow = "(local.set $i (i32.const 12000000))
+        (loop $on (local.set $i (i32.sub (local.get $i) (i32.const 1))) (br_if $on (local.get $i))) (i32.const 4096)";
+    put(&folder, &component(slow, PASS, &manifest().replace("2000000", "100000000")));
+    let node = node(folder.path()).await;
+    let mut hashes = Vec::new();
+    for time in 0..40 {
+        hashes.push(send(&node, time).await.item_hash);
+    }
+    let plugin = node.service.plugins.for_kind(KIND).expect("it is active");
+    assert!(plugin.statistics().deferred > 0, "{:?}", plugin.statistics());
+    for hash in &hashes {
+        processed(&node, hash).await;
+    }
+    node.service.pipeline.stop().await;
+}
+
 /// Clients that wait for their answers send nothing meanwhile: that is no quiet in which a plugin may take as long as it likes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_call_does_not_earn_its_plugin_more_time() {
