@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod chains;
+mod clients;
 mod durable;
 mod fixtures;
 mod letter;
@@ -13,7 +14,7 @@ use crate::trial;
 use libtest_mimic::Trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![
+    let mut trials = vec![
         trial("ccn::durable::kill_9_under_load_loses_no_acknowledged_message", durable::kill_under_load),
         trial("ccn::durable::a_restart_changes_nothing", durable::restart),
         trial("ccn::fixtures::signed_fixtures_get_their_verdicts", fixtures::signed),
@@ -39,5 +40,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("ccn::bad_input::an_unknown_reference_waits_and_is_told", bad_input::unknown_reference),
         trial("ccn::bad_input::uploads_that_do_not_fit_their_message", bad_input::uploads),
         trial("ccn::bad_input::questions_about_nothing", bad_input::questions),
-    ]
+    ];
+    trials.extend(clients::trials());
+    trials
 }

@@ -6,7 +6,7 @@
 //! | folder | what it is about |
 //! |---|---|
 //! | `both` | publish with the SDK, then call |
-//! | `ccn` | the core channel node alone |
+//! | `ccn` | the core channel node alone, also with the network's own clients |
 //! | `crn` | programs in microVMs, and what happens when something dies |
 #![expect(clippy::print_stdout, reason = "a test program reports on standard output")]
 

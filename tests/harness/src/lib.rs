@@ -1,5 +1,6 @@
 //! Starts nodes, microVM hosts and clients for the end-to-end tests and the demo.
 
+pub mod aleph;
 pub mod anvil;
 pub mod bench_boot;
 pub mod bench_plugins;
@@ -10,4 +11,5 @@ pub mod installation;
 pub mod interrupt;
 pub mod kvm_host;
 pub mod process;
+pub mod python;
 pub mod sdk;

@@ -1,9 +1,9 @@
 //! The official Python SDK in a virtual environment of the tests' own.
 
+use crate::python::Environment;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::{
-    fs,
     io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
@@ -23,22 +23,8 @@ impl Sdk {
     /// # Errors
     /// No Python, or a package cannot be installed.
     pub fn install(cache: &Path, folder: &Path) -> Result<Self> {
-        let wanted = fs::read_to_string(folder.join("requirements.txt"))?;
-        let environment = cache.join("sdk");
-        let stamp = environment.join("requirements.txt");
-        let python = environment.join("bin/python");
-        if fs::read_to_string(&stamp).ok().as_deref() != Some(wanted.as_str()) {
-            // The stamp is written last: an interrupted installation is made again.
-            if environment.exists() {
-                fs::remove_dir_all(&environment)?;
-            }
-            run(Command::new("python3").args(["-m", "venv"]).arg(&environment))?;
-            run(Command::new(&python)
-                .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"])
-                .arg(folder.join("requirements.txt")))?;
-            fs::write(&stamp, wanted)?;
-        }
-        Ok(Self { python, script: folder.join("user.py") })
+        let environment = Environment::install(cache, "sdk", &folder.join("requirements.txt"), None)?;
+        Ok(Self { python: environment.python(), script: folder.join("user.py") })
     }
 
     /// The environment's interpreter.
@@ -116,12 +102,4 @@ impl Drop for Session {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("cannot start {command:?}"))?;
-    if !output.status.success() {
-        bail!("{command:?} failed:\n{}", String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(())
 }

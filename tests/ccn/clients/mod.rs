@@ -1,0 +1,198 @@
+//! The network's own clients, unchanged, against a development node: the command line `aleph` and the library `aleph-sdk-python`, each in an environment
+//! of its own. A test runs the real program and looks at what it prints and how it ends.
+//!
+//! | environment | what is in it |
+//! |---|---|
+//! | `pinned` | the pair that the clients were recorded with |
+//! | `newest` | the command line that PyPI installs today, with the library that it asks for |
+//! | `newest_sdk` | the library that PyPI installs today |
+//!
+//! [`NOT_RUN`] says what of them is not run, and why; such tests show as ignored.
+
+mod commands;
+mod library;
+
+use crate::{answer::expect_json, stage};
+use anyhow::{Context as _, Result, ensure};
+use harness::{
+    aleph::Aleph,
+    devnet::{Account, CoreNode},
+    python::Environment,
+};
+use libtest_mimic::{Failed, Trial};
+use serde_json::json;
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+    time::Duration,
+};
+
+/// How long what was the newest counts as the newest.
+const NEWEST_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
+/// A compute node that is registered and not there.
+const CRN: &str = "http://127.0.0.1:9";
+
+/// What of these clients is not run, and why.
+const NOT_RUN: [(&str, &str); 12] = [
+    ("file upload of a folder", "it sends folders to an IPFS gateway on the internet, whatever node it is pointed to"),
+    ("file download --use-ipfs", "it reads from an IPFS gateway on the internet"),
+    ("account vouchers", "they are read from contracts and from a service on the internet"),
+    ("domain add, and the checks of domain info", "they ask for DNS records of a domain that somebody owns"),
+    ("instance create to its end", "it reserves and starts on a compute node with QEMU, and there is none yet"),
+    (
+        "instance create by holding or by stream",
+        "the network refuses the one since March 2026, the other needs a chain",
+    ),
+    (
+        "instance start, stop, reboot, logs, backup, rescue, confidential",
+        "they talk to a compute node with the instance",
+    ),
+    ("instance list of what is paid by holding", "the scheduler's address on the internet is part of the program"),
+    ("program logs and runtime-checker", "they ask compute nodes on the internet"),
+    (
+        "program upload --persistent, program persist",
+        "1.9.3 pays by holding, which the network refuses since March 2026",
+    ),
+    ("program list --json", "1.9.3 fails at what it prints itself: its own defect"),
+    ("account create, config, migrate", "they ask nobody"),
+];
+
+/// An environment with clients, and the node that they are pointed to.
+pub(super) struct Clients {
+    name: &'static str,
+    environment: Environment,
+    core: CoreNode,
+    folder: PathBuf,
+}
+
+static PINNED: OnceLock<Result<Clients, String>> = OnceLock::new();
+static NEWEST: OnceLock<Result<Clients, String>> = OnceLock::new();
+static NEWEST_SDK: OnceLock<Result<Clients, String>> = OnceLock::new();
+
+type Flow = fn(&Clients) -> Result<()>;
+
+/// Flows of the command line; each has accounts of its own.
+const COMMANDS: [(&str, Flow); 9] = [
+    ("accounts_and_credits_are_shown", commands::accounts),
+    ("messages_are_posted_found_amended_watched_and_forgotten", commands::messages),
+    ("aggregates_are_set_read_and_emptied", commands::aggregates),
+    ("authorizations_are_given_and_taken_back", commands::authorizations),
+    ("files_go_up_and_come_back", commands::files),
+    ("programs_are_uploaded_updated_and_deleted", commands::programs),
+    ("instances_are_listed_forwarded_and_deleted", commands::instances),
+    ("domains_are_attached_and_detached", commands::domains),
+    ("prices_and_nodes_are_shown", commands::network),
+];
+
+/// Flows of the library.
+const LIBRARY: [(&str, Flow); 6] = [
+    ("posts_and_pages", library::posts),
+    ("aggregates", library::aggregates),
+    ("files_and_prices", library::files),
+    ("lack_of_funds_is_understood", library::funds),
+    ("the_network_of_itself", library::network),
+    ("messages_are_watched", library::watch),
+];
+
+pub(super) fn trials() -> Vec<Trial> {
+    let trial = |name: String, flow: Box<dyn FnOnce() -> Result<()> + Send>| {
+        Trial::test(name, move || flow().map_err(|error| Failed::from(format!("{error:#}"))))
+    };
+    let mut trials = Vec::new();
+    for (name, flow) in COMMANDS {
+        trials.push(trial(format!("ccn::clients::aleph::{name}"), Box::new(move || flow(pinned()?))));
+    }
+    for (name, flow) in LIBRARY {
+        trials.push(trial(format!("ccn::clients::sdk::{name}"), Box::new(move || flow(pinned()?))));
+        trials.push(trial(format!("ccn::clients::newest_sdk::{name}"), Box::new(move || flow(newest_sdk()?))));
+    }
+    trials
+        .push(trial("ccn::clients::newest::the_command_line_passes_the_same_flows".into(), Box::new(newest_commands)));
+    for (what, reason) in NOT_RUN {
+        let refuse = Box::new(move || anyhow::bail!("{what} cannot be run here: {reason}"));
+        let name = format!("ccn::clients::not_run::{}", what.replace(' ', "_"));
+        trials.push(trial(name, refuse).with_ignored_flag(true));
+    }
+    trials
+}
+
+fn pinned() -> Result<&'static Clients> {
+    stage::once(&PINNED, || Clients::start("pinned", None))
+}
+
+fn newest() -> Result<&'static Clients> {
+    stage::once(&NEWEST, || Clients::start("newest", Some(NEWEST_FOR)))
+}
+
+fn newest_sdk() -> Result<&'static Clients> {
+    stage::once(&NEWEST_SDK, || Clients::start("newest_sdk", Some(NEWEST_FOR)))
+}
+
+/// All flows with the newest command line. While that is the pinned one, only some: what it is installed with may differ.
+fn newest_commands() -> Result<()> {
+    let (newest, pinned) = (newest()?, pinned()?);
+    for package in ["aleph-client", "aleph-sdk-python"] {
+        if newest.environment.version(package)? != pinned.environment.version(package)? {
+            return COMMANDS.iter().try_for_each(|(name, flow)| flow(newest).context(*name));
+        }
+    }
+    commands::accounts(newest)?;
+    commands::aggregates(newest)
+}
+
+impl Clients {
+    fn start(name: &'static str, fresh_for: Option<Duration>) -> Result<Self> {
+        let cache = env::var_os("BETH_CACHE").context("`cargo xtask test` names the cache")?;
+        let requirements = here().join(format!("{name}.txt"));
+        let environment =
+            Environment::install(Path::new(&cache), &format!("clients-{name}"), &requirements, fresh_for)?;
+        let folder = stage::folder(&format!("clients-{name}"))?;
+        let image = folder.join("image");
+        fs::write(&image, "what an image is does not matter to a core node")?;
+        let settings = folder.join("ccn.toml");
+        let images = format!("[[development.images]]\nname = \"base\"\nkind = \"program\"\nfile = {}\n", json!(image));
+        fs::write(&settings, format!("crns = [{}]\n{images}", json!(CRN)))?;
+        let arguments = ["--dev".to_owned(), "--config".to_owned(), settings.display().to_string()];
+        let core = CoreNode::start(stage::installation(), &folder, &arguments)?;
+        Ok(Self { name, environment, core, folder })
+    }
+
+    /// Somebody with one of the funded accounts.
+    fn somebody(&self, number: usize) -> Result<Aleph<'_>> {
+        let accounts = self.core.accounts("account");
+        ensure!(accounts.len() == 10, "ten accounts are funded, not {}", accounts.len());
+        self.with(accounts.into_iter().nth(number).context("there are ten accounts")?)
+    }
+
+    /// Somebody who has nothing.
+    fn stranger(&self) -> Result<Aleph<'_>> {
+        let account = super::letter::account(&format!("a stranger to {}", self.name))?;
+        let key = crate::answer::sha256(format!("a stranger to {}", self.name).as_bytes());
+        self.with(Account { address: account.address().to_owned(), key: format!("0x{key}") })
+    }
+
+    fn with(&self, account: Account) -> Result<Aleph<'_>> {
+        let home = self.folder.join(&account.address);
+        Aleph::new(&self.environment, self.core.url(), &home, account)
+    }
+
+    /// The hash of the image that is there from the start.
+    fn image(&self) -> Result<String> {
+        let path = "/api/v0/aggregates/0xFba561a84A537fCaa567bb7A2257e7142701ae2A.json?keys=runtimes";
+        let answer = expect_json(200, self.core.client().get(path)?)?;
+        let hash = answer["data"]["runtimes"]["entries"][0]["item_hash"].as_str();
+        Ok(hash.with_context(|| format!("no image: {answer}"))?.to_owned())
+    }
+
+    /// The hash of the compute node that is registered.
+    fn compute_node(&self) -> Result<String> {
+        let answer = expect_json(200, self.core.client().get("/api/v0/nodes")?)?;
+        Ok(answer["nodes"][0]["node_id"].as_str().context("one is registered")?.to_owned())
+    }
+}
+
+/// Where these tests are.
+fn here() -> PathBuf {
+    stage::repository().join("tests/ccn/clients")
+}

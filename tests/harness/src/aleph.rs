@@ -1,0 +1,162 @@
+//! The network's command line, `aleph`, as somebody would run it whose home is empty.
+
+use crate::{devnet::Account, python::Environment};
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+/// Wide enough that tables do not break what tests look for.
+const COLUMNS: &str = "240";
+/// Besides the programs of the environment.
+const SYSTEM_PROGRAMS: &str = "/usr/bin:/bin";
+
+/// Somebody with the client, a home and perhaps a key.
+#[derive(Debug)]
+pub struct Aleph<'a> {
+    environment: &'a Environment,
+    core_url: String,
+    home: PathBuf,
+    account: Account,
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its words, for errors.
+    command: String,
+    /// Its exit code; -1 where a signal ended it.
+    pub code: i32,
+    /// What it printed.
+    pub printed: String,
+    /// What it complained of.
+    pub complained: String,
+}
+
+impl<'a> Aleph<'a> {
+    /// Somebody who uses that core node; what the client keeps is in `home`.
+    ///
+    /// # Errors
+    /// The home cannot be made.
+    pub fn new(environment: &'a Environment, core_url: &str, home: &Path, account: Account) -> Result<Self> {
+        fs::create_dir_all(home.join("settings")).with_context(|| home.display().to_string())?;
+        Ok(Self { environment, core_url: core_url.to_owned(), home: home.to_owned(), account })
+    }
+
+    /// Whose key it has.
+    #[must_use]
+    pub fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// Where its commands run.
+    #[must_use]
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// A command of the environment with nothing of the tests' own surroundings.
+    #[must_use]
+    pub fn command(&self, program: &str) -> Command {
+        let programs = self.environment.programs();
+        let mut command = Command::new(programs.join(program));
+        command
+            .current_dir(&self.home)
+            .env_clear()
+            .env("PATH", format!("{}:{SYSTEM_PROGRAMS}", programs.display()))
+            .env("HOME", &self.home)
+            .env("LANG", "C.UTF-8")
+            .env("TERM", "dumb")
+            .env("COLUMNS", COLUMNS)
+            .env("ALEPH_CONFIG_HOME", self.home.join("settings"))
+            .env("ALEPH_API_HOST", &self.core_url)
+            .env("ALEPH_CRN_LIST_URL", format!("{}/crns.json", self.core_url))
+            .env("ALEPH_PRIVATE_KEY_STRING", &self.account.key)
+            .env("EDITOR", self.home.join("editor"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `aleph` with these words.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn run(&self, words: &[&str]) -> Result<Ended> {
+        let output = self.command("aleph").args(words).output().context("cannot start aleph")?;
+        Ok(Ended {
+            command: format!("aleph {}", words.join(" ")),
+            code: output.status.code().unwrap_or(-1),
+            printed: String::from_utf8_lossy(&output.stdout).into_owned(),
+            complained: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
+    /// Starts `aleph` with these words; what it prints goes to a file.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start(&self, words: &[&str], printed: &Path) -> Result<Child> {
+        let file = fs::File::create(printed).with_context(|| printed.display().to_string())?;
+        // Python keeps what it prints until there is much of it, unless it is told not to.
+        let mut command = self.command("aleph");
+        command.env("PYTHONUNBUFFERED", "1").args(words).stdout(file).stderr(Stdio::null());
+        command.spawn().context("cannot start aleph")
+    }
+
+    /// What a command prints that does what it is told.
+    ///
+    /// # Errors
+    /// It ends with another code than 0.
+    pub fn succeed(&self, words: &[&str]) -> Result<String> {
+        let ended = self.run(words)?;
+        ensure!(ended.code == 0, "{}", ended.shown());
+        Ok(ended.printed)
+    }
+
+    /// The JSON that a command prints that does what it is told.
+    ///
+    /// # Errors
+    /// It ends with another code than 0, or prints something else.
+    pub fn json(&self, words: &[&str]) -> Result<Value> {
+        let ended = self.run(words)?;
+        ensure!(ended.code == 0, "{}", ended.shown());
+        // A sentence may come before it.
+        let start = ended.printed.find(['{', '[']).unwrap_or(0);
+        serde_json::from_str(&ended.printed[start..]).with_context(|| ended.shown())
+    }
+
+    /// Fails unless a command that does what it is told prints all of that.
+    ///
+    /// # Errors
+    /// It ends with another code than 0, or prints something else.
+    pub fn prints(&self, words: &[&str], expected: &[&str]) -> Result<()> {
+        self.ends(0, words, expected)
+    }
+
+    /// Fails unless a command ends with that code and prints all of that.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn ends(&self, code: i32, words: &[&str], expected: &[&str]) -> Result<()> {
+        let ended = self.run(words)?;
+        ensure!(ended.code == code, "not the exit code {code}: {}", ended.shown());
+        for text in expected {
+            ensure!(ended.printed.contains(text), "{text:?} is not in what it printed: {}", ended.shown());
+        }
+        Ok(())
+    }
+}
+
+impl Ended {
+    /// All of it, for an error.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        format!(
+            "`{}` ended with {}\n--- it printed\n{}\n--- it complained\n{}",
+            self.command, self.code, self.printed, self.complained
+        )
+    }
+}
