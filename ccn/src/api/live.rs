@@ -10,7 +10,7 @@ use crate::{
     events::{Event, ListenError, Listener},
     store::{
         Reader as _,
-        listing::{self, Filter, Window},
+        listing::{self, Filter, Order, Window},
     },
 };
 use axum::{
@@ -43,12 +43,16 @@ pub(super) async fn messages(state: State, parameters: Parameters, upgrade: WebS
     }
     let api = state.0.clone();
     let place = api.websockets.clone().try_acquire_owned().ok();
-    let upgrade = upgrade.max_message_size(MAX_CLIENT_FRAME_BYTES).max_frame_size(MAX_CLIENT_FRAME_BYTES);
-    Ok(upgrade.on_upgrade(move |socket| serve(api, socket, filter, history, place)))
+    Ok(bounded(upgrade).on_upgrade(move |socket| serve(api, socket, filter, history, place)))
+}
+
+/// A websocket whose client has nothing to say.
+pub(super) fn bounded(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
+    upgrade.max_message_size(MAX_CLIENT_FRAME_BYTES).max_frame_size(MAX_CLIENT_FRAME_BYTES)
 }
 
 /// Why a websocket ends.
-enum End {
+pub(super) enum End {
     /// The client went, or does not read.
     Gone,
     /// The node ends it, with a reason.
@@ -66,6 +70,11 @@ async fn serve(
         Some(_place) => follow(&api, &mut socket, filter, history).await,
         None => End::Closed(close_code::AGAIN, "too many websockets are open; try again later".to_owned()),
     };
+    close(&mut socket, end).await;
+}
+
+/// Ends a websocket.
+pub(super) async fn close(socket: &mut WebSocket, end: End) {
     if let End::Closed(code, reason) = end {
         let frame = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
         // Whether it still hears the reason is the client's business.
@@ -98,7 +107,7 @@ async fn past(api: &Api, filter: Filter, history: u64) -> ApiResult<Vec<Element>
     if history == 0 {
         return Ok(Vec::new());
     }
-    let window = Window { descending: true, skip: 0, limit: history, after: None };
+    let window = Window { order: Order::Time, descending: true, skip: 0, limit: history, after: None };
     api.read(move |snapshot| {
         let listing = listing::list(snapshot, &filter, &window)?;
         let mut elements = Vec::with_capacity(listing.messages.len());
@@ -140,20 +149,30 @@ async fn present(socket: &mut WebSocket, filter: &Filter, mut listener: Listener
                 Err(ListenError::Closed) => return End::Closed(close_code::AWAY, "the node stops".to_owned()),
             },
             _ = pings.tick() => {
-                if let Err(end) = send_frame(socket, Message::Ping(Vec::new().into())).await {
+                if let Err(end) = ping(socket).await {
                     return end;
                 }
             }
-            frame = socket.recv() => match frame {
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return End::Gone,
-                // What clients say has no meaning; pings are answered by the protocol itself.
-                Some(Ok(_)) => {}
-            },
+            frame = socket.recv() => {
+                if is_gone(frame.as_ref()) {
+                    return End::Gone;
+                }
+            }
         }
     }
 }
 
-async fn send(socket: &mut WebSocket, element: &impl Serialize) -> Result<(), End> {
+/// True when the client has gone. What clients say has no meaning; pings are answered by the protocol itself.
+pub(super) fn is_gone(frame: Option<&Result<Message, axum::Error>>) -> bool {
+    matches!(frame, Some(Ok(Message::Close(_)) | Err(_)) | None)
+}
+
+/// Gives a sign of life.
+pub(super) async fn ping(socket: &mut WebSocket) -> Result<(), End> {
+    send_frame(socket, Message::Ping(Vec::new().into())).await
+}
+
+pub(super) async fn send(socket: &mut WebSocket, element: &impl Serialize) -> Result<(), End> {
     match serde_json::to_string(element) {
         Ok(json) => send_frame(socket, Message::Text(json.into())).await,
         Err(error) => Err(End::Closed(close_code::ERROR, error.to_string())),

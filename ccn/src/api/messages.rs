@@ -3,12 +3,13 @@
 use super::{
     Api, ApiError, ApiResult, State,
     element::{ContentFormat, Element},
-    moment,
+    ended, moment,
     parameters::Parameters,
 };
 use crate::store::{
     Reader as _, Snapshot,
-    listing::{self, Blocks, Filter, Listing, Window},
+    listing::{self, Blocks, Filter, Listing, Order, Window},
+    schema::Ending,
 };
 use axum::http::StatusCode;
 use axum::{
@@ -80,7 +81,17 @@ fn read_filter(parameters: &Parameters) -> ApiResult<Filter> {
     })
 }
 
-/// Restricts by status. Processed messages are here, those of other statuses have no lists of their own yet.
+/// The status of messages that are no more, when it is asked for.
+fn ending(parameters: &Parameters) -> ApiResult<Option<Ending>> {
+    let given = parameters.list(&["msgStatuses", "msg_statuses"])?;
+    Ok(match given.iter().map(|word| word.parse()).collect::<Result<Vec<MessageStatus>, _>>().as_deref() {
+        Ok([MessageStatus::Forgotten]) => Some(Ending::Forgotten),
+        Ok([MessageStatus::Removed]) => Some(Ending::Removed),
+        _ => None,
+    })
+}
+
+/// Restricts by status: what is processed, or is being removed, is here.
 fn restrict_to_statuses(filter: &mut Filter, parameters: &Parameters) -> ApiResult<()> {
     let given = parameters.list(&["msgStatuses", "msg_statuses"])?;
     let statuses = given.iter().map(|word| word.parse()).collect::<Result<Vec<MessageStatus>, _>>();
@@ -93,7 +104,7 @@ fn restrict_to_statuses(filter: &mut Filter, parameters: &Parameters) -> ApiResu
         let sentence = "msgStatuses: `forgotten` and `removed` cannot be combined with other statuses";
         return Err(ApiError::new(StatusCode::BAD_REQUEST, sentence));
     }
-    let here = |status: &MessageStatus| matches!(status, MessageStatus::Processed);
+    let here = |status: &MessageStatus| ended(status) || matches!(status, MessageStatus::Processed);
     filter.nothing |= !statuses.iter().any(here);
     Ok(())
 }
@@ -140,9 +151,14 @@ async fn listing_page(state: State, parameters: Parameters, number: u64) -> ApiR
     if number == 0 {
         return Err(ApiError::field("page", "pages are counted from 1"));
     }
+    if let Some(ending) = ending(&parameters)? {
+        return ended::page(state, &parameters, filter, ending, (number, length, descending)).await;
+    }
     let Some(cursor) = parameters.get(&["cursor"]) else {
-        let work = move |snapshot: &Snapshot| by_number(snapshot, &filter, number, length, descending, format);
-        return state.read(work).await;
+        let order = if sort_by == "time" { Order::Time } else { Order::FirstConfirmed };
+        let skip = (number - 1).saturating_mul(if length == 0 { MAX_PAGE } else { length.min(MAX_PAGE) });
+        let window = Window { order, descending, skip, limit: length, after: None };
+        return state.read(move |snapshot| by_number(snapshot, &filter, number, window, format)).await;
     };
     if sort_by != "time" {
         return Err(ApiError::field("sortBy", "with a cursor, only `time` is possible"));
@@ -151,7 +167,7 @@ async fn listing_page(state: State, parameters: Parameters, number: u64) -> ApiR
         return Err(ApiError::field("pagination", "a page with a cursor has at least one entry"));
     }
     let (limit, after) = (length.min(MAX_CURSOR_PAGE), moment::read_cursor(cursor)?);
-    let window = Window { descending, skip: 0, limit, after };
+    let window = Window { order: Order::Time, descending, skip: 0, limit, after };
     state.read(move |snapshot| by_cursor(snapshot, &filter, &window, format)).await
 }
 
@@ -159,19 +175,17 @@ fn by_number(
     snapshot: &Snapshot,
     filter: &Filter,
     number: u64,
-    length: u64,
-    descending: bool,
+    window: Window,
     format: ContentFormat,
 ) -> ApiResult<Response> {
-    let total = listing::count(snapshot, filter)?;
+    let (total, length) = (listing::count(snapshot, filter)?, window.limit);
     if length == 0 && total > MAX_PAGE {
         let sentence = format!(
             "{total} messages match, more than {MAX_PAGE}: ask for pages, or with `cursor=` and follow next_cursor"
         );
         return Err(ApiError::field("pagination", sentence));
     }
-    let limit = if length == 0 { MAX_PAGE } else { length.min(MAX_PAGE) };
-    let window = Window { descending, skip: (number - 1).saturating_mul(limit), limit, after: None };
+    let window = Window { limit: if length == 0 { MAX_PAGE } else { length.min(MAX_PAGE) }, ..window };
     let listing = listing::list(snapshot, filter, &window)?;
     let (messages, cut) = elements(snapshot, &listing, format)?;
     if cut {
@@ -195,7 +209,10 @@ fn by_cursor(snapshot: &Snapshot, filter: &Filter, window: &Window, format: Cont
     let (messages, cut) = elements(snapshot, &listing, format)?;
     // A page that would be too large ends early; the next one goes on there.
     let last = listing.messages.get(messages.len().saturating_sub(1)).filter(|_| cut || listing.more);
-    let next_cursor = last.map(|(hash, record)| moment::write_cursor(record.envelope.time, hash));
+    let last = last.map(|(hash, record)| (record.envelope.time, hash));
+    // Where the search ended before the page was full, the next one goes on behind what was looked at.
+    let ended_at = listing.ended_at.as_ref().filter(|_| !cut).map(|(time, hash)| (*time, hash));
+    let next_cursor = ended_at.or(last).map(|(time, hash)| moment::write_cursor(time, hash));
     Ok(Json(CursorPage { messages, pagination_per_page: window.limit, next_cursor }).into_response())
 }
 

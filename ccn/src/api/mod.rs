@@ -7,23 +7,31 @@
 mod about;
 mod addresses;
 mod archive;
+mod balances;
 mod chains;
+mod costs;
+mod credits;
 mod crns;
 mod digest;
 mod download;
 mod element;
+mod ended;
 mod error;
 mod linger;
 mod live;
 mod messages;
+mod metrics;
 mod moment;
+mod names;
 mod paced;
+mod paging;
 mod parameters;
 mod plain;
 mod plugins;
 mod price;
 mod schedule;
 mod single;
+mod stats;
 mod submit;
 mod upload;
 
@@ -52,6 +60,8 @@ struct Api {
     websockets: Arc<Semaphore>,
     /// What compute nodes say of themselves.
     crns: crns::Crns,
+    /// How the node does.
+    metrics: metrics::Board,
 }
 
 type State = axum::extract::State<Arc<Api>>;
@@ -65,6 +75,7 @@ pub fn router(service: Arc<Service>) -> Router {
         uploads: Semaphore::new(limits.uploads),
         websockets: Arc::new(Semaphore::new(limits.websockets)),
         crns: crns::Crns::new(),
+        metrics: metrics::Board::default(),
         service,
     });
     // Uploads are bounded while they stream; what they may hold depends on what they say.
@@ -97,7 +108,17 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/api/v0/messages/{hash}", get(single::one))
         .route("/api/v0/messages/{hash}/content", get(single::content))
         .route("/api/v0/messages/{hash}/status", get(single::status))
+        .route("/api/v0/messages/{hash}/consumed_credits", get(credits::consumed))
         .route("/api/ws0/messages", get(live::messages))
+        .route("/api/ws0/status", get(metrics::socket))
+        .route("/metrics", get(metrics::text))
+        .route("/metrics.json", get(metrics::json))
+        .route("/api/v0/channels/list.json", get(names::channels))
+        .route("/api/v0/addresses/stats.json", get(stats::named))
+        .route("/api/v1/addresses/stats.json", get(stats::sorted))
+        .route("/api/v0/balances", get(balances::list))
+        .route("/api/v0/credit_balances", get(credits::balances))
+        .route("/api/v0/costs", get(costs::list))
         .route("/api/v0/storage/limits.json", get(download::limits))
         .route("/api/v0/storage/raw/{hash}", get(download::raw))
         .route("/api/v0/storage/metadata/{hash}", get(download::metadata))
@@ -106,6 +127,10 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/ipfs/{cid}", get(archive::get))
         .route("/api/v0/addresses/{address}/balance", get(addresses::balance))
         .route("/api/v0/addresses/{address}/files", get(addresses::files))
+        .route("/api/v0/addresses/{address}/channels", get(names::channels_of))
+        .route("/api/v0/addresses/{address}/post_types", get(names::post_types_of))
+        .route("/api/v0/addresses/{address}/credit_history", get(credits::history))
+        .route("/api/v0/addresses/{address}/credit_history/summary", get(credits::summary))
         .route("/api/v0/price/estimate", post(price::estimate))
         .route("/api/v0/price/estimate/instance", post(price::estimate_instance))
         .route("/api/v0/price/{hash}", get(price::of_message))

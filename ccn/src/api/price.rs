@@ -4,9 +4,10 @@ use super::{ApiError, ApiResult, State, moment, now_ms, parameters::Parameters};
 use crate::{
     pipeline::PriceRequest,
     store::{
-        Reader as _, Snapshot,
-        record::{CostLineRecord, CostRecord, PaymentRecord, Record as _},
+        Reader as _, Snapshot, StoreError,
+        record::{CostLineRecord, CostRecord, PaymentRecord, Record as _, RemovedRecord},
         schema::{Table, hash_key},
+        standing,
     },
 };
 use axum::http::StatusCode;
@@ -27,6 +28,7 @@ pub(super) async fn of_message(state: State, Path(hash): Path<String>, parameter
     let with_sizes = parameters.flag(&["include_size"]);
     let work = move |snapshot: &Snapshot| {
         let status = snapshot.status(&hash)?.map(|record| record.status());
+        let mut table = Table::Costs;
         match status {
             None => return Err(ApiError::not_found("Message not found with the given hash")),
             Some(MessageStatus::Rejected) => return Err(ApiError::not_found("This message was rejected")),
@@ -35,16 +37,29 @@ pub(super) async fn of_message(state: State, Path(hash): Path<String>, parameter
                     "This message still waits for something; ask again when it is processed",
                 ));
             }
+            Some(MessageStatus::Forgotten | MessageStatus::Removed) if is_file(snapshot, &hash)? => {
+                table = Table::Refunded;
+            }
             Some(MessageStatus::Forgotten | MessageStatus::Removed) => {
                 return Err(ApiError::new(StatusCode::GONE, "This message is gone"));
             }
             Some(MessageStatus::Processed | MessageStatus::Removing) => {}
         }
-        let row = snapshot.get(Table::Costs, &hash_key(&hash))?;
-        let costs = CostRecord::read(&row.ok_or_else(no_price)?).map_err(crate::store::StoreError::from)?;
+        let row = snapshot.get(table, &hash_key(&hash))?;
+        let costs = CostRecord::read(&row.ok_or_else(no_price)?).map_err(StoreError::from)?;
         Ok(answer(&costs.address, costs.payment, &costs.lines, with_sizes))
     };
     state.read(work).await
+}
+
+/// True for a message that kept a file and is no more: what it cost is still told.
+fn is_file(snapshot: &Snapshot, hash: &ItemHash) -> ApiResult<bool> {
+    if let Some(record) = standing::forgotten(snapshot, hash)? {
+        return Ok(record.message.envelope.kind == "STORE");
+    }
+    let row = snapshot.get(Table::Removed, &hash_key(hash))?;
+    let record = row.map(|row| RemovedRecord::read(&row)).transpose().map_err(StoreError::from)?;
+    Ok(record.is_some_and(|record| record.message.envelope.kind == "STORE"))
 }
 
 /// What a message would cost. Nothing is verified: who asks has not signed yet.
@@ -135,23 +150,25 @@ fn read_time(value: Value<'_>) -> Result<f64, FormatError> {
     moment.map_or_else(|| value.float(), Ok)
 }
 
+/// A row of a price.
+pub(super) fn row(line: &CostLineRecord, with_sizes: bool) -> serde_json::Value {
+    json!({
+        "type": line.kind,
+        "name": line.name,
+        "cost_hold": line.hold().to_fixed(),
+        "cost_stream": line.stream().to_fixed(),
+        "cost_credit": line.credit().to_fixed(),
+        "size_mib": line.size_mib.as_ref().filter(|_| with_sizes),
+    })
+}
+
 fn answer(address: &str, payment: PaymentRecord, lines: &[CostLineRecord], with_sizes: bool) -> Response {
     let total: Amount = lines.iter().map(|line| line.amount(payment)).sum();
-    let detail = |line: &CostLineRecord| {
-        json!({
-            "type": line.kind,
-            "name": line.name,
-            "cost_hold": line.hold().to_fixed(),
-            "cost_stream": line.stream().to_fixed(),
-            "cost_credit": line.credit().to_fixed(),
-            "size_mib": line.size_mib.as_ref().filter(|_| with_sizes),
-        })
-    };
     Json(json!({
         "required_tokens": total.to_f64(),
         "payment_type": payment.name(),
         "cost": total.to_fixed(),
-        "detail": lines.iter().map(detail).collect::<Vec<_>>(),
+        "detail": lines.iter().map(|line| row(line, with_sizes)).collect::<Vec<_>>(),
         "charged_address": address,
     }))
     .into_response()

@@ -6,7 +6,7 @@ use crate::{
     schedule::{Node, Placement, assign},
     store::{
         Reader as _, Snapshot,
-        listing::{self, Filter, Window},
+        listing::{self, Filter, Order, Window},
         record::{Record as _, WorkloadRecord},
         schema::{IndexId, Table, hash_key, index_prefix, split_hash},
     },
@@ -203,7 +203,7 @@ impl Whose {
                 IndexId::Owner => Filter { owners: people.clone(), ..Filter::default() },
                 _ => Filter { senders: people.clone(), ..Filter::default() },
             };
-            let all = Window { descending: true, skip: 0, limit: messages, after: None };
+            let all = Window { order: Order::Time, descending: true, skip: 0, limit: messages, after: None };
             let mut found = Vec::new();
             for (hash, _) in listing::list(snapshot, &filter, &all)?.messages {
                 if let Some(row) = snapshot.get(Table::Workloads, &hash_key(&hash))? {

@@ -3,12 +3,16 @@
 use super::{
     ApiError, ApiResult, State,
     element::{Element, json_text, with_content},
+    ended::removed_skeleton,
     error::details,
     moment,
 };
 use crate::store::{
-    Reader as _, Snapshot,
-    record::{CostRecord, ForgottenRecord, MessageRecord, PaymentRecord, PendingRecord, Record as _, StatusRecord},
+    Reader as _, Snapshot, StoreError,
+    record::{
+        CostRecord, ForgottenRecord, MessageRecord, PaymentRecord, PendingRecord, Record as _, RemovedRecord,
+        StatusRecord,
+    },
     schema::{Table, hash_key},
     standing::{self, Position},
 };
@@ -100,7 +104,7 @@ fn describe(snapshot: &Snapshot, hash: &ItemHash) -> ApiResult<Response> {
             let prefix = hash_key(hash);
             let end = crate::store::schema::end_of(&prefix);
             let rows = snapshot.range(Table::Pending, &prefix, &end, MAX_COPIES, false)?;
-            let copies = rows.iter().map(|(_, row)| PendingRecord::read(row).map_err(crate::store::StoreError::from));
+            let copies = rows.iter().map(|(_, row)| PendingRecord::read(row).map_err(StoreError::from));
             let copies: Vec<PendingRecord> = copies.collect::<Result<_, _>>()?;
             let messages = copies.iter().filter_map(Element::pending).collect();
             let message = copies.first().and_then(Element::waiting);
@@ -116,18 +120,30 @@ fn describe(snapshot: &Snapshot, hash: &ItemHash) -> ApiResult<Response> {
             Some(record) => Json(Described { status, more: forgotten(snapshot, hash, &record)? }).into_response(),
             None => return Err(damaged()),
         },
-        MessageStatus::Removed => (StatusCode::GONE, Json(Described { status, more: json!({}) })).into_response(),
+        MessageStatus::Removed => {
+            let row = snapshot.get(Table::Removed, &hash_key(hash))?;
+            let row = row.map(|row| RemovedRecord::read(&row)).transpose().map_err(StoreError::from)?;
+            match row {
+                Some(record) => Json(Described { status, more: removed(hash, &record) }).into_response(),
+                None => (StatusCode::GONE, Json(Described { status, more: json!({}) })).into_response(),
+            }
+        }
     })
 }
 
 /// Whose want it is that a message is removed for: what it is paid with.
 fn removal_reason(snapshot: &Snapshot, hash: &ItemHash) -> ApiResult<&'static str> {
     let row = snapshot.get(Table::Costs, &hash_key(hash))?;
-    let costs = row.map(|row| CostRecord::read(&row)).transpose().map_err(crate::store::StoreError::from)?;
-    Ok(match costs.map(|costs| costs.payment) {
+    let costs = row.map(|row| CostRecord::read(&row)).transpose().map_err(StoreError::from)?;
+    Ok(removal_word(costs.map(|costs| costs.payment)))
+}
+
+/// The word for what there was too little of.
+pub(super) fn removal_word(payment: Option<PaymentRecord>) -> &'static str {
+    match payment {
         Some(PaymentRecord::Credit) => "credit_insufficient",
         Some(PaymentRecord::Hold | PaymentRecord::Superfluid) | None => "balance_insufficient",
-    })
+    }
 }
 
 /// What is still said of a message that is hidden: its envelope without the content, and who hides it.
@@ -135,6 +151,16 @@ fn forgotten(snapshot: &Snapshot, hash: &ItemHash, record: &ForgottenRecord) -> 
     let by = standing::hidden_by(snapshot, hash, record)?;
     let message = skeleton(hash, &record.message, &by);
     Ok(json!({"message": message, "forgotten_by": forgotten_by(&by)}))
+}
+
+/// What is still said of a message that was removed.
+fn removed(hash: &ItemHash, record: &RemovedRecord) -> Value {
+    json!({
+        "message": removed_skeleton(hash, record),
+        "reason": removal_word(Some(record.payment)),
+        "removed_at": record.removed_at as f64 / 1e3,
+        "size": record.size,
+    })
 }
 
 /// The hashes of those that hide a message.

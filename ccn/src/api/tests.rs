@@ -2,7 +2,9 @@
 //!
 //! One node serves all tests of a process; each test has accounts of its own, named after it.
 
+mod credits;
 mod listing;
+mod lists;
 mod live;
 mod messages;
 mod storage;
@@ -58,6 +60,7 @@ impl TestNode {
             let mut config = Config { data_dir: data.clone(), ..Config::default() };
             config.network.name = "test".into();
             config.network.credit_treasury = vec![account("treasury").address().to_owned()];
+            config.network.balance_publishers = vec![account("publisher").address().to_owned()];
             config.pipeline.horizon_seconds = 1;
             config.limits.unsigned_upload_mib = 1;
             config.limits.storage_upload_mib = 2;

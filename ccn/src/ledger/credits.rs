@@ -3,11 +3,14 @@
 //! A message that comes after every movement of the addresses that it concerns is simply applied. One that comes late has the lots of those
 //! addresses, and of all that transfers link them with, made anew from their movements.
 
-use super::lots::{Lots, Mover, Shortfall};
+use super::{
+    history::{self, minter},
+    lots::{Lots, Mover, Shortfall},
+};
 use crate::store::{
     Batch, Reader, StoreError,
     record::{CreditRecord, LotRecord, Movement, Record as _},
-    schema::{Key, Table, end_of},
+    schema::{Key, Table, Tally, end_of, tally_key},
     standing::Position,
 };
 use ccn_message::ItemHash;
@@ -52,6 +55,12 @@ fn concerned(movements: &[Movement]) -> BTreeSet<String> {
     movements.iter().flat_map(addresses).cloned().collect()
 }
 
+/// All addresses that movements show with.
+fn shown_with(movements: &[Movement]) -> BTreeSet<String> {
+    let minters = movements.iter().filter_map(minter).map(str::to_owned);
+    concerned(movements).into_iter().chain(minters).collect()
+}
+
 /// True when something is handed on: such a message counts as a whole or not at all.
 fn hands_on(movements: &[Movement]) -> bool {
     movements.iter().any(|movement| matches!(movement, Movement::Transfer { .. }))
@@ -73,11 +82,11 @@ pub(crate) fn move_credits(batch: &mut Batch, at: &Position, movements: &[Moveme
             late.insert(address.clone());
         }
     }
-    for address in &all {
+    for address in &shown_with(movements) {
         batch.put(Table::Movers, Key::new().text(address).bytes(place).done(), Vec::new());
     }
     let record = CreditRecord { movements: movements.to_vec(), covered: true };
-    batch.put(Table::Credits, place.to_vec(), record.to_bytes());
+    history::put(batch, place, Some(&record))?;
     if hands_on(movements) && !late.is_empty() {
         late.clone_from(&all);
     }
@@ -93,10 +102,10 @@ pub(crate) fn move_credits(batch: &mut Batch, at: &Position, movements: &[Moveme
         let before = lots.clone();
         let mover = Mover { key: place, time_ms: milliseconds(at.time()) };
         let applied = lots.apply(&mover, movements, |movement| addresses(movement).any(|each| linked.contains(each)));
-        write(batch, &before, &lots);
+        write(batch, &before, &lots)?;
         if let Err(shortfall) = applied {
             replayed.found.not_covered = Some(shortfall.into());
-            batch.put(Table::Credits, place.to_vec(), CreditRecord { covered: false, ..record }.to_bytes());
+            history::put(batch, place, Some(&CreditRecord { covered: false, ..record }))?;
         }
     }
     Ok(replayed.found)
@@ -109,9 +118,10 @@ pub(crate) fn move_credits(batch: &mut Batch, at: &Position, movements: &[Moveme
 pub(crate) fn take_back(batch: &mut Batch, at: &Position) -> Result<Vec<ItemHash>, StoreError> {
     let place = at.bytes();
     let Some(row) = batch.get(Table::Credits, place)? else { return Ok(Vec::new()) };
-    let all = concerned(&CreditRecord::read(&row)?.movements);
-    batch.delete(Table::Credits, place.to_vec());
-    for address in &all {
+    let movements = CreditRecord::read(&row)?.movements;
+    let all = concerned(&movements);
+    history::put(batch, place, None)?;
+    for address in &shown_with(&movements) {
         batch.delete(Table::Movers, Key::new().text(address).bytes(place).done());
     }
     Ok(replay(batch, all, at)?.found.flipped)
@@ -146,10 +156,10 @@ fn replay(batch: &mut Batch, seeds: BTreeSet<String>, at: &Position) -> Result<R
             found.flipped.push(hash);
         }
         if covered != record.covered {
-            batch.put(Table::Credits, key, CreditRecord { covered, ..record }.to_bytes());
+            history::put(batch, &key, Some(&CreditRecord { covered, ..record }))?;
         }
     }
-    write(batch, &before, &lots);
+    write(batch, &before, &lots)?;
     Ok(Replay { found, linked })
 }
 
@@ -192,7 +202,7 @@ fn read(reader: &dyn Reader, address: &str) -> Result<BTreeMap<Vec<u8>, LotRecor
     reader.prefixed(Table::Lots, &prefix)?.into_iter().map(row).collect()
 }
 
-fn write(batch: &mut Batch, before: &Lots, after: &Lots) {
+fn write(batch: &mut Batch, before: &Lots, after: &Lots) -> Result<(), StoreError> {
     let none = BTreeMap::new();
     for address in before.owners.keys().chain(after.owners.keys().filter(|key| !before.owners.contains_key(*key))) {
         let old = before.owners.get(address).unwrap_or(&none);
@@ -204,7 +214,12 @@ fn write(batch: &mut Batch, before: &Lots, after: &Lots) {
         for (key, lot) in new.iter().filter(|(key, lot)| old.get(*key) != Some(lot)) {
             batch.put(Table::Lots, place(key), lot.to_bytes());
         }
+        let difference = i64::from(!new.is_empty()) - i64::from(!old.is_empty());
+        if difference != 0 {
+            batch.add(Table::Tallies, tally_key(Tally::Credited, ""), difference)?;
+        }
     }
+    Ok(())
 }
 
 /// Seconds as milliseconds; before 1970 is 0.

@@ -5,9 +5,14 @@
 
 mod balance;
 mod credits;
+mod history;
 mod lots;
+mod totals;
 
 pub(crate) use balance::spending_key;
 pub use balance::{Balance, Lot, balance, spending};
 pub use credits::{NotCovered, Replayed};
 pub(crate) use credits::{move_credits, take_back};
+pub use history::{Details, Entry, entries, entries_of, summary};
+pub(crate) use totals::count_costs;
+pub use totals::{consumed, priced_prefix, totals};

@@ -11,7 +11,10 @@ use crate::{
             BalanceRecord, BasisRecord, CostRecord, FileKind, FileRecord, MessageRecord, NeedRecord, PendingRecord,
             PinRecord, QuarantineRecord, Record as _, RejectionRecord, StatusRecord, WorkloadRecord,
         },
-        schema::{IndexId, Key, Table, hash_key, index_prefix, index_suffix, split_hash},
+        schema::{
+            COUNTED_LABEL, IndexId, KEPT_FILES, Key, Table, Tally, count_key, hash_key, index_prefix, index_suffix,
+            rank_key, split_hash, tally_key,
+        },
     },
 };
 use ccn_message::{Envelope, ItemHash, MessageStatus};
@@ -67,6 +70,15 @@ fn index_prefixes(record: &MessageRecord) -> Vec<Vec<u8>> {
     entries.extend(envelope.channel.iter().map(|channel| (IndexId::Channel, channel.as_str())));
     let labels = record.labels.iter().map(|(name, value)| index_prefix(IndexId::Label, &format!("{name}={value}")));
     entries.into_iter().map(|(id, text)| index_prefix(id, text)).chain(labels).collect()
+}
+
+/// What a message counts under and is not indexed by, as it stands in keys.
+fn further_counts(record: &MessageRecord) -> Vec<Vec<u8>> {
+    let MessageRecord { envelope, owner, .. } = record;
+    let channel = envelope.channel.iter().map(|channel| count_key(IndexId::OwnerChannel, &[owner, channel]));
+    let labels = record.labels.iter().filter(|(name, _)| name == COUNTED_LABEL);
+    let labels = labels.map(|(_, value)| count_key(IndexId::OwnerLabel, &[owner, &envelope.kind, value]));
+    channel.chain(labels).collect()
 }
 
 /// A need as it stands in keys.
@@ -161,6 +173,31 @@ impl Desk {
             batch.add(Table::Counts, prefix.clone(), 1)?;
             batch.put(Table::Index, [prefix.as_slice(), &suffix].concat(), Vec::new());
         }
+        self.count(record, 1)
+    }
+
+    /// Counts a message beyond what it is indexed by, or one less.
+    fn count(&mut self, record: &MessageRecord, difference: i64) -> Result<(), StoreError> {
+        let (sender, kind) = (record.envelope.sender.as_str(), record.envelope.kind.as_str());
+        let batch = self.edit();
+        for key in further_counts(record) {
+            batch.add(Table::Counts, key, difference)?;
+        }
+        let of_kind = batch.add(Table::Counts, count_key(IndexId::SenderKind, &[sender, kind]), difference)?;
+        // The index has counted it already.
+        let of_all = batch.number(Table::Counts, &index_prefix(IndexId::Sender, sender))?;
+        for (kind, now) in [(kind, of_kind), ("", of_all)] {
+            let before = now.saturating_add_signed(-difference);
+            if before > 0 {
+                batch.delete(Table::Ranks, rank_key(kind, before, sender));
+            }
+            if now > 0 {
+                batch.put(Table::Ranks, rank_key(kind, now, sender), Vec::new());
+            }
+            if before == 0 || now == 0 {
+                batch.add(Table::Tallies, tally_key(Tally::Senders, kind), difference)?;
+            }
+        }
         Ok(())
     }
 
@@ -176,6 +213,7 @@ impl Desk {
             batch.add(Table::Counts, prefix.clone(), -1)?;
             batch.delete(Table::Index, [prefix.as_slice(), &suffix].concat());
         }
+        self.count(&record, -1)?;
         Ok(Some(record))
     }
 
@@ -211,6 +249,9 @@ impl Desk {
         let batch = self.edit();
         if batch.get(Table::Pins, &key)?.is_none() {
             record.pins += 1;
+            if record.pins == 1 {
+                batch.add(Table::Meta, KEPT_FILES.to_vec(), 1)?;
+            }
             let owned = Key::new().text(&pin.owner).hash(file).done();
             batch.add(Table::Owned, owned, 1)?;
         }
@@ -235,6 +276,7 @@ impl Desk {
             record.pins = record.pins.saturating_sub(1);
             if record.pins == 0 {
                 record.grace = Some(grace_until);
+                batch.add(Table::Meta, KEPT_FILES.to_vec(), -1)?;
                 batch.put(Table::Grace, Key::new().number(grace_until).hash(file).done(), Vec::new());
             }
             batch.put(Table::Files, hash_key(file), record.to_bytes());
@@ -254,7 +296,9 @@ impl Desk {
             _ => batch.put(Table::Spending, key, left.to_be_bytes().to_vec()),
         }
         batch.delete(Table::Costs, hash_key(hash));
-        Ok(())
+        // It is asked for after the message has gone, too.
+        batch.put(Table::Refunded, hash_key(hash), row);
+        crate::ledger::count_costs(batch, hash, &cost, -1)
     }
 
     /// Charges a message to its address.
@@ -264,7 +308,8 @@ impl Desk {
         let key = crate::ledger::spending_key(&cost.address, cost.payment);
         batch.put(Table::Spending, key, spent.units().to_be_bytes().to_vec());
         batch.put(Table::Costs, hash_key(hash), cost.to_bytes());
-        Ok(())
+        batch.delete(Table::Refunded, hash_key(hash));
+        crate::ledger::count_costs(batch, hash, cost, 1)
     }
 
     /// Records balances on one chain as of a block.

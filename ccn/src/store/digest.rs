@@ -46,7 +46,13 @@ fn share(table: Table) -> Share {
         | Table::Balances
         | Table::Credits
         | Table::Movers
-        | Table::Lots => Share::Rows,
+        | Table::Lots
+        | Table::Ranks
+        | Table::Tallies
+        | Table::Priced
+        | Table::Totals
+        | Table::Consumed
+        | Table::History => Share::Rows,
         Table::Sequence | Table::Forgotten => Share::Keys,
         Table::Meta
         | Table::Messages
@@ -71,7 +77,13 @@ fn share(table: Table) -> Share {
         | Table::ChainProgress
         | Table::ChainBlocks
         | Table::ChainWork
-        | Table::ChainBalances => Share::Nothing,
+        | Table::ChainBalances
+        | Table::Refunded
+        | Table::Removed
+        | Table::Holdings
+        | Table::Chronicle
+        | Table::Ended
+        | Table::OwnCounts => Share::Nothing,
     }
 }
 

@@ -1,10 +1,12 @@
 //! Listing processed messages: by time, then by hash ascending in both directions (ccn spec 5.2).
 //!
 //! The most selective index that the filter allows drives the listing; what it does not decide is decided on the records. Several values of one
-//! property are several streams, merged.
+//! property are several streams, merged. In the order of first confirmations, few matches are put in order, and many are met on the way through
+//! `chronicle`.
 
 use super::{
-    Reader, StoreError,
+    Reader, StoreError, confirmation,
+    derived::FIRST_BYTES,
     record::MessageRecord,
     schema::{INDEX_HASH_CHARS, INDEX_SUFFIX_BYTES, IndexId, Table, end_of, index_prefix, index_suffix, time_key},
 };
@@ -17,6 +19,8 @@ const PAGE: usize = 64;
 pub const MAX_COUNTED: u64 = 100_000;
 /// Most messages looked at to fill a page; what lies beyond is reached through the cursor.
 pub const MAX_EXAMINED: u64 = 1_000_000;
+/// Most messages that are put in the order of their first confirmations; where an index has more, all messages are walked in that order.
+const MAX_SORTED: u64 = 10_000;
 
 /// What messages to list. Empty lists do not restrict.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -112,9 +116,21 @@ impl Filter {
     }
 }
 
+/// What messages are ordered by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Order {
+    /// The envelope's time.
+    #[default]
+    Time,
+    /// The first transaction that confirms it, then the envelope's time. What is in no block comes after all.
+    FirstConfirmed,
+}
+
 /// Which part of the list.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Window {
+    /// What comes first.
+    pub order: Order,
     /// Newest first.
     pub descending: bool,
     /// Entries to pass over.
@@ -132,6 +148,8 @@ pub struct Listing {
     pub messages: Vec<(ItemHash, MessageRecord)>,
     /// True when more follow.
     pub more: bool,
+    /// The message that was looked at last, where the search ended before the page was full.
+    pub ended_at: Option<(f64, ItemHash)>,
 }
 
 /// Lists messages.
@@ -139,32 +157,52 @@ pub struct Listing {
 /// # Errors
 /// The database fails.
 pub fn list(reader: &dyn Reader, filter: &Filter, window: &Window) -> Result<Listing, StoreError> {
-    let mut listing = Listing { messages: Vec::new(), more: false };
     if filter.nothing {
-        return Ok(listing);
+        return Ok(Listing { messages: Vec::new(), more: false, ended_at: None });
     }
     if !filter.hashes.is_empty() {
         return list_named(reader, filter, window);
     }
     let plan = Plan::of(reader, filter)?;
-    let mut stream = plan.stream(reader, filter, window.descending, window.after.as_ref());
+    if window.order == Order::Time {
+        let mut stream = plan.stream(reader, filter, window.descending, window.after.as_ref());
+        return fill(reader, filter, window, plan.exact, || stream.next());
+    }
+    if plan.id != IndexId::All && plan.size <= MAX_SORTED {
+        return list_sorted(reader, filter, window, &plan);
+    }
+    let mut stream = Stream::through_chronicle(reader, window.descending);
+    let is_all = plan.exact && plan.id == IndexId::All && filter.start.is_none() && filter.end.is_none();
+    fill(reader, filter, window, is_all, || Ok(stream.take()?.map(|key: Confirmed| sequence_of(&key[FIRST_BYTES..]))))
+}
+
+/// Fills a page from messages in their order. `exact`: all of them match.
+fn fill(
+    reader: &dyn Reader,
+    filter: &Filter,
+    window: &Window,
+    exact: bool,
+    mut next: impl FnMut() -> Result<Option<u64>, StoreError>,
+) -> Result<Listing, StoreError> {
+    let mut listing = Listing { messages: Vec::new(), more: false, ended_at: None };
     let (mut skip, mut examined) = (window.skip, 0_u64);
-    while let Some(sequence) = stream.next()? {
+    while let Some(sequence) = next()? {
         examined += 1;
-        if examined > MAX_EXAMINED {
-            listing.more = true;
-            break;
-        }
-        if skip > 0 && plan.exact {
+        if skip > 0 && exact && examined <= MAX_EXAMINED {
             skip -= 1;
             continue;
         }
-        if plan.exact && listing.messages.len() as u64 >= window.limit {
+        if exact && listing.messages.len() as u64 >= window.limit {
             listing.more = true;
             break;
         }
         let Some((hash, record)) = read(reader, sequence)? else { continue };
-        if !plan.exact && !matches(reader, filter, &hash, &record)? {
+        if examined > MAX_EXAMINED {
+            listing.more = true;
+            listing.ended_at = Some((record.envelope.time, hash));
+            break;
+        }
+        if !exact && !matches(reader, filter, &hash, &record)? {
             continue;
         }
         if skip > 0 {
@@ -178,6 +216,31 @@ pub fn list(reader: &dyn Reader, filter: &Filter, window: &Window) -> Result<Lis
         listing.messages.push((hash, record));
     }
     Ok(listing)
+}
+
+/// Puts the few messages of an index in the order of their first confirmations.
+fn list_sorted(reader: &dyn Reader, filter: &Filter, window: &Window, plan: &Plan) -> Result<Listing, StoreError> {
+    let mut found = Vec::new();
+    let mut stream = plan.stream(reader, filter, window.descending, None);
+    while let Some(sequence) = stream.next()? {
+        let Some((hash, record)) = read(reader, sequence)? else { continue };
+        if plan.exact || matches(reader, filter, &hash, &record)? {
+            found.push((first_confirmed(reader, &hash)?, record.envelope.time, hash, sequence));
+        }
+    }
+    found.sort_by(|(one, earlier, a, _), (other, later, b, _)| {
+        let ordering = one.cmp(other).then_with(|| earlier.total_cmp(later));
+        let ordering = if window.descending { ordering.reverse() } else { ordering };
+        ordering.then_with(|| a.cmp(b))
+    });
+    let mut found = found.into_iter().map(|(.., sequence)| sequence);
+    fill(reader, filter, window, true, || Ok(found.next()))
+}
+
+/// When a message was first confirmed, seconds since 1970; the end of all time when it is in no block.
+fn first_confirmed(reader: &dyn Reader, hash: &ItemHash) -> Result<u64, StoreError> {
+    let confirmations = confirmation::of_message(reader, hash)?;
+    Ok(confirmations.iter().map(|confirmation| confirmation.time).min().unwrap_or(u64::MAX))
 }
 
 /// How many messages match; at most [`MAX_COUNTED`] are looked at where no counter knows.
@@ -232,22 +295,27 @@ fn named(reader: &dyn Reader, filter: &Filter) -> Result<Vec<(ItemHash, MessageR
 }
 
 fn list_named(reader: &dyn Reader, filter: &Filter, window: &Window) -> Result<Listing, StoreError> {
-    let mut found = named(reader, filter)?;
-    let compare = |a: (f64, &ItemHash), b: (f64, &ItemHash)| {
-        let times = a.0.total_cmp(&b.0);
+    let mut found = Vec::new();
+    for (hash, record) in named(reader, filter)? {
+        let first = if window.order == Order::Time { 0 } else { first_confirmed(reader, &hash)? };
+        found.push((first, hash, record));
+    }
+    let compare = |a: (u64, f64, &ItemHash), b: (u64, f64, &ItemHash)| {
+        let times = a.0.cmp(&b.0).then_with(|| a.1.total_cmp(&b.1));
         let times = if window.descending { times.reverse() } else { times };
-        times.then_with(|| a.1.cmp(b.1))
+        times.then_with(|| a.2.cmp(b.2))
     };
     if let Some((time, after)) = &window.after {
-        found.retain(|(hash, record)| compare((record.envelope.time, hash), (*time, after)).is_gt());
+        found.retain(|(first, hash, record)| compare((*first, record.envelope.time, hash), (0, *time, after)).is_gt());
     }
-    found.sort_by(|(a, x), (b, y)| compare((x.envelope.time, a), (y.envelope.time, b)));
+    found.sort_by(|(one, a, x), (other, b, y)| compare((*one, x.envelope.time, a), (*other, y.envelope.time, b)));
+    let mut found: Vec<(ItemHash, MessageRecord)> = found.into_iter().map(|(_, hash, record)| (hash, record)).collect();
     let skip = usize::try_from(window.skip).unwrap_or(usize::MAX).min(found.len());
     let mut messages = found.split_off(skip);
     let limit = usize::try_from(window.limit).unwrap_or(usize::MAX);
     let more = messages.len() > limit;
     messages.truncate(limit);
-    Ok(Listing { messages, more })
+    Ok(Listing { messages, more, ended_at: None })
 }
 
 fn read(reader: &dyn Reader, sequence: u64) -> Result<Option<(ItemHash, MessageRecord)>, StoreError> {
@@ -321,21 +389,48 @@ impl Plan {
 }
 
 type Suffix = [u8; INDEX_SUFFIX_BYTES];
+/// A key of `chronicle`.
+type Confirmed = [u8; FIRST_BYTES + INDEX_SUFFIX_BYTES];
 
-/// One index entry after the other, of one property value.
-struct Stream<'a> {
+/// The sequence number at the end of an index key.
+fn sequence_of(suffix: &[u8]) -> u64 {
+    suffix.get(8 + INDEX_HASH_CHARS..).and_then(|number| number.try_into().ok()).map_or(0, u64::from_be_bytes)
+}
+
+/// One index entry after the other, of one property value: what follows the prefix, of `BYTES` bytes.
+struct Stream<'a, const BYTES: usize> {
     reader: &'a dyn Reader,
+    table: Table,
     prefix: Vec<u8>,
+    /// Bytes of the moment, with which an entry begins.
+    moment_bytes: usize,
     descending: bool,
     /// Entries with `start <= key < end` are still to be read.
     start: Vec<u8>,
     end: Vec<u8>,
     /// Within one moment, entries go upwards in both directions: what is left of the moment at hand.
     moment: Option<(Vec<u8>, Vec<u8>)>,
-    buffer: VecDeque<Suffix>,
+    buffer: VecDeque<[u8; BYTES]>,
 }
 
-impl<'a> Stream<'a> {
+impl<'a> Stream<'a, { FIRST_BYTES + INDEX_SUFFIX_BYTES }> {
+    /// All messages in the order of their first confirmations.
+    fn through_chronicle(reader: &'a dyn Reader, descending: bool) -> Self {
+        Self {
+            reader,
+            table: Table::Chronicle,
+            prefix: Vec::new(),
+            moment_bytes: FIRST_BYTES + 8,
+            descending,
+            start: Vec::new(),
+            end: end_of(&[]),
+            moment: None,
+            buffer: VecDeque::new(),
+        }
+    }
+}
+
+impl<'a> Stream<'a, INDEX_SUFFIX_BYTES> {
     fn new(
         reader: &'a dyn Reader,
         prefix: Vec<u8>,
@@ -358,10 +453,18 @@ impl<'a> Stream<'a> {
                 start = start.max(passed);
             }
         }
-        Self { reader, prefix, descending, start, end, moment, buffer: VecDeque::new() }
+        let (table, moment_bytes) = (Table::Index, 8);
+        Self { reader, table, prefix, moment_bytes, descending, start, end, moment, buffer: VecDeque::new() }
+    }
+}
+
+impl<const BYTES: usize> Stream<'_, BYTES> {
+    fn take(&mut self) -> Result<Option<[u8; BYTES]>, StoreError> {
+        self.peek()?;
+        Ok(self.buffer.pop_front())
     }
 
-    fn peek(&mut self) -> Result<Option<Suffix>, StoreError> {
+    fn peek(&mut self) -> Result<Option<[u8; BYTES]>, StoreError> {
         while self.buffer.is_empty() {
             if !self.fill()? {
                 return Ok(None);
@@ -391,30 +494,31 @@ impl<'a> Stream<'a> {
             self.buffer.extend(rows);
             return Ok(true);
         }
-        let moment_of = |suffix: &Suffix| [self.prefix.as_slice(), &suffix[..8]].concat();
-        let mut complete: &[Suffix] = &rows;
+        let bytes = self.moment_bytes;
+        let moment_of = |suffix: &[u8; BYTES]| [self.prefix.as_slice(), &suffix[..bytes]].concat();
+        let mut complete: &[[u8; BYTES]] = &rows;
         self.end = moment_of(&last);
         if full {
             // The last moment may go on beyond the page: it is read upwards from its start.
-            let whole = rows.iter().position(|row| row[..8] == last[..8]).unwrap_or(0);
+            let whole = rows.iter().position(|row| row[..bytes] == last[..bytes]).unwrap_or(0);
             complete = &rows[..whole];
             self.moment = Some((self.end.clone(), end_of(&self.end)));
         }
-        for group in complete.chunk_by(|a, b| a[..8] == b[..8]) {
+        for group in complete.chunk_by(|a, b| a[..bytes] == b[..bytes]) {
             self.buffer.extend(group.iter().rev());
         }
         Ok(true)
     }
 
-    fn rows(&self, start: &[u8], end: &[u8], reverse: bool) -> Result<Vec<Suffix>, StoreError> {
-        let rows = self.reader.range(Table::Index, start, end, PAGE, reverse)?;
+    fn rows(&self, start: &[u8], end: &[u8], reverse: bool) -> Result<Vec<[u8; BYTES]>, StoreError> {
+        let rows = self.reader.range(self.table, start, end, PAGE, reverse)?;
         Ok(rows.iter().filter_map(|(key, _)| key[self.prefix.len()..].try_into().ok()).collect())
     }
 }
 
 /// Several streams as one, each message once.
 struct Merged<'a> {
-    streams: Vec<Stream<'a>>,
+    streams: Vec<Stream<'a, INDEX_SUFFIX_BYTES>>,
     descending: bool,
     last: Option<Suffix>,
 }
@@ -432,8 +536,7 @@ impl Merged<'_> {
             let Some((place, suffix)) = best else { return Ok(None) };
             self.streams[place].buffer.pop_front();
             if self.last.replace(suffix) != Some(suffix) {
-                let sequence = suffix[8 + INDEX_HASH_CHARS..].try_into().map(u64::from_be_bytes).unwrap_or(0);
-                return Ok(Some(sequence));
+                return Ok(Some(sequence_of(&suffix)));
             }
         }
     }
@@ -444,3 +547,6 @@ fn comes_first(suffix: &Suffix, other: &Suffix, descending: bool) -> bool {
     let times = if descending { times.reverse() } else { times };
     times.then_with(|| suffix[8..].cmp(&other[8..])).is_lt()
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 
 pub mod batch;
 pub mod confirmation;
+pub mod derived;
 pub mod digest;
 mod journal;
 pub mod listing;
@@ -10,6 +11,7 @@ pub mod record;
 pub mod schema;
 pub mod standing;
 
+use derived::Touched;
 use digest::Difference;
 use journal::Journal;
 use redb::{Database, Durability, ReadableDatabase as _, ReadableTable as _, StorageBackend, backends::FileBackend};
@@ -234,7 +236,7 @@ impl Store {
         // A crash must not cost a walk through the whole file at the next start.
         write.set_quick_repair(matches!(durability, Durability::Immediate));
         let mut changes = changes.iter().peekable();
-        let mut digest = Difference::default();
+        let (mut digest, mut touched) = (Difference::default(), Touched::default());
         while let Some(((table, _), _)) = changes.peek() {
             let current = *table;
             let mut open = write.open_table(current.definition())?;
@@ -243,9 +245,12 @@ impl Store {
                     Some(value) => open.insert(key.as_slice(), value.as_slice())?,
                     None => open.remove(key.as_slice())?,
                 };
-                digest.row(current, key, old.as_ref().map(|old| old.value()), value.as_deref());
+                let (old, new) = (old.as_ref().map(|old| old.value()), value.as_deref());
+                touched.row(current, key, old, new);
+                digest.row(current, key, old, new);
             }
         }
+        touched.apply(&write)?;
         {
             let mut meta = write.open_table(Table::Meta.definition())?;
             let parts = digest.applied(|key| Ok(meta.get(key)?.map(|value| value.value().to_vec())))?;

@@ -62,6 +62,9 @@ records! {
     NamespaceRecord = "namespace",
     RebuildRecord = "rebuild",
     SuspensionRecord = "suspension",
+    TotalsRecord = "totals",
+    HistoryRecord = "history",
+    RemovedRecord = "removed message",
 }
 
 /// An envelope whose words are checked.
@@ -467,6 +470,68 @@ impl CostRecord {
     pub fn total(&self) -> Amount {
         self.lines.iter().map(|line| line.amount(self.payment)).sum()
     }
+}
+
+/// Sums of what the messages of an address cost that are paid in one way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TotalsRecord {
+    /// Messages.
+    pub messages: u64,
+    /// Credits that were used up for them.
+    pub consumed: u128,
+    hold: i128,
+    stream: i128,
+    credit: i128,
+}
+
+impl TotalsRecord {
+    /// With the costs of one message more (`sign` 1) or less (-1), and of the credits used up for it.
+    #[must_use]
+    pub fn with(self, cost: &CostRecord, consumed: u128, sign: i8) -> Self {
+        let sum = |amount: fn(&CostLineRecord) -> Amount| {
+            i128::from(sign) * cost.lines.iter().map(amount).sum::<Amount>().units()
+        };
+        let messages = self.messages.saturating_add_signed(i64::from(sign));
+        let used =
+            if sign < 0 { self.consumed.saturating_sub(consumed) } else { self.consumed.saturating_add(consumed) };
+        Self {
+            messages,
+            consumed: used,
+            hold: self.hold + sum(CostLineRecord::hold),
+            stream: self.stream + sum(CostLineRecord::stream),
+            credit: self.credit + sum(CostLineRecord::credit),
+        }
+    }
+
+    /// Tokens to hold, tokens a second, credits a second.
+    #[must_use]
+    pub fn amounts(&self) -> [Amount; 3] {
+        [self.hold, self.stream, self.credit].map(Amount::from_units)
+    }
+}
+
+/// Sums over what moved credits of an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HistoryRecord {
+    /// Entries.
+    pub entries: u64,
+    /// Credits that came.
+    pub incoming: u128,
+    /// Credits that went.
+    pub outgoing: u128,
+}
+
+/// A message that was removed for want of funds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RemovedRecord {
+    /// The message, without its content.
+    pub message: MessageRecord,
+    /// How it was paid.
+    pub payment: PaymentRecord,
+    /// Milliseconds since 1970.
+    pub removed_at: u64,
+    /// Of what it kept, bytes.
+    pub size: u64,
 }
 
 /// Something a compute node is asked to run.

@@ -46,6 +46,21 @@
 //! | `chain_blocks` | chain, indexer, height | [`crate::chains::record::BlockRecord`] |
 //! | `chain_work` | chain, indexer, height, number | [`crate::chains::record::WorkRecord`] |
 //! | `chain_balances` | address, chain | [`crate::store::record::BalanceRecord`] |
+//! | `ranks` | message type or nothing, number of messages of the sender, sender | nothing |
+//! | `tallies` | a [`Tally`], text | number, u64 |
+//! | `priced` | payment, address, hash key | nothing |
+//! | `totals` | payment, address; of all addresses: payment | [`crate::store::record::TotalsRecord`] |
+//! | `consumed` | hash key | credits that were used up for it, u128 |
+//! | `history` | address | [`crate::store::record::HistoryRecord`] |
+//! | `refunded` | hash key | [`crate::store::record::CostRecord`] |
+//! | `removed` | hash key | [`crate::store::record::RemovedRecord`] |
+//! | `holdings` | address, chain | tokens, i128 |
+//! | `chronicle` | first confirmation, seconds or all ones; then as in `index` | nothing |
+//! | `ended` | an [`Ending`], as in `counts`, time of the end, hash key | nothing |
+//! | `ended` | 0, hash key | the keys of its other rows |
+//! | `own_counts` | `h`, chain or nothing: rows of `holdings`; [`Ending`], as in `counts`: rows of `ended` | number, u64 |
+//!
+//! The last four follow from other tables, and are kept by every commit from what it changes ([`crate::store::derived`]).
 //!
 //! Records are postcard. The `meta` row `schema` holds [`SCHEMA_VERSION`]; a store of another version is refused.
 
@@ -53,7 +68,7 @@ use ccn_message::ItemHash;
 use redb::TableDefinition;
 
 /// Version of everything above.
-pub const SCHEMA_VERSION: u64 = 4;
+pub const SCHEMA_VERSION: u64 = 5;
 
 macro_rules! tables {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
@@ -161,6 +176,30 @@ tables! {
     ChainWork = "chain_work",
     /// Tokens by owner, as this node's own view of a chain has them.
     ChainBalances = "chain_balances",
+    /// Senders by how many messages they have sent.
+    Ranks = "ranks",
+    /// How many rows other tables have of a kind.
+    Tallies = "tallies",
+    /// What has costs, by who pays.
+    Priced = "priced",
+    /// Sums of costs by who pays.
+    Totals = "totals",
+    /// Credits that were used up for a message.
+    Consumed = "consumed",
+    /// Sums over the movements of credits of an address.
+    History = "history",
+    /// What a message cost that costs nothing any more.
+    Refunded = "refunded",
+    /// Messages that were removed for want of funds.
+    Removed = "removed",
+    /// Tokens by owner and chain as they count here.
+    Holdings = "holdings",
+    /// Messages by their first confirmation.
+    Chronicle = "chronicle",
+    /// Messages that are hidden or removed, by when.
+    Ended = "ended",
+    /// How many rows tables of this node's own have of a kind.
+    OwnCounts = "own_counts",
 }
 
 /// Properties that messages are indexed by.
@@ -181,6 +220,56 @@ pub enum IndexId {
     Chain = 6,
     /// A label: name, `=`, value.
     Label = 7,
+    /// Content's address and channel. Counted, without rows in the index.
+    OwnerChannel = 8,
+    /// Content's address, message type, and the value of [`COUNTED_LABEL`]. Counted, without rows in the index.
+    OwnerLabel = 9,
+    /// Envelope's sender and message type. Counted, without rows in the index.
+    SenderKind = 10,
+}
+
+/// The name in `meta` of the number of files that messages keep.
+pub const KEPT_FILES: &[u8] = b"kept-files";
+
+/// The label whose values are counted by owner.
+pub const COUNTED_LABEL: &str = "content-type";
+
+/// What is counted in `tallies`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Tally {
+    /// Senders of messages of a type, or of any.
+    Senders = 1,
+    /// Addresses that have credits, expired ones included.
+    Credited = 2,
+}
+
+/// The key of a tally.
+#[must_use]
+pub fn tally_key(tally: Tally, text: &str) -> Vec<u8> {
+    Key::new().bytes(&[tally as u8]).text(text).done()
+}
+
+/// The key of a count by several properties.
+#[must_use]
+pub fn count_key(id: IndexId, texts: &[&str]) -> Vec<u8> {
+    texts.iter().fold(Key::new().bytes(&[id as u8]), |key, text| key.bytes(&shortened(text))).done()
+}
+
+/// The place of a sender among those with as many messages of a type; the type is empty where all count.
+#[must_use]
+pub fn rank_key(kind: &str, messages: u64, sender: &str) -> Vec<u8> {
+    Key::new().text(kind).number(messages).text(sender).done()
+}
+
+/// How a message ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Ending {
+    /// It is hidden.
+    Forgotten = 1,
+    /// It was removed for want of funds.
+    Removed = 2,
 }
 
 /// A key under construction.
@@ -307,12 +396,16 @@ pub const MAX_INDEX_TEXT_BYTES: usize = 256;
 /// The part of an index key that all entries of one property share.
 #[must_use]
 pub fn index_prefix(id: IndexId, text: &str) -> Vec<u8> {
-    let key = Key::new().bytes(&[id as u8]);
+    Key::new().bytes(&[id as u8]).bytes(&shortened(text)).done()
+}
+
+/// A text as indexes hold it.
+fn shortened(text: &str) -> Vec<u8> {
     if text.len() <= MAX_INDEX_TEXT_BYTES {
-        return key.text(text).done();
+        return Key::new().text(text).done();
     }
     let beginning = &text[..text.floor_char_boundary(MAX_INDEX_TEXT_BYTES)];
-    key.text(beginning).bytes(ItemHash::sha256_of(text.as_bytes()).to_string().as_bytes()).done()
+    Key::new().text(beginning).bytes(ItemHash::sha256_of(text.as_bytes()).to_string().as_bytes()).done()
 }
 
 /// What follows the prefix: time, hash, sequence number.

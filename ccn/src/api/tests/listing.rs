@@ -84,6 +84,46 @@ async fn filters_find_what_they_say() {
     check(&format!("startDate={}&endDate={}", times[1], times[2]), &[1]).await;
 }
 
+/// Found with the console, which lists what was forgotten: the list was always empty.
+#[tokio::test]
+async fn what_is_hidden_is_listed_by_when_it_was() {
+    let (sender, sent) = some("what_is_hidden").await;
+    let address = sender.address();
+    let forget =
+        async |hash: &str| processed(&draft("FORGET", &json!({"hashes": [hash]})).channel("OTHER").sign(&sender)).await;
+    let (second, first) = (forget(&sent[2]).await, forget(&sent[0]).await);
+    let list =
+        async |parameters: &str| get_json(&format!("/api/v0/messages.json?msgStatuses=forgotten&{parameters}")).await;
+    let check = async |parameters: &str, expect: &[&String]| {
+        let found = list(&format!("addresses={address}&{parameters}")).await;
+        assert_eq!(hashes(&found).iter().collect::<Vec<_>>(), expect, "{parameters}: {found}");
+        assert_eq!(found["pagination_total"], expect.len(), "{parameters}");
+    };
+    check("", &[&sent[0], &sent[2]]).await;
+    check("sortOrder=1", &[&sent[2], &sent[0]]).await;
+    check("msgType=POST&channels=TEST", &[&sent[0], &sent[2]]).await;
+    check("msgType=STORE", &[]).await;
+    check(&format!("owners={address}"), &[&sent[0], &sent[2]]).await;
+    check(&format!("hashes={}", sent[2]), &[&sent[2]]).await;
+    check("chains=SOL", &[]).await;
+    check("paymentTypes=hold&endDate=1000000000", &[]).await;
+    let page = list(&format!("addresses={address}&pagination=1&page=2")).await;
+    assert_eq!((hashes(&page), &page["pagination_total"]), (vec![sent[2].clone()], &json!(2)));
+    let found = list(&format!("addresses={address}")).await;
+    assert_eq!(
+        (&found["messages"][0]["forgotten_by"], &found["messages"][1]["forgotten_by"]),
+        (&json!([first]), &json!([second]))
+    );
+    let moment = found["messages"][1]["forgotten_at"].as_f64().expect("a number");
+    check(&format!("startDate={moment}"), &[&sent[0], &sent[2]]).await;
+    check(&format!("endDate={moment}"), &[]).await;
+    let rest = get_json(&format!("/api/v0/messages.json?addresses={address}&msgTypes=POST,AGGREGATE")).await;
+    assert_eq!(hashes(&rest), [sent[1].clone()]);
+    get("/api/v0/messages.json?msgStatuses=forgotten&tags=a").await.refused(400, "tags: messages that are no more");
+    get("/api/v0/messages.json?msgStatuses=removed&cursor=").await.refused(400, "cursor");
+    assert_eq!(get_json("/api/v0/messages.json?msgStatuses=removed").await["pagination_total"], 0);
+}
+
 #[tokio::test]
 async fn contents_can_be_left_out() {
     let (sender, sent) = some("contents_can_be_left_out").await;

@@ -85,3 +85,14 @@ async fn wrong_questions_are_refused_before_they_are_sockets() {
     let plain = get("/api/ws0/messages").await;
     plain.refused(400, "");
 }
+
+#[tokio::test]
+async fn the_numbers_of_the_node_come_by_socket_too() {
+    let url = format!("{}/api/ws0/status", NODE.url.replace("http", "ws"));
+    let (mut socket, _) = connect_async(url).await.expect("a socket");
+    let found = next(&mut socket).await;
+    assert!(found["pyaleph_status_sync_messages_total"].is_u64(), "{found}");
+    assert!(found["pyaleph_ws_status_active"].is_u64(), "{found}");
+    socket.close(None).await.expect("closed");
+    get("/api/ws0/status").await.refused(400, "");
+}

@@ -165,3 +165,17 @@ async fn a_missing_volume_is_named() {
     let found = get_json(&format!("/api/v0/messages/{}", message.item_hash)).await;
     assert_eq!((&found["error_code"], &found["details"]), (&json!(301), &json!({"errors": [missing]})));
 }
+
+#[tokio::test]
+async fn what_a_forgotten_file_cost_is_still_told() {
+    let owner = account("what_a_forgotten_file_cost");
+    fund(&owner, 10_000_000).await;
+    let (file, code, runtime) =
+        (store(&owner, b"a file").await, store(&owner, b"code 2").await, store(&owner, b"runtime 2").await);
+    let machine = processed(&draft("PROGRAM", &program(&code, &runtime, &json!({}))).sign(&owner)).await;
+    let path = |hash: &str| format!("/api/v0/price/{hash}");
+    let before = get_json(&path(&file)).await;
+    processed(&draft("FORGET", &json!({"hashes": [file, machine]})).sign(&owner)).await;
+    assert_eq!(get_json(&path(&file)).await, before);
+    get(&path(&machine)).await.refused(410, "gone");
+}

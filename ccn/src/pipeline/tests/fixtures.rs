@@ -134,6 +134,12 @@ pub(super) fn state(node: &TestNode) -> Vec<(Table, Vec<Row>)> {
         Table::Credits,
         Table::Movers,
         Table::Lots,
+        Table::Ranks,
+        Table::Tallies,
+        Table::Priced,
+        Table::Totals,
+        Table::Consumed,
+        Table::History,
     ];
     let snapshot = node.service.store.snapshot().expect("a snapshot");
     tables.into_iter().map(|table| (table, snapshot.prefixed(table, &[]).expect("rows"))).collect()
