@@ -220,3 +220,46 @@ pub(super) async fn content(state: State, Path(hash): Path<String>) -> ApiResult
     };
     state.read(work).await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Changes, Store};
+    use ccn_message::sign::{Account, Draft};
+
+    /// Clients stop at any answer that is no success: what was removed is one.
+    #[tokio::test]
+    async fn what_was_removed_is_shown_without_its_content() {
+        let store = Store::on(redb::backends::InMemoryBackend::new()).expect("a store");
+        let account = Account::ethereum([7; 32]).expect("a key");
+        let mut envelope = Draft::new("POST", r#"{"type":"x","content":{}}"#).time(5.0).sign(&account);
+        let hash = envelope.item_hash.clone();
+        envelope.item_content = None;
+        let message = MessageRecord {
+            envelope: (&envelope).into(),
+            content: None,
+            size: 1,
+            owner: envelope.sender.clone(),
+            content_time: 5.0,
+            labels: vec![(PAYMENT_LABEL.to_owned(), "credit".to_owned())],
+            reception_time: 0,
+        };
+        let record = RemovedRecord { message, payment: PaymentRecord::Credit, removed_at: 7_500, size: 9 };
+        let status = StatusRecord::new(MessageStatus::Removed, 1_000, None);
+        let rows = [
+            ((Table::Status, hash_key(&hash)), Some(status.to_bytes())),
+            ((Table::Removed, hash_key(&hash)), Some(record.to_bytes())),
+        ];
+        store.commit(&Changes::from(rows)).expect("a commit");
+        let answer = describe(&store.snapshot().expect("a snapshot"), &hash).expect("an answer");
+        assert_eq!(answer.status(), StatusCode::OK);
+        let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await.expect("a body");
+        let found: Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!((&found["status"], &found["reason"]), (&json!("removed"), &json!("credit_insufficient")));
+        assert_eq!((&found["removed_at"], &found["size"]), (&json!(7.5), &json!(9)));
+        let skeleton = &found["message"];
+        assert_eq!((&skeleton["sender"], &skeleton["payment_type"]), (&json!(envelope.sender), &json!("credit")));
+        assert_eq!(skeleton["time"], "1970-01-01T00:00:05.000000+00:00");
+        assert!(skeleton.get("content").is_none() && skeleton.get("item_content").is_none());
+    }
+}

@@ -231,11 +231,15 @@ fn milliseconds(seconds: f64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Store;
+    use crate::{
+        ledger::{entries, entries_of, summary},
+        store::{Row, Snapshot, Store, record::HistoryRecord, schema::split_text},
+    };
     use proptest::prelude::*;
 
     fn movement() -> impl Strategy<Value = Movement> {
         let address = || (0_u8..5).prop_map(|number| format!("0x{number}"));
+        let resource = format!(r#"{{"origin":"{}"}}"#, ItemHash::sha256_of(b"a resource"));
         let expiration = proptest::option::of(1_000_u64..40_000);
         prop_oneof![
             (address(), 1_u64..50, expiration.clone()).prop_map(|(address, amount, expiration)| Movement::Grant {
@@ -244,10 +248,16 @@ mod tests {
                 expiration,
                 details: "{}".into()
             }),
-            (address(), 0_u64..50).prop_map(|(address, amount)| Movement::Expense {
+            (address(), 0_u64..50).prop_map(move |(address, amount)| Movement::Expense {
                 address,
                 amount,
-                details: "{}".into()
+                details: resource.clone()
+            }),
+            (address(), address(), 1_u64..50).prop_map(|(minter, address, amount)| Movement::Grant {
+                address,
+                amount,
+                expiration: None,
+                details: format!(r#"{{"payment_method":"credit_transfer","origin":"{minter}"}}"#)
             }),
             (address(), address(), 0_u64..50, expiration).prop_map(|(sender, recipient, amount, expiration)| {
                 Movement::Transfer { sender, recipient, amount, expiration }
@@ -255,7 +265,8 @@ mod tests {
         ]
     }
 
-    fn lots(order: &[(u8, Vec<Movement>)], batches: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
+    /// Everything that follows from the movements, by table.
+    fn derived(order: &[(u8, Vec<Movement>)], batches: usize) -> Vec<(Table, Vec<Row>)> {
         let folder = tempfile::tempdir().expect("a folder");
         let store = Store::open(&folder.path().join("s.redb")).expect("a store");
         for group in order.chunks(order.len().div_ceil(batches).max(1)) {
@@ -268,12 +279,38 @@ mod tests {
             }
             store.commit(batch.changes()).expect("a commit");
         }
-        store.snapshot().expect("a snapshot").prefixed(Table::Lots, b"").expect("rows")
+        let snapshot = store.snapshot().expect("a snapshot");
+        for (key, _) in snapshot.prefixed(Table::Movers, b"").expect("rows") {
+            let (address, _) = split_text(&key).expect("an address");
+            check_history(&snapshot, address);
+        }
+        let tables = [Table::Lots, Table::Movers, Table::History, Table::Consumed, Table::Tallies];
+        tables.map(|table| (table, snapshot.prefixed(table, b"").expect("rows"))).to_vec()
+    }
+
+    /// The sums of an address are those of its entries, and its entries are found by its movements.
+    fn check_history(snapshot: &Snapshot, address: &str) {
+        let all = snapshot.prefixed(Table::Credits, b"").expect("rows");
+        let mut sums = HistoryRecord::default();
+        for (place, row) in all {
+            let record = CreditRecord::read(&row).expect("a record");
+            let found = entries_of(&record, address);
+            assert_eq!(found, entries(&record).filter(|entry| entry.address == address).collect::<Vec<_>>());
+            let mover = Key::new().text(address).bytes(&place).done();
+            let is_mover = snapshot.get(Table::Movers, &mover).expect("no error").is_some();
+            assert!(found.is_empty() || is_mover, "{address} would not find {found:?}");
+            for entry in found {
+                sums.entries += 1;
+                let side = if entry.amount < 0 { &mut sums.outgoing } else { &mut sums.incoming };
+                *side += entry.amount.unsigned_abs();
+            }
+        }
+        assert_eq!(summary(snapshot, address).expect("sums"), sums, "{address}");
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
-        /// The lots are a function of the set of movements: no order of arrival, nor cut into commits, makes a difference.
+        /// The lots, and sums, are a function of the set of movements: no order of arrival, nor cut into commits, makes a difference.
         #[test]
         fn any_order_of_arrival_leaves_the_same_lots(
             (sorted, shuffled) in proptest::collection::vec(proptest::collection::vec(movement(), 1..4), 1..16).prop_flat_map(|messages| {
@@ -285,7 +322,7 @@ mod tests {
             }),
             batches in 1_usize..4,
         ) {
-            prop_assert_eq!(lots(&sorted, 1), lots(&shuffled, batches));
+            prop_assert_eq!(derived(&sorted, 1), derived(&shuffled, batches));
         }
     }
 

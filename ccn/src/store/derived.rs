@@ -34,6 +34,8 @@ const WHERE_MARK: u8 = 0;
 
 type Suffix = [u8; INDEX_SUFFIX_BYTES];
 type Bytes = &'static [u8];
+/// Keys, and what they held; none where there was no such row.
+type Before = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
 /// The key in `own_counts` of the rows of `holdings` on a chain; on all when it is empty.
 #[must_use]
@@ -53,7 +55,7 @@ pub(super) struct Touched {
     /// By hash key: where the message was in the index, and where it is.
     messages: BTreeMap<Vec<u8>, Moved>,
     /// By hash key: what the confirmations that changed were.
-    confirmations: BTreeMap<Vec<u8>, Vec<(Vec<u8>, Option<Vec<u8>>)>>,
+    confirmations: BTreeMap<Vec<u8>, Before>,
     /// Hash keys.
     ended: BTreeSet<Vec<u8>>,
     /// Address and chain, as in the keys.
@@ -139,7 +141,7 @@ fn first<'a>(rows: impl Iterator<Item = &'a [u8]>) -> u64 {
 fn chronicle(
     write: &WriteTransaction,
     mut messages: BTreeMap<Vec<u8>, Moved>,
-    mut changed: BTreeMap<Vec<u8>, Vec<(Vec<u8>, Option<Vec<u8>>)>>,
+    mut changed: BTreeMap<Vec<u8>, Before>,
 ) -> Result<(), StoreError> {
     let (sequences, records) = (open(write, Table::Sequence)?, open(write, Table::Messages)?);
     let confirmations = open(write, Table::Confirmations)?;
@@ -282,12 +284,15 @@ mod tests {
 
     struct Rows(Store);
 
+    /// A row to set; none: to delete.
+    type Set = (Table, Vec<u8>, Option<Vec<u8>>);
+
     impl Rows {
         fn new() -> Self {
             Self(Store::on(redb::backends::InMemoryBackend::new()).expect("a store"))
         }
 
-        fn set(&self, rows: &[(Table, Vec<u8>, Option<Vec<u8>>)]) {
+        fn set(&self, rows: &[Set]) {
             let changes = rows.iter().map(|(table, key, value)| ((*table, key.clone()), value.clone()));
             self.0.commit(&changes.collect::<Changes>()).expect("a commit");
         }
@@ -324,7 +329,7 @@ mod tests {
             let record = ConfirmationRecord { time, publisher: "0xe".into() };
             (Table::Confirmations, confirmation::key(&hash, "ETH", "i", height, &[1; 32]), Some(record.to_bytes()))
         };
-        let gone = |(table, key, _): &(Table, Vec<u8>, Option<Vec<u8>>)| (*table, key.clone(), None);
+        let gone = |(table, key, _): &Set| (*table, key.clone(), None);
         let check = |first: Option<u64>| {
             let found: Vec<Vec<u8>> = rows.of(Table::Chronicle).into_iter().map(|(key, _)| key).collect();
             let key = |first: u64| [&first.to_be_bytes()[..], &index_suffix(5.0, &hash, 1)].concat();

@@ -141,6 +141,9 @@ impl Sum {
     }
 }
 
+/// A key of `meta` and its value; none for a row that goes.
+type MetaRow = (Vec<u8>, Option<Vec<u8>>);
+
 /// What a commit changes of the digest.
 #[derive(Debug, Default)]
 pub(super) struct Difference {
@@ -169,7 +172,7 @@ impl Difference {
     pub(super) fn applied(
         self,
         mut before: impl FnMut(&[u8]) -> Result<Option<Vec<u8>>, StoreError>,
-    ) -> Result<Vec<(Vec<u8>, Option<Vec<u8>>)>, StoreError> {
+    ) -> Result<Vec<MetaRow>, StoreError> {
         let mut rows = Vec::new();
         for (name, difference) in self.parts {
             let key = [META_PREFIX, name.as_bytes()].concat();

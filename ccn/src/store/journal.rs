@@ -25,7 +25,7 @@ const HEADER_BYTES: usize = 8 + 4 + CHECKSUM_BYTES;
 /// Bytes of the sha256 of everything else in a record.
 const CHECKSUM_BYTES: usize = 16;
 /// Zeros that are written in one go when the journal is made.
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// The journal of one store.
 #[derive(Debug)]

@@ -473,7 +473,7 @@ mod tests {
                 all[2..].copy_from_slice(&digest);
                 ItemHash::from_sha256(all)
             };
-            let mut hashes = vec![
+            let mut hashes = [
                 sha256(beginnings[0], near[0]),
                 sha256(beginnings[1], near[1]),
                 ItemHash::parse("QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o").expect("a CID"),
