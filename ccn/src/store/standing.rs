@@ -148,6 +148,22 @@ pub fn delegation_key(owner: &str, position: &Position) -> Vec<u8> {
     Key::new().text(owner).bytes(position.bytes()).done()
 }
 
+/// The first of the delegations of an address that begin between two positions, in force still or not.
+///
+/// # Errors
+/// The store fails.
+pub fn delegations_between<R: Reader + ?Sized>(
+    reader: &R,
+    owner: &str,
+    from: &Position,
+    until: &Position,
+    most: usize,
+) -> Result<Vec<DelegationRecord>, StoreError> {
+    let rows =
+        reader.range(Table::Delegations, &delegation_key(owner, from), &delegation_key(owner, until), most, false)?;
+    rows.iter().map(|(_, row)| Ok(DelegationRecord::read(row)?)).collect()
+}
+
 /// The delegations of an address that are in force at a position.
 ///
 /// # Errors

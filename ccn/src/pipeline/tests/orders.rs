@@ -6,7 +6,7 @@ use crate::{
     testing::{TestNode, account},
 };
 use ccn_message::{
-    Envelope, MessageStatus,
+    Envelope, ItemHash, MessageStatus,
     sign::{Account, Draft, to_json},
 };
 use serde_json::{Value, json};
@@ -142,6 +142,23 @@ async fn a_forgotten_delegation_ends_where_it_was_forgotten() {
     let gone = forget(&owner, &[&given], 2000.0);
     let (during, after) = (note(&delegate, &owner, 1500.0), note(&delegate, &owner, 2500.0));
     check(None, None, &[(&given, HIDDEN), (&gone, STANDS), (&during, STANDS), (&after, refused(2))]).await;
+}
+
+/// A FORGET rests on a message of a delegate, and takes the delegation away: it took its own ground away, too, when that delegation was of a moment
+/// soon after the message, and nothing came to rest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_takes_a_delegation_away_may_rest_on_it() {
+    let (owner, delegate) = (account(1), account(2));
+    let aggregate = |key: &str, time: f64| {
+        sign(&delegate, &owner, "AGGREGATE", json!({"key": key, "content": {"a": time}}), time)
+    };
+    let given = delegations(&owner, &[&delegate], 1075.0);
+    // A key that a FORGET names looks as a hash does.
+    let key = ItemHash::sha256_of(b"one").to_string();
+    let (before, after) = (aggregate(&key, 1018.0), aggregate("two", 1028.0));
+    let targets = json!({"hashes": [given.item_hash.to_string()], "aggregates": [key]});
+    let gone = sign(&owner, &owner, "FORGET", targets, 1024.0);
+    check(None, None, &[(&given, HIDDEN), (&before, HIDDEN), (&after, STANDS), (&gone, STANDS)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
