@@ -83,8 +83,11 @@ fn seeds(keys: &Keys, config: &Config, images: &[(&Image, String)]) -> Result<Ve
     Ok(seeds.into_iter().map(|((address, key), content)| (address, key, content)).collect())
 }
 
+/// Contents of aggregates by address and key.
+type Aggregates = BTreeMap<String, BTreeMap<String, Map<String, Value>>>;
+
 /// The operator's aggregates.
-fn read_aggregates(path: &Path) -> Result<BTreeMap<String, BTreeMap<String, Map<String, Value>>>, DevError> {
+fn read_aggregates(path: &Path) -> Result<Aggregates, DevError> {
     let failed = |reason: String| DevError::File { path: path.to_owned(), reason };
     let size = fs::metadata(path).map_err(|error| failed(error.to_string()))?.len();
     if size > MAX_AGGREGATES_BYTES {

@@ -304,7 +304,8 @@ fn settle_copies(desk: &mut Desk, envelope: &Envelope, rank: Rank, at: Option<&P
     for (key, copy) in desk.pending_of(&envelope.item_hash)? {
         let is_same = rank::is_same_message(envelope, &copy.envelope);
         let other = Rank::of_record(copy.rank);
-        if !is_same && !(other.is_known() && rank < other) {
+        let is_worse = other.is_known() && rank < other;
+        if !is_same && !is_worse {
             continue;
         }
         let has_row = |fact: &FactRecord| fact.question == Question::Covered;

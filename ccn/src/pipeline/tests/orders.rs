@@ -149,9 +149,8 @@ async fn a_forgotten_delegation_ends_where_it_was_forgotten() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_takes_a_delegation_away_may_rest_on_it() {
     let (owner, delegate) = (account(1), account(2));
-    let aggregate = |key: &str, time: f64| {
-        sign(&delegate, &owner, "AGGREGATE", json!({"key": key, "content": {"a": time}}), time)
-    };
+    let aggregate =
+        |key: &str, time: f64| sign(&delegate, &owner, "AGGREGATE", json!({"key": key, "content": {"a": time}}), time);
     let given = delegations(&owner, &[&delegate], 1075.0);
     // A key that a FORGET names looks as a hash does.
     let key = ItemHash::sha256_of(b"one").to_string();
