@@ -24,6 +24,11 @@ pub(super) fn accounts(clients: &Clients) -> Result<()> {
         .prints(&["account", "balance"], &[&address, "Balance: 1000000", "ETH: 1000000", "Credits: 1000000000000"])?;
     somebody.prints(&["account", "show"], &[&format!("EVM: {address}")])?;
     somebody.prints(&["credits", "show"], &[&address, "Credits: 1000000000000"])?;
+    let history = somebody.json(&["credits", "history", "--json"])?;
+    ensure!(
+        history["address"] == address && history["credit_history"][0]["amount"] == 1_000_000_000_000_i64,
+        "{history}"
+    );
     let stranger = clients.stranger()?;
     stranger.prints(&["account", "balance"], &[&stranger.account().address, "Balance: 0"])
 }

@@ -181,6 +181,18 @@ async def network(client, me) -> dict:
     return answer
 
 
+async def accounts(client, me) -> dict:
+    """Lists over all accounts."""
+    history = await client.get_credit_history(me)
+    balances = await client.get_chain_balances()
+    stats = await client.get_address_stats()
+    return {
+        "history": [entry.amount for entry in history.credit_history],
+        "balances": [str(entry.balance) for entry in balances.balances if entry.address == me],
+        "stats": stats.data[me].model_dump() if me in stats.data else None,
+    }
+
+
 async def watch(client, me) -> dict:
     """Hears what is published after it has begun to listen."""
     heard = []
@@ -203,7 +215,7 @@ async def watch(client, me) -> dict:
 
 FLOWS = {
     flow.__name__: flow
-    for flow in [posts, aggregates, files, funds, instance, network, watch]
+    for flow in [posts, aggregates, files, funds, instance, network, accounts, watch]
 }
 
 

@@ -97,3 +97,10 @@ pub(super) fn watch(clients: &Clients) -> Result<()> {
     ensure!(heard.len() == 3 && heard.windows(2).all(|pair| pair[1] == pair[0] + 1), "some were left out: {answer}");
     Ok(())
 }
+
+pub(super) fn accounts(clients: &Clients) -> Result<()> {
+    let answer = flow(&clients.somebody(5)?, &["accounts"])?;
+    ensure!(answer["history"] == json!([1_000_000_000_000_i64]), "{answer:#}");
+    ensure!(answer["balances"].as_array().is_some_and(|list| list.len() == 1), "{answer:#}");
+    Ok(())
+}

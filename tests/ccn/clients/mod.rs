@@ -86,13 +86,14 @@ const COMMANDS: [(&str, Flow); 9] = [
 ];
 
 /// Flows of the library.
-const LIBRARY: [(&str, Flow); 6] = [
+const LIBRARY: [(&str, Flow); 7] = [
     ("posts_and_pages", library::posts),
     ("aggregates", library::aggregates),
     ("files_and_prices", library::files),
     ("lack_of_funds_is_understood", library::funds),
     ("the_network_of_itself", library::network),
     ("messages_are_watched", library::watch),
+    ("lists_of_accounts", library::accounts),
 ];
 
 pub(super) fn trials() -> Vec<Trial> {
