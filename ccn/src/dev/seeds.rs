@@ -15,13 +15,7 @@ use ccn_message::{
     sign::{Draft, to_json},
 };
 use serde_json::{Map, Value, json};
-use std::{
-    collections::BTreeMap,
-    fs, io,
-    net::{IpAddr, SocketAddr},
-    path::Path,
-    time::SystemTime,
-};
+use std::{collections::BTreeMap, fs, io, path::Path, time::SystemTime};
 use tokio::io::AsyncReadExt as _;
 
 /// Prices as they were on the public network in November 2026, and settings that no compute node is too old for.
@@ -129,23 +123,15 @@ fn nodes(keys: &Keys, config: &Config) -> Value {
         })
         .collect();
     let hashes: Vec<&str> = config.crns.iter().map(|crn| crn.hash.as_str()).collect();
+    // It does not gossip, and so has no address for that; where it listens may be another place at every start.
     let core = with(
         common(&this, "development node", treasury),
         json!({
-            "address": "", "multiaddress": multiaddress(config.listen), "status": "active", "stakers": {}, "total_staked": 0,
+            "address": "", "multiaddress": "", "status": "active", "stakers": {}, "total_staked": 0,
             "resource_nodes": hashes, "has_bonus": false,
         }),
     );
     json!({"nodes": [core], "resource_nodes": crns})
-}
-
-/// An address as the network writes it.
-fn multiaddress(address: SocketAddr) -> String {
-    let family = match address.ip() {
-        IpAddr::V4(_) => "ip4",
-        IpAddr::V6(_) => "ip6",
-    };
-    format!("/{family}/{}/tcp/{}", address.ip(), address.port())
 }
 
 /// The images of a kind with the hashes of their messages.
