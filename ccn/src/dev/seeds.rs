@@ -35,9 +35,6 @@ type Notes = BTreeMap<String, String>;
 /// An aggregate: address, key, content.
 type Seed = (String, String, Value);
 
-/// Aggregates by address and key.
-type Aggregates = BTreeMap<String, BTreeMap<String, Map<String, Value>>>;
-
 /// Says what has not been said yet.
 pub(super) async fn sow(keys: &Keys, service: &Service) -> Result<(), DevError> {
     let config = &service.config;
