@@ -187,7 +187,7 @@ async fn credits_are_handed_on_in_the_order_of_their_moments() {
 async fn a_file_that_a_program_uses_is_not_forgotten_and_one_that_is_forgotten_is_not_used() {
     let owner = account(1);
     let file = b"code of a program";
-    let hash = ccn_message::ItemHash::sha256_of(file);
+    let hash = ItemHash::sha256_of(file);
     let stored = sign(&owner, &owner, "STORE", json!({"item_type": "storage", "item_hash": hash}), 1_700_000_000.0);
     let program = |time: f64| {
         let reference = stored.item_hash.to_string();
