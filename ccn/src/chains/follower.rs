@@ -319,23 +319,28 @@ impl Follower {
     /// Holds what is remembered against the chain. None when it stands; otherwise what was done about it.
     async fn look_back(&mut self, progress: &ProgressRecord, head: &Header) -> Result<Option<Moved>, Trouble> {
         let Some((height, hash)) = self.last_remembered()? else { return Ok(None) };
-        if head.height >= height && self.stands(height, &hash).await? {
-            return Ok(None);
+        if head.height >= height {
+            match self.stands(height, &hash).await? {
+                Some(true) => return Ok(None),
+                Some(false) => {}
+                None => return Ok(Some(Moved::Idle)),
+            }
         }
         let remembered = self.remembered(&self.tools.store.snapshot()?)?;
         // A provider that is behind has no opinion about what it does not have.
         let known = remembered.range(..=head.height.min(height)).next_back().map(|(height, hash)| (*height, *hash));
         let lowest = remembered.first_key_value().map_or(height, |(height, _)| *height);
         let Some((top, top_hash)) = known else { return self.is_behind(lowest, progress).await };
-        if top < height && self.stands(top, &top_hash).await? {
+        if top < height && self.stands(top, &top_hash).await? != Some(false) {
             return Ok(Some(Moved::Idle));
         }
         let mut search = ForkSearch::new(lowest, top);
         while let Some(height) = search.question() {
             let stands = match remembered.get(&height) {
                 Some(hash) => self.stands(height, hash).await?,
-                None => false,
+                None => Some(false),
             };
+            let Some(stands) = stands else { return Ok(Some(Moved::Idle)) };
             search.answer(height, stands);
         }
         let gone = search.gone_from();
@@ -353,8 +358,10 @@ impl Follower {
         Ok(Some(Moved::Idle))
     }
 
-    async fn stands(&self, height: u64, hash: &[u8; 32]) -> Result<bool, Trouble> {
-        Ok(self.provider.header(height).await?.is_some_and(|header| header.hash.0 == *hash))
+    /// Whether a block is still that of its height. None: the provider has none there; who answers may be another machine than a moment ago, and
+    /// behind.
+    async fn stands(&self, height: u64, hash: &[u8; 32]) -> Result<Option<bool>, Trouble> {
+        Ok(self.provider.header(height).await?.map(|header| header.hash.0 == *hash))
     }
 
     /// What was final has to be there as it was, if the provider has that height at all.

@@ -51,6 +51,8 @@ pub(super) struct Manners {
     pub(super) timely: bool,
     /// So many of the newest blocks it does not have yet, as one of several behind one name.
     pub(super) behind: usize,
+    /// So many of the newest blocks it tells of, and lacks when it is asked for them by height: another machine answers that.
+    pub(super) lacks: usize,
     /// What it answers next instead of an answer.
     pub(super) faults: VecDeque<(StatusCode, String)>,
 }
@@ -248,7 +250,10 @@ impl World {
                         Some(depth) => self.header(newest.saturating_sub(depth as usize)),
                         None => return Err(json!({"code": -32602, "message": "unknown block tag"})),
                     },
-                    number => self.header(usize::from_str_radix(&number[2..], 16).expect("hex")),
+                    number => {
+                        let height = usize::from_str_radix(&number[2..], 16).expect("hex");
+                        if height + self.manners.lacks > newest { Value::Null } else { self.header(height) }
+                    }
                 })
             }
             "eth_getLogs" => self.events(&parameters[0]),
