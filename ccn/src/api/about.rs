@@ -1,10 +1,7 @@
 //! What the node says of itself.
 
 use super::{ApiResult, State};
-use crate::store::{
-    Reader as _, Snapshot,
-    schema::{IndexId, Table, index_prefix},
-};
+use crate::store::{Reader as _, Snapshot, schema::Table};
 use axum::{
     Json,
     response::{Html, IntoResponse, Response},
@@ -27,7 +24,7 @@ pub(super) async fn public() -> Response {
 /// A page for people.
 pub(super) async fn page(state: State) -> ApiResult<Response> {
     let read = |snapshot: &Snapshot| {
-        let processed = snapshot.number(Table::Counts, &index_prefix(IndexId::All, ""))?;
+        let processed = snapshot.message_count()?;
         let waiting = snapshot.range(Table::Pending, &[], &[u8::MAX; 8], MAX_COUNTED, false)?.len();
         Ok((processed, waiting))
     };

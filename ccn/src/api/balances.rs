@@ -2,7 +2,7 @@
 
 use super::{ApiError, ApiResult, State, paging::Paging, parameters::Parameters};
 use crate::store::{
-    Reader as _, Snapshot,
+    Reader as _, Snapshot, Walk,
     derived::holdings_count_key,
     schema::{Key, Table, end_of, split_text},
 };
@@ -36,7 +36,7 @@ fn page(snapshot: &Snapshot, paging: &Paging, chains: &[String], least: Amount) 
     let mut found: Vec<(String, String, Amount)> = Vec::new();
     let by_cursor = matches!(paging, Paging::After { .. });
     let counted = if least == Amount::ZERO && !by_cursor { Some(count(snapshot, chains)?) } else { None };
-    let mut start = match paging.after("a")? {
+    let start = match paging.after("a")? {
         // Other nodes name the address alone.
         Some(address) => match paging.after("c") {
             Ok(Some(chain)) => [Key::new().text(address).text(chain).done().as_slice(), &[0]].concat(),
@@ -45,33 +45,27 @@ fn page(snapshot: &Snapshot, paging: &Paging, chains: &[String], least: Amount) 
         None => Vec::new(),
     };
     let mut more = false;
-    'rows: loop {
-        let rows = snapshot.range(Table::Holdings, &start, &end_of(&[]), ROWS, false)?;
-        for (key, value) in &rows {
-            examined += 1;
-            let Some((address, rest)) = split_text(key) else { continue };
-            let Some((chain, _)) = split_text(rest) else { continue };
-            let units = value.as_slice().try_into().map(i128::from_be_bytes).unwrap_or(0);
-            let amount = Amount::from_units(units);
-            let is_wanted = amount >= least && (chains.is_empty() || chains.iter().any(|each| each == chain));
-            if !is_wanted {
-                continue;
-            }
-            total += 1;
-            if skip > 0 {
-                skip -= 1;
-            } else if found.len() < limit {
-                found.push((address.to_owned(), chain.to_owned(), amount));
-            } else {
-                more = true;
-                if by_cursor || counted.is_some() || examined > MAX_EXAMINED {
-                    break 'rows;
-                }
-            }
+    for row in Walk::new(snapshot, Table::Holdings, (start, end_of(&[])), false, ROWS) {
+        let (key, value) = row?;
+        examined += 1;
+        let Some((address, rest)) = split_text(&key) else { continue };
+        let Some((chain, _)) = split_text(rest) else { continue };
+        let units = value.as_slice().try_into().map(i128::from_be_bytes).unwrap_or(0);
+        let amount = Amount::from_units(units);
+        let is_wanted = amount >= least && (chains.is_empty() || chains.iter().any(|each| each == chain));
+        if !is_wanted {
+            continue;
         }
-        match rows.last() {
-            Some((last, _)) if rows.len() == ROWS => start = [last.as_slice(), &[0]].concat(),
-            _ => break,
+        total += 1;
+        if skip > 0 {
+            skip -= 1;
+        } else if found.len() < limit {
+            found.push((address.to_owned(), chain.to_owned(), amount));
+        } else {
+            more = true;
+            if by_cursor || counted.is_some() || examined > MAX_EXAMINED {
+                break;
+            }
         }
     }
     let next = found.last().filter(|_| more).map(|(address, chain, _)| json!({"a": address, "c": chain}));

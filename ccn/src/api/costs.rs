@@ -4,9 +4,9 @@ use super::{ApiError, ApiResult, State, parameters::Parameters, price};
 use crate::{
     ledger,
     store::{
-        Reader as _, Snapshot, StoreError,
-        record::{CostLineRecord, CostRecord, PaymentRecord, Record as _, TotalsRecord},
-        schema::{Table, end_of, hash_key, split_hash, split_text},
+        Reader as _, Snapshot,
+        record::{CostLineRecord, PaymentRecord, TotalsRecord},
+        schema::{Table, end_of, split_hash, split_text},
     },
 };
 use axum::http::StatusCode;
@@ -108,14 +108,9 @@ fn answer(snapshot: &Snapshot, question: &Question) -> ApiResult<Response> {
     Ok(Json(answer).into_response())
 }
 
-fn costs_of(snapshot: &Snapshot, hash: &ItemHash) -> ApiResult<Option<CostRecord>> {
-    let row = snapshot.get(Table::Costs, &hash_key(hash))?;
-    Ok(row.map(|row| CostRecord::read(&row)).transpose().map_err(StoreError::from)?)
-}
-
 /// One resource, if it is paid like that, and by whom it was asked for.
 fn of_one(snapshot: &Snapshot, question: &Question, hash: &ItemHash) -> ApiResult<(TotalsRecord, Vec<ItemHash>)> {
-    let costs = costs_of(snapshot, hash)?.filter(|costs| costs.payment == question.payment);
+    let costs = snapshot.costs(hash)?.filter(|costs| costs.payment == question.payment);
     let costs = costs.filter(|costs| question.address.as_ref().is_none_or(|address| *address == costs.address));
     Ok(match costs {
         Some(costs) => {
@@ -146,7 +141,7 @@ fn of_many(snapshot: &Snapshot, question: &Question) -> ApiResult<Vec<ItemHash>>
 }
 
 fn resource(snapshot: &Snapshot, question: &Question, hash: &ItemHash) -> ApiResult<Option<Value>> {
-    let Some(costs) = costs_of(snapshot, hash)? else { return Ok(None) };
+    let Some(costs) = snapshot.costs(hash)? else { return Ok(None) };
     let sum = |amount: fn(&CostLineRecord) -> Amount| costs.lines.iter().map(amount).sum::<Amount>().to_fixed();
     let mut shown = json!({
         "item_hash": hash.to_string(),

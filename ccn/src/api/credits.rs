@@ -8,7 +8,7 @@ use super::{
 use crate::{
     ledger::{self, Entry},
     store::{
-        Reader as _, Snapshot, StoreError,
+        Reader as _, Snapshot, StoreError, Walk,
         record::{CreditRecord, HistoryRecord, LotRecord, Record as _},
         schema::{Key, Table, Tally, end_of, split_text, tally_key},
         standing::{self, Position},
@@ -221,36 +221,28 @@ fn visit(
             start = start.max(place);
         }
     }
-    let mut read = 0;
-    loop {
-        let rows = snapshot.range(Table::Movers, &start, &end, ROWS, descending)?;
-        for (key, _) in &rows {
-            read += 1;
-            if read > MAX_MESSAGES {
-                let sentence = "this takes more than one answer may: narrow the dates, or ask with `cursor=`";
-                return Err(ApiError::field("startDate", sentence));
-            }
-            let place = &key[prefix.len()..];
-            let Some(row) = snapshot.get(Table::Credits, place)? else { continue };
-            let record = CreditRecord::read(&row).map_err(StoreError::from)?;
-            let at = Position::from_bytes(place);
-            let mut entries = ledger::entries_of(&record, address);
-            if descending {
-                entries.reverse();
-            }
-            for entry in &entries {
-                let row = Row { at: &at, entry };
-                if wanted.admits(snapshot, &row)? && !each(&row) {
-                    return Ok(());
-                }
-            }
+    for (read, row) in Walk::new(snapshot, Table::Movers, (start, end), descending, ROWS).enumerate() {
+        let (key, _) = row?;
+        if read >= MAX_MESSAGES {
+            let sentence = "this takes more than one answer may: narrow the dates, or ask with `cursor=`";
+            return Err(ApiError::field("startDate", sentence));
         }
-        match rows.last() {
-            Some((last, _)) if rows.len() == ROWS && descending => end.clone_from(last),
-            Some((last, _)) if rows.len() == ROWS => start = [last.as_slice(), &[0]].concat(),
-            _ => return Ok(()),
+        let place = &key[prefix.len()..];
+        let Some(row) = snapshot.get(Table::Credits, place)? else { continue };
+        let record = CreditRecord::read(&row).map_err(StoreError::from)?;
+        let at = Position::from_bytes(place);
+        let mut entries = ledger::entries_of(&record, address);
+        if descending {
+            entries.reverse();
+        }
+        for entry in &entries {
+            let row = Row { at: &at, entry };
+            if wanted.admits(snapshot, &row)? && !each(&row) {
+                return Ok(());
+            }
         }
     }
+    Ok(())
 }
 
 fn sums(snapshot: &Snapshot, address: &str, wanted: &Wanted) -> ApiResult<HistoryRecord> {

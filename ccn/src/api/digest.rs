@@ -1,10 +1,7 @@
 //! The digest of the state.
 
 use super::{ApiError, ApiResult, State, plugins::check_operator};
-use crate::store::{
-    Reader as _, Snapshot, StateDigest,
-    schema::{IndexId, Table, index_prefix},
-};
+use crate::store::{Reader as _, Snapshot, StateDigest};
 use axum::{
     Json,
     http::HeaderMap,
@@ -13,7 +10,7 @@ use axum::{
 use serde_json::{Map, Value, json};
 
 fn body(snapshot: &Snapshot, digest: &StateDigest) -> ApiResult<Value> {
-    let messages = snapshot.number(Table::Counts, &index_prefix(IndexId::All, ""))?;
+    let messages = snapshot.message_count()?;
     let parts: Map<String, Value> = digest.parts().map(|(name, sum)| (name.to_owned(), sum.into())).collect();
     Ok(json!({"digest": digest.total(), "messages": messages, "parts": parts}))
 }

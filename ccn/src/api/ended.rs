@@ -2,17 +2,16 @@
 
 use super::{
     ApiError, ApiResult, State,
-    messages::MAX_PAGE,
-    moment,
+    paging::{MAX_ENTRIES, entries_at_most},
     parameters::Parameters,
-    single::{forgotten_by, payment_type, removal_word, skeleton},
+    single::{forgotten_by, forgotten_skeleton, removal_word, removed_skeleton},
 };
 use crate::store::{
-    Reader as _, Snapshot, StoreError,
+    Reader as _, Snapshot, Walk,
     derived::ended_prefix,
     listing::{Filter, MAX_COUNTED, MAX_EXAMINED},
-    record::{MessageRecord, Record as _, RemovedRecord},
-    schema::{Ending, IndexId, Table, end_of, hash_key, split_hash, time_key},
+    record::{MessageRecord, RemovedRecord},
+    schema::{Ending, IndexId, Table, end_of, split_hash, time_key},
     standing,
 };
 use axum::http::StatusCode;
@@ -61,11 +60,11 @@ pub(super) async fn page(
         return refuse("cursor");
     }
     let work = move |snapshot: &Snapshot| {
-        let limit = if length == 0 { MAX_PAGE } else { length.min(MAX_PAGE) };
+        let limit = entries_at_most(length);
         let skip = (number - 1).saturating_mul(limit);
         let (messages, total) = walk(snapshot, &filter, ending, descending, skip, limit)?;
-        if length == 0 && total > MAX_PAGE {
-            let sentence = format!("{total} messages match, more than {MAX_PAGE}: ask for pages");
+        if length == 0 && total > MAX_ENTRIES {
+            let sentence = format!("{total} messages match, more than {MAX_ENTRIES}: ask for pages");
             return Err(ApiError::field("pagination", sentence));
         }
         Ok(Json(json!({
@@ -97,8 +96,8 @@ fn walk(
             .unwrap_or((IndexId::All, String::new()));
     let prefix = ended_prefix(ending, id, &text);
     let at = |time: f64| [prefix.as_slice(), &time_key(time)].concat();
-    let mut start = filter.start.map_or_else(|| prefix.clone(), at);
-    let mut end = filter.end.map_or_else(|| end_of(&prefix), at);
+    let start = filter.start.map_or_else(|| prefix.clone(), at);
+    let end = filter.end.map_or_else(|| end_of(&prefix), at);
     let restricts = [&filter.owners, &filter.senders, &filter.kinds, &filter.chains, &filter.channels];
     let restricted = restricts.iter().filter(|values| !values.is_empty()).count();
     let is_plain = restricted == usize::from(id != IndexId::All)
@@ -110,34 +109,28 @@ fn walk(
     let filter = Filter { start: None, end: None, ..filter.clone() };
     let counted = is_plain.then(|| snapshot.number(Table::OwnCounts, &prefix)).transpose()?;
     let (mut shown, mut total, mut examined) = (Vec::new(), 0, 0);
-    loop {
-        let rows = snapshot.range(Table::Ended, &start, &end, ROWS, descending)?;
-        for (key, _) in &rows {
-            examined += 1;
-            let is_wanted = total >= skip && (shown.len() as u64) < limit;
-            let done = !is_wanted && total >= skip && (counted.is_some() || examined > MAX_COUNTED);
-            if done || examined > MAX_EXAMINED {
-                return Ok((shown, counted.unwrap_or(total)));
-            }
-            if !is_wanted && is_plain {
-                total += 1;
-                continue;
-            }
-            let Some((hash, _)) = key.get(prefix.len() + TIME_BYTES..).and_then(split_hash) else { continue };
-            let Some((record, element)) = described(snapshot, ending, &hash)? else { continue };
-            if filter.matches(&hash, &record, record.envelope.chain()) {
-                if is_wanted {
-                    shown.push(element);
-                }
-                total += 1;
-            }
+    for row in Walk::new(snapshot, Table::Ended, (start, end), descending, ROWS) {
+        let (key, _) = row?;
+        examined += 1;
+        let is_wanted = total >= skip && (shown.len() as u64) < limit;
+        let done = !is_wanted && total >= skip && (counted.is_some() || examined > MAX_COUNTED);
+        if done || examined > MAX_EXAMINED {
+            break;
         }
-        match rows.last() {
-            Some((last, _)) if rows.len() == ROWS && descending => end.clone_from(last),
-            Some((last, _)) if rows.len() == ROWS => start = [last.as_slice(), &[0]].concat(),
-            _ => return Ok((shown, counted.unwrap_or(total))),
+        if !is_wanted && is_plain {
+            total += 1;
+            continue;
+        }
+        let Some((hash, _)) = key.get(prefix.len() + TIME_BYTES..).and_then(split_hash) else { continue };
+        let Some((record, element)) = described(snapshot, ending, &hash)? else { continue };
+        if filter.matches(&hash, &record, record.envelope.chain()) {
+            if is_wanted {
+                shown.push(element);
+            }
+            total += 1;
         }
     }
+    Ok((shown, counted.unwrap_or(total)))
 }
 
 /// A message that is no more, as lists show it.
@@ -146,14 +139,13 @@ fn described(snapshot: &Snapshot, ending: Ending, hash: &ItemHash) -> ApiResult<
         Ending::Forgotten => {
             let Some(record) = standing::forgotten(snapshot, hash)? else { return Ok(None) };
             let by = standing::hidden_by(snapshot, hash, &record)?;
-            let mut element = skeleton(hash, &record.message, &by);
+            let mut element = forgotten_skeleton(hash, &record.message, &by);
             element["status"] = "forgotten".into();
             element["forgotten_by"] = forgotten_by(&by).into();
             Ok(Some((record.message, element)))
         }
         Ending::Removed => {
-            let row = snapshot.get(Table::Removed, &hash_key(hash))?;
-            let record = row.map(|row| RemovedRecord::read(&row)).transpose().map_err(StoreError::from)?;
+            let record = standing::removed(snapshot, hash)?;
             Ok(record.map(|record| (record.message.clone(), removed(hash, &record))))
         }
     }
@@ -166,22 +158,4 @@ fn removed(hash: &ItemHash, record: &RemovedRecord) -> Value {
     element["reason"] = removal_word(Some(record.payment)).into();
     element["removed_at"] = (record.removed_at as f64 / 1e3).into();
     element
-}
-
-/// The envelope of a message that was removed.
-pub(super) fn removed_skeleton(hash: &ItemHash, record: &RemovedRecord) -> Value {
-    let MessageRecord { envelope, owner, .. } = &record.message;
-    json!({
-        "sender": envelope.sender,
-        "chain": envelope.chain(),
-        "type": envelope.kind,
-        "channel": envelope.channel,
-        "time": moment::iso_seconds(envelope.time),
-        "item_type": envelope.item_type(),
-        "item_hash": hash,
-        "signature": envelope.signature,
-        "owner": owner,
-        "size": record.size,
-        "payment_type": payment_type(&record.message),
-    })
 }

@@ -4,6 +4,7 @@ use super::{
     Api, ApiError, ApiResult, State,
     element::{ContentFormat, Element},
     ended, moment,
+    paging::{MAX_ENTRIES, entries_at_most},
     parameters::Parameters,
 };
 use crate::store::{
@@ -22,8 +23,6 @@ use serde::Serialize;
 
 /// Entries of a page unless the client says otherwise.
 const DEFAULT_PAGE: u64 = 20;
-/// Most entries of a page by number, and of everything.
-pub(super) const MAX_PAGE: u64 = 10_000;
 /// Most entries of a page with a cursor.
 const MAX_CURSOR_PAGE: u64 = 200;
 /// Most bytes of content in an answer.
@@ -156,7 +155,7 @@ async fn listing_page(state: State, parameters: Parameters, number: u64) -> ApiR
     }
     let Some(cursor) = parameters.get(&["cursor"]) else {
         let order = if sort_by == "time" { Order::Time } else { Order::FirstConfirmed };
-        let skip = (number - 1).saturating_mul(if length == 0 { MAX_PAGE } else { length.min(MAX_PAGE) });
+        let skip = (number - 1).saturating_mul(entries_at_most(length));
         let window = Window { order, descending, skip, limit: length, after: None };
         return state.read(move |snapshot| by_number(snapshot, &filter, number, window, format)).await;
     };
@@ -179,13 +178,13 @@ fn by_number(
     format: ContentFormat,
 ) -> ApiResult<Response> {
     let (total, length) = (listing::count(snapshot, filter)?, window.limit);
-    if length == 0 && total > MAX_PAGE {
+    if length == 0 && total > MAX_ENTRIES {
         let sentence = format!(
-            "{total} messages match, more than {MAX_PAGE}: ask for pages, or with `cursor=` and follow next_cursor"
+            "{total} messages match, more than {MAX_ENTRIES}: ask for pages, or with `cursor=` and follow next_cursor"
         );
         return Err(ApiError::field("pagination", sentence));
     }
-    let window = Window { limit: if length == 0 { MAX_PAGE } else { length.min(MAX_PAGE) }, ..window };
+    let window = Window { limit: entries_at_most(length), ..window };
     let listing = listing::list(snapshot, filter, &window)?;
     let (messages, cut) = elements(snapshot, &listing, format)?;
     if cut {

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::store::{
     Reader as _, Snapshot, StoreError,
-    schema::{IndexId, Table, end_of, index_prefix},
+    schema::{KEPT_FILES, Table, end_of},
 };
 use axum::{
     Json,
@@ -37,7 +37,7 @@ const MAX_COUNTED: usize = 100_000;
 const CHAIN: &str = "ETH";
 
 /// What the node is.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 struct Build {
     /// Others are written in Python, and those who read this want the field.
     python_version: &'static str,
@@ -45,7 +45,7 @@ struct Build {
 }
 
 /// The numbers. What is none is not known: there is no such thing here, or nobody to compare with.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 struct Metrics {
     pyaleph_build_info: Build,
     pyaleph_status_peers_total: u64,
@@ -112,8 +112,8 @@ impl Counts {
         let rows =
             |table| Ok::<_, StoreError>(snapshot.range(table, &[], &end_of(&[]), MAX_COUNTED, false)?.len() as u64);
         Ok(Self {
-            messages: snapshot.number(Table::Counts, &index_prefix(IndexId::All, ""))?,
-            files: snapshot.number(Table::Meta, crate::store::schema::KEPT_FILES)?,
+            messages: snapshot.message_count()?,
+            files: snapshot.number(Table::Meta, KEPT_FILES)?,
             // What waits beyond its horizon shows as refused, and is not waited for.
             pending: rows(Table::Horizon)?,
             transactions: rows(Table::ChainWork)?,
@@ -129,28 +129,17 @@ impl Counts {
         let active = |limit: usize, left: usize| limit.saturating_sub(left) as u64;
         Metrics {
             pyaleph_build_info: Build { python_version: "none", version: env!("CARGO_PKG_VERSION") },
-            // It does not gossip yet.
-            pyaleph_status_peers_total: 0,
             pyaleph_status_sync_messages_total: self.messages,
             pyaleph_status_sync_permanent_files_total: self.files,
             pyaleph_status_sync_pending_messages_total: self.pending,
             pyaleph_status_sync_pending_txs_total: self.transactions,
             pyaleph_status_chain_eth_last_committed_height: furthest.and_then(|follower| follower.height),
-            // One thread decides, and has decided before it is asked: nothing is under way.
-            pyaleph_processing_pending_messages_seen_ids_total: None,
-            pyaleph_processing_pending_messages_tasks_total: None,
-            pyaleph_processing_pending_messages_aggregate_tasks: 0,
-            pyaleph_processing_pending_messages_forget_tasks: 0,
-            pyaleph_processing_pending_messages_post_tasks: 0,
-            pyaleph_processing_pending_messages_program_tasks: 0,
-            pyaleph_processing_pending_messages_store_tasks: 0,
-            pyaleph_processing_pending_messages_action_total: None,
-            pyaleph_status_sync_messages_reference_total: None,
-            pyaleph_status_sync_messages_remaining_total: None,
             pyaleph_status_chain_eth_height_reference_total: furthest.and_then(|follower| follower.target),
             pyaleph_status_chain_eth_height_remaining_total: furthest.and_then(|follower| follower.lag),
             pyaleph_ws_messages_active: active(limit, api.websockets.available_permits()),
             pyaleph_ws_status_active: active(MAX_SOCKETS, api.metrics.sockets.available_permits()),
+            // It does not gossip yet. One thread decides, and has decided before it is asked: nothing is under way.
+            ..Metrics::default()
         }
     }
 }
@@ -239,26 +228,10 @@ mod tests {
     fn what_is_not_known_has_no_line() {
         let metrics = Metrics {
             pyaleph_build_info: Build { python_version: "none", version: "1" },
-            pyaleph_status_peers_total: 0,
             pyaleph_status_sync_messages_total: 3,
-            pyaleph_status_sync_permanent_files_total: 0,
-            pyaleph_status_sync_pending_messages_total: 0,
-            pyaleph_status_sync_pending_txs_total: 0,
-            pyaleph_status_chain_eth_last_committed_height: None,
-            pyaleph_processing_pending_messages_seen_ids_total: None,
-            pyaleph_processing_pending_messages_tasks_total: None,
-            pyaleph_processing_pending_messages_aggregate_tasks: 0,
-            pyaleph_processing_pending_messages_forget_tasks: 0,
-            pyaleph_processing_pending_messages_post_tasks: 0,
-            pyaleph_processing_pending_messages_program_tasks: 0,
-            pyaleph_processing_pending_messages_store_tasks: 0,
-            pyaleph_processing_pending_messages_action_total: None,
-            pyaleph_status_sync_messages_reference_total: None,
-            pyaleph_status_sync_messages_remaining_total: None,
             pyaleph_status_chain_eth_height_reference_total: Some(9),
             pyaleph_status_chain_eth_height_remaining_total: Some(2),
-            pyaleph_ws_messages_active: 0,
-            pyaleph_ws_status_active: 0,
+            ..Metrics::default()
         };
         let text = prometheus(&metrics).expect("text");
         let lines: Vec<&str> = text.lines().collect();

@@ -2,7 +2,7 @@
 
 use super::{ApiError, ApiResult, State};
 use crate::store::{
-    Reader as _, Snapshot,
+    Snapshot, Walk,
     schema::{IndexId, Table, count_key, end_of, split_text},
 };
 use axum::{
@@ -19,24 +19,18 @@ const MAX_NAMES: usize = 1_000_000;
 
 /// The names that are counted under a prefix, in their order. Those too long for a key are left out: what is kept of them is not their name.
 fn names(snapshot: &Snapshot, prefix: &[u8]) -> ApiResult<Vec<String>> {
-    let (mut start, end) = (prefix.to_vec(), end_of(prefix));
     let mut names = Vec::new();
-    loop {
-        let rows = snapshot.range(Table::Counts, &start, &end, ROWS, false)?;
-        let name = |(key, _): &(Vec<u8>, Vec<u8>)| match split_text(&key[prefix.len()..]) {
-            Some((name, [])) => Some(name.to_owned()),
-            _ => None,
-        };
-        names.extend(rows.iter().filter_map(name));
+    for row in Walk::new(snapshot, Table::Counts, (prefix.to_vec(), end_of(prefix)), false, ROWS) {
+        let (key, _) = row?;
+        if let Some((name, [])) = split_text(&key[prefix.len()..]) {
+            names.push(name.to_owned());
+        }
         if names.len() > MAX_NAMES {
             let sentence = format!("there are more than {MAX_NAMES} names, too many for one answer");
             return Err(ApiError::too_large(sentence));
         }
-        match rows.last() {
-            Some((last, _)) if rows.len() == ROWS => start = [last.as_slice(), &[0]].concat(),
-            _ => return Ok(names),
-        }
     }
+    Ok(names)
 }
 
 /// All channels.

@@ -92,7 +92,8 @@ impl Paging {
     }
 }
 
-fn entries_at_most(entries: u64) -> u64 {
+/// Entries of a page, or of everything.
+pub(super) fn entries_at_most(entries: u64) -> u64 {
     if entries == 0 { MAX_ENTRIES } else { entries.min(MAX_ENTRIES) }
 }
 

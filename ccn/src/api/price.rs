@@ -5,7 +5,7 @@ use crate::{
     pipeline::PriceRequest,
     store::{
         Reader as _, Snapshot, StoreError,
-        record::{CostLineRecord, CostRecord, PaymentRecord, Record as _, RemovedRecord},
+        record::{CostLineRecord, CostRecord, PaymentRecord, Record as _},
         schema::{Table, hash_key},
         standing,
     },
@@ -57,9 +57,7 @@ fn is_file(snapshot: &Snapshot, hash: &ItemHash) -> ApiResult<bool> {
     if let Some(record) = standing::forgotten(snapshot, hash)? {
         return Ok(record.message.envelope.kind == "STORE");
     }
-    let row = snapshot.get(Table::Removed, &hash_key(hash))?;
-    let record = row.map(|row| RemovedRecord::read(&row)).transpose().map_err(StoreError::from)?;
-    Ok(record.is_some_and(|record| record.message.envelope.kind == "STORE"))
+    Ok(standing::removed(snapshot, hash)?.is_some_and(|record| record.message.envelope.kind == "STORE"))
 }
 
 /// What a message would cost. Nothing is verified: who asks has not signed yet.
@@ -68,10 +66,7 @@ pub(super) async fn estimate(
     parameters: Parameters,
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<Response> {
-    let body = body?;
-    let text = std::str::from_utf8(&body).map_err(|_| ApiError::field("", "the body is not UTF-8"))?;
-    let request = read(text).map_err(|error| ApiError::format(&error))?;
-    priced(&state, request, parameters.flag(&["include_size"])).await
+    priced(&state, &parameters, body, read).await
 }
 
 /// The same of the bare content of an INSTANCE, which may lack the fields that a client fills in last.
@@ -80,13 +75,20 @@ pub(super) async fn estimate_instance(
     parameters: Parameters,
     body: Result<Bytes, BytesRejection>,
 ) -> ApiResult<Response> {
-    let body = body?;
-    let text = std::str::from_utf8(&body).map_err(|_| ApiError::field("", "the body is not UTF-8"))?;
-    let request = read_instance(text).map_err(|error| ApiError::format(&error))?;
-    priced(&state, request, parameters.flag(&["include_size"])).await
+    priced(&state, &parameters, body, read_instance).await
 }
 
-async fn priced(state: &State, request: PriceRequest, with_sizes: bool) -> ApiResult<Response> {
+/// The price of what a body asks for.
+async fn priced(
+    state: &State,
+    parameters: &Parameters,
+    body: Result<Bytes, BytesRejection>,
+    read: fn(&str) -> Result<PriceRequest, FormatError>,
+) -> ApiResult<Response> {
+    let body = body?;
+    let text = std::str::from_utf8(&body).map_err(|_| ApiError::field("", "the body is not UTF-8"))?;
+    let request = read(text).map_err(|error| ApiError::format(&error))?;
+    let with_sizes = parameters.flag(&["include_size"]);
     match state.service.pipeline.price(request).await? {
         Some(costs) => Ok(answer(&costs.address, costs.payment, &costs.lines, with_sizes)),
         None => Err(no_price()),

@@ -3,16 +3,12 @@
 use super::{
     ApiError, ApiResult, State,
     element::{Element, json_text, with_content},
-    ended::removed_skeleton,
     error::details,
     moment,
 };
 use crate::store::{
     Reader as _, Snapshot, StoreError,
-    record::{
-        CostRecord, ForgottenRecord, MessageRecord, PaymentRecord, PendingRecord, Record as _, RemovedRecord,
-        StatusRecord,
-    },
+    record::{ForgottenRecord, MessageRecord, PaymentRecord, PendingRecord, Record as _, RemovedRecord, StatusRecord},
     schema::{Table, hash_key},
     standing::{self, Position},
 };
@@ -120,22 +116,16 @@ fn describe(snapshot: &Snapshot, hash: &ItemHash) -> ApiResult<Response> {
             Some(record) => Json(Described { status, more: forgotten(snapshot, hash, &record)? }).into_response(),
             None => return Err(damaged()),
         },
-        MessageStatus::Removed => {
-            let row = snapshot.get(Table::Removed, &hash_key(hash))?;
-            let row = row.map(|row| RemovedRecord::read(&row)).transpose().map_err(StoreError::from)?;
-            match row {
-                Some(record) => Json(Described { status, more: removed(hash, &record) }).into_response(),
-                None => (StatusCode::GONE, Json(Described { status, more: json!({}) })).into_response(),
-            }
-        }
+        MessageStatus::Removed => match standing::removed(snapshot, hash)? {
+            Some(record) => Json(Described { status, more: removed(hash, &record) }).into_response(),
+            None => (StatusCode::GONE, Json(Described { status, more: json!({}) })).into_response(),
+        },
     })
 }
 
 /// Whose want it is that a message is removed for: what it is paid with.
 fn removal_reason(snapshot: &Snapshot, hash: &ItemHash) -> ApiResult<&'static str> {
-    let row = snapshot.get(Table::Costs, &hash_key(hash))?;
-    let costs = row.map(|row| CostRecord::read(&row)).transpose().map_err(StoreError::from)?;
-    Ok(removal_word(costs.map(|costs| costs.payment)))
+    Ok(removal_word(snapshot.costs(hash)?.map(|costs| costs.payment)))
 }
 
 /// The word for what there was too little of.
@@ -149,7 +139,7 @@ pub(super) fn removal_word(payment: Option<PaymentRecord>) -> &'static str {
 /// What is still said of a message that is hidden: its envelope without the content, and who hides it.
 fn forgotten(snapshot: &Snapshot, hash: &ItemHash, record: &ForgottenRecord) -> ApiResult<Value> {
     let by = standing::hidden_by(snapshot, hash, record)?;
-    let message = skeleton(hash, &record.message, &by);
+    let message = forgotten_skeleton(hash, &record.message, &by);
     Ok(json!({"message": message, "forgotten_by": forgotten_by(&by)}))
 }
 
@@ -168,9 +158,21 @@ pub(super) fn forgotten_by(by: &[Position]) -> Vec<String> {
     by.iter().filter_map(Position::hash).map(|hash| hash.to_string()).collect()
 }
 
-/// The envelope of a message that is hidden by these. Its time is a text, as the network has it here: clients read nothing else.
-pub(super) fn skeleton(hash: &ItemHash, record: &MessageRecord, by: &[Position]) -> Value {
-    let MessageRecord { envelope, owner, size, .. } = record;
+/// The envelope of a message that is hidden by these.
+pub(super) fn forgotten_skeleton(hash: &ItemHash, record: &MessageRecord, by: &[Position]) -> Value {
+    let mut skeleton = skeleton(hash, record, record.size);
+    skeleton["forgotten_at"] = by.first().map(Position::time).into();
+    skeleton
+}
+
+/// The envelope of a message that was removed.
+pub(super) fn removed_skeleton(hash: &ItemHash, record: &RemovedRecord) -> Value {
+    skeleton(hash, &record.message, record.size)
+}
+
+/// What is still said of a message that is no more. Its time is a text, as the network has it here: clients read nothing else.
+fn skeleton(hash: &ItemHash, record: &MessageRecord, size: u64) -> Value {
+    let MessageRecord { envelope, owner, .. } = record;
     json!({
         "sender": envelope.sender,
         "chain": envelope.chain(),
@@ -183,12 +185,11 @@ pub(super) fn skeleton(hash: &ItemHash, record: &MessageRecord, by: &[Position])
         "owner": owner,
         "size": size,
         "payment_type": payment_type(record),
-        "forgotten_at": by.first().map(Position::time),
     })
 }
 
 /// How a message was to be paid; what names nothing is paid by holding.
-pub(super) fn payment_type(record: &MessageRecord) -> &str {
+fn payment_type(record: &MessageRecord) -> &str {
     let labelled = record.labels.iter().find(|(name, _)| name == PAYMENT_LABEL);
     labelled.map_or(PaymentRecord::Hold.name(), |(_, value)| value)
 }

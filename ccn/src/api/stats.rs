@@ -2,7 +2,7 @@
 
 use super::{ApiError, ApiResult, State, paging::Paging, parameters::Parameters};
 use crate::store::{
-    Reader as _, Snapshot,
+    Reader as _, Snapshot, Walk,
     schema::{IndexId, Key, Table, Tally, count_key, end_of, index_prefix, split_text, tally_key},
 };
 use axum::{
@@ -111,28 +111,22 @@ fn ranked(snapshot: &Snapshot, kind: &str, part: &str, descending: bool, paging:
     let limit = usize::try_from(paging.limit()).unwrap_or(usize::MAX);
     let (mut skip, mut total, mut examined) = (paging.skip(), 0, 0);
     let mut found = Vec::new();
-    loop {
-        let rows = snapshot.range(Table::Ranks, &start, &end, ROWS, descending)?;
-        for (key, _) in &rows {
-            examined += 1;
-            let Some((number, rest)) = key[prefix.len()..].split_first_chunk::<NUMBER_BYTES>() else { continue };
-            let Some((sender, _)) = split_text(rest) else { continue };
-            if !part.is_empty() && !sender.to_lowercase().contains(part) {
-                continue;
-            }
-            total += 1;
-            if skip > 0 {
-                skip -= 1;
-            } else if found.len() < limit {
-                found.push((sender.to_owned(), u64::from_be_bytes(*number)));
-            } else if by_cursor || counted.is_some() || examined > MAX_EXAMINED {
-                return Ok((found, counted.unwrap_or(total), true));
-            }
+    for row in Walk::new(snapshot, Table::Ranks, (start, end), descending, ROWS) {
+        let (key, _) = row?;
+        examined += 1;
+        let Some((number, rest)) = key[prefix.len()..].split_first_chunk::<NUMBER_BYTES>() else { continue };
+        let Some((sender, _)) = split_text(rest) else { continue };
+        if !part.is_empty() && !sender.to_lowercase().contains(part) {
+            continue;
         }
-        match rows.last() {
-            Some((last, _)) if rows.len() == ROWS && descending => end.clone_from(last),
-            Some((last, _)) if rows.len() == ROWS => start = [last.as_slice(), &[0]].concat(),
-            _ => return Ok((found, counted.unwrap_or(total), false)),
+        total += 1;
+        if skip > 0 {
+            skip -= 1;
+        } else if found.len() < limit {
+            found.push((sender.to_owned(), u64::from_be_bytes(*number)));
+        } else if by_cursor || counted.is_some() || examined > MAX_EXAMINED {
+            return Ok((found, counted.unwrap_or(total), true));
         }
     }
+    Ok((found, counted.unwrap_or(total), false))
 }

@@ -51,8 +51,7 @@ pub(super) fn consume(batch: &mut Batch, hash: &ItemHash, amount: u64, is_back: 
     };
     let used = sum(consumed(batch, hash)?);
     batch.set(Table::Consumed, hash_key(hash), (used > 0).then(|| used.to_be_bytes().to_vec()));
-    if let Some(row) = batch.get(Table::Costs, &hash_key(hash))? {
-        let cost = CostRecord::read(&row)?;
+    if let Some(cost) = batch.costs(hash)? {
         change(batch, &cost, |mut totals| {
             totals.consumed = sum(totals.consumed);
             totals

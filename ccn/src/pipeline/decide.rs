@@ -64,6 +64,22 @@ pub(super) struct Turn {
     pub(super) rank: Rank,
 }
 
+impl Turn {
+    /// A copy that is kept, and lacks nothing so far; what shows of it is that rejection, and no horizon ends that.
+    fn keep(&self, envelope: &Envelope, otherwise: Rejection) -> PendingRecord {
+        PendingRecord {
+            envelope: envelope.into(),
+            rank: self.rank.to_record(),
+            reception_time: self.reception_time,
+            needs: Vec::new(),
+            facts: Vec::new(),
+            settled: self.settled,
+            otherwise: (otherwise.code, otherwise.errors),
+            horizon: None,
+        }
+    }
+}
+
 /// What became of a message.
 #[derive(Debug)]
 pub(super) enum Verdict {
@@ -124,8 +140,8 @@ pub(super) fn rejection_record(envelope: &Envelope, rejection: Rejection) -> Rej
 /// What is said to a copy of a message that stands.
 const OTHER_COPY: &str = "another copy of this message is processed, and its signature is not this one";
 
-fn other_copy(envelope: &Envelope) -> RejectionRecord {
-    rejection_record(envelope, Rejection::sentence(ErrorCode::InvalidSignature.number(), OTHER_COPY))
+fn other_copy_rejection() -> Rejection {
+    Rejection::sentence(ErrorCode::InvalidSignature.number(), OTHER_COPY)
 }
 
 /// Decides.
@@ -214,7 +230,11 @@ impl Present {
         }
         // The same signed words with another time or channel, which nobody signs: the message stands.
         let is_same = rank::is_same_message(envelope, &self.record.envelope);
-        if is_same { Verdict::Processed(None) } else { Verdict::Rejected(other_copy(envelope)) }
+        if is_same {
+            Verdict::Processed(None)
+        } else {
+            Verdict::Rejected(rejection_record(envelope, other_copy_rejection()))
+        }
     }
 }
 
@@ -232,24 +252,14 @@ fn outranked(
     if desk.read().number(Table::Meta, WAITING)? < rules.max_waiting / 2
         && has_room(desk, &key, &envelope.item_hash, turn, false)?
     {
-        let record = PendingRecord {
-            envelope: envelope.into(),
-            rank: turn.rank.to_record(),
-            reception_time: turn.reception_time,
-            needs: Vec::new(),
-            facts: Vec::new(),
-            settled: turn.settled,
-            otherwise: (0, Vec::new()),
-            horizon: None,
-        };
-        put_behind(desk, &key, record, need)?;
+        put_behind(desk, &key, turn.keep(envelope, other_copy_rejection()), need)?;
     }
     Ok(present.said_to(envelope))
 }
 
 /// Lets a copy wait behind one that stands.
 fn put_behind(desk: &mut Desk, key: &[u8], mut record: PendingRecord, need: NeedRecord) -> Result<(), StoreError> {
-    let rejection = Rejection::sentence(ErrorCode::InvalidSignature.number(), OTHER_COPY);
+    let rejection = other_copy_rejection();
     record.needs = vec![need];
     record.facts = Vec::new();
     record.horizon = None;
@@ -700,16 +710,8 @@ pub(super) fn unhandled(
     desk.drop_current();
     let own = pending_key(envelope);
     let_go(desk, &own)?;
-    let record = PendingRecord {
-        envelope: envelope.into(),
-        rank: turn.rank.to_record(),
-        reception_time: turn.reception_time,
-        needs: vec![NeedRecord::Handler(envelope.kind.clone())],
-        facts: Vec::new(),
-        settled: turn.settled,
-        otherwise: (kept.code, kept.errors.clone()),
-        horizon: None,
-    };
+    let needs = vec![NeedRecord::Handler(envelope.kind.clone())];
+    let record = PendingRecord { needs, ..turn.keep(envelope, kept.clone()) };
     let (most, most_bytes) = rules.max_unhandled;
     // What stood before keeps its place, however full it is.
     let is_kept = turn.settled
@@ -747,24 +749,13 @@ fn refuse_for_now(
     facts: Vec<FactRecord>,
     rejection: Rejection,
 ) -> Result<Verdict, Undecided> {
-    let otherwise = (rejection.code, rejection.errors.clone());
-    let verdict = refuse(desk, envelope, turn, rejection)?;
+    let verdict = refuse(desk, envelope, turn, rejection.clone())?;
     let is_kept = desk.read().number(Table::Meta, WAITING)? < rules.max_waiting / 2
         && has_room(desk, &pending_key(envelope), &envelope.item_hash, turn, false)?;
     if is_kept {
-        let Turn { reception_time, settled, rank, .. } = turn;
-        let record = PendingRecord {
-            envelope: envelope.into(),
-            rank: rank.to_record(),
-            reception_time,
-            needs: Vec::new(),
-            facts,
-            settled,
-            otherwise,
-            horizon: None,
-        };
+        let record = PendingRecord { facts, ..turn.keep(envelope, rejection) };
         desk.put_pending(&pending_key(envelope), &record)?;
-        show(desk, &envelope.item_hash, reception_time, None)?;
+        show(desk, &envelope.item_hash, turn.reception_time, None)?;
     }
     Ok(verdict)
 }
@@ -796,16 +787,7 @@ fn wait(
     };
     let files = needs.iter().filter_map(is_file).collect();
     facts.retain(|fact| !needs.contains(&facts::need(&fact.question, hash)));
-    let record = PendingRecord {
-        envelope: envelope.into(),
-        rank: turn.rank.to_record(),
-        reception_time: turn.reception_time,
-        needs,
-        facts,
-        settled: turn.settled,
-        otherwise: (otherwise.code, otherwise.errors.clone()),
-        horizon: turn.horizon,
-    };
+    let record = PendingRecord { needs, facts, horizon: turn.horizon, ..turn.keep(envelope, otherwise.clone()) };
     desk.put_pending(&key, &record)?;
     show(desk, hash, turn.reception_time, None)?;
     if turn.horizon.is_none() {

@@ -1,9 +1,6 @@
 //! The digest of the state in the log: whoever runs two nodes can compare them afterwards.
 
-use crate::store::{
-    Reader as _, StateDigest, Store, StoreError,
-    schema::{IndexId, Table, index_prefix},
-};
+use crate::store::{Reader as _, StateDigest, Store, StoreError};
 use std::time::{Duration, Instant};
 
 /// How often at most a new digest is logged.
@@ -23,7 +20,7 @@ impl DigestLog {
         }
         let current = || {
             let snapshot = store.snapshot()?;
-            let messages = snapshot.number(Table::Counts, &index_prefix(IndexId::All, ""))?;
+            let messages = snapshot.message_count()?;
             Ok::<_, StoreError>((StateDigest::of(&snapshot)?.total(), messages))
         };
         match current() {

@@ -12,7 +12,7 @@ use super::{
     rank::Rank,
     ration::Ration,
     rebuild::{self, Step},
-    stage::{self, Prepared},
+    stage::{self, Prepared, SignedMessage},
     turns::Turns,
     wakes::{Wake, Wakes},
     withdraw,
@@ -24,7 +24,7 @@ use crate::{
     files::Files,
     host::{HostError, Plugins, Rejection},
     store::{
-        Batch, Changes, Reader as _, Store, StoreError,
+        Batch, Changes, Reader as _, Store, StoreError, Walk,
         record::{FileKind, FileRecord, MessageRecord, NeedRecord, PendingRecord, Record as _},
         schema::{Table, end_of, hash_key},
         standing,
@@ -160,21 +160,16 @@ impl Owner {
     /// Files that are still missing are looked for again.
     fn at_start(&self) -> Result<(), StoreError> {
         let snapshot = self.store.snapshot()?;
-        let mut start = Vec::new();
-        loop {
-            let rows = snapshot.range(Table::Pending, &start, &end_of(&[]), PAGE, false)?;
-            let Some((last, _)) = rows.last() else { return Ok(()) };
-            start = [last.as_slice(), &[0]].concat();
-            for (_, row) in &rows {
-                for need in PendingRecord::read(row)?.needs {
-                    if let NeedRecord::File(file) = need
-                        && let Ok(file) = ItemHash::parse(&file)
-                    {
-                        self.fetcher.want(&file);
-                    }
+        for row in Walk::new(&snapshot, Table::Pending, (Vec::new(), end_of(&[])), false, PAGE) {
+            for need in PendingRecord::read(&row?.1)?.needs {
+                if let NeedRecord::File(file) = need
+                    && let Ok(file) = ItemHash::parse(&file)
+                {
+                    self.fetcher.want(&file);
                 }
             }
         }
+        Ok(())
     }
 
     /// What is stored of a state that was made anew is so for its plugin, too.
@@ -380,8 +375,7 @@ impl Owner {
     ) -> Result<Receipt, SubmitError> {
         // The content may have come meanwhile.
         let prepared = match prepared {
-            Prepared::Lacking(signed) => stage::prepare(signed, &self.files, &self.plugins)
-                .map_err(|error| EngineError::Store(error.to_string()))?,
+            Prepared::Lacking(signed) => self.prepare(signed)?,
             other => other,
         };
         let envelope = prepared.envelope().clone();
@@ -420,6 +414,12 @@ impl Owner {
         Ok(Receipt { item_hash: hash, status: verdict.status(), rejection })
     }
 
+    /// Has a message looked at by its plugin, with the content that is here now.
+    fn prepare(&self, signed: SignedMessage) -> Result<Prepared, EngineError> {
+        let prepared = stage::prepare(signed, &self.files, &self.plugins);
+        prepared.map_err(|error| EngineError::Store(error.to_string()))
+    }
+
     /// Decides a message as it came first, when it has come again with something else that nobody signs.
     fn first_again(
         &self,
@@ -431,8 +431,7 @@ impl Owner {
     ) -> Result<Verdict, EngineError> {
         let PendingRecord { envelope, reception_time, settled, .. } = first;
         let envelope = envelope.envelope().map_err(StoreError::from)?;
-        let prepared = stage::prepare(stage::SignedMessage::known(envelope), &self.files, &self.plugins)
-            .map_err(|error| EngineError::Store(error.to_string()))?;
+        let prepared = self.prepare(SignedMessage::known(envelope))?;
         let turn = Turn { reception_time, settled, has_waited: true, ..turn };
         self.turn(desk, rules, turn, prepared, after)
     }
@@ -448,12 +447,8 @@ impl Owner {
     ) -> Result<Verdict, EngineError> {
         let envelope = prepared.envelope().clone();
         // It may have been prepared by a plugin that has been replaced since, or for want of one that has come.
-        let prepared = if self.is_outdated(&prepared) {
-            let prepared = stage::prepare(stage::SignedMessage::known(envelope.clone()), &self.files, &self.plugins);
-            prepared.map_err(|error| EngineError::Store(error.to_string()))?
-        } else {
-            prepared
-        };
+        let prepared =
+            if self.is_outdated(&prepared) { self.prepare(SignedMessage::known(envelope.clone()))? } else { prepared };
         let verdict = match decide::decide(desk, &self.plugins, rules, turn, prepared) {
             Ok(verdict) => verdict,
             Err(Undecided::Store(error) | Undecided::Plugin { error: HostError::Store(error), .. }) => {
@@ -597,8 +592,7 @@ impl Owner {
         }
         let Some((signed, mut turn)) = decide::resume(desk, rules, key)? else { return Ok(()) };
         turn.is_its_time = is_its_time;
-        let prepared = stage::prepare(signed, &self.files, &self.plugins)
-            .map_err(|error| EngineError::Store(error.to_string()))?;
+        let prepared = self.prepare(signed)?;
         self.turn(desk, rules, turn, prepared, after)?;
         Ok(())
     }

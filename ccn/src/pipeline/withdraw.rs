@@ -16,8 +16,7 @@ use crate::{
     store::{
         Reader as _, StoreError,
         record::{
-            BasisRecord, CostRecord, DelegationRecord, ForgottenRecord, MessageRecord, NeedRecord, PendingRecord,
-            Record as _,
+            BasisRecord, DelegationRecord, ForgottenRecord, MessageRecord, NeedRecord, PendingRecord, Record as _,
         },
         schema::{Key, Table, hash_key},
         standing::{self, Position},
@@ -190,9 +189,7 @@ pub(super) fn has_same_outcome(
     let Ok(Outcome::Accepted(effects)) = plugin.process(&contract_message(hash, message), asking) else {
         return Ok(false);
     };
-    let row = desk.read().get(Table::Costs, &hash_key(hash))?;
-    let costs = row.map(|row| CostRecord::read(&row)).transpose().map_err(StoreError::from)?;
-    let same_costs = match (&effects.costs, costs) {
+    let same_costs = match (&effects.costs, desk.read().costs(hash)?) {
         // Of a hidden message nothing is charged.
         (Some(price), Some(costs)) => price.payment == costs.payment && price.lines == costs.lines,
         _ => true,

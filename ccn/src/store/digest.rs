@@ -6,7 +6,7 @@
 //! Micciancio, 1997, on sums of hashes; Wagner, 2002, on their cost).
 
 use super::{
-    Reader, StoreError,
+    Reader, StoreError, Walk,
     schema::{Table, end_of, split_text},
 };
 use sha2::{Digest as _, Sha256};
@@ -210,16 +210,9 @@ impl StateDigest {
     pub fn recomputed(reader: &impl Reader) -> Result<Self, StoreError> {
         let mut difference = Difference::default();
         for table in Table::ALL.iter().copied().filter(|table| share(*table) != Share::Nothing) {
-            let mut start = Vec::new();
-            loop {
-                let rows = reader.range(table, &start, &end_of(&[]), PAGE, false)?;
-                for (key, value) in &rows {
-                    difference.row(table, key, None, Some(value));
-                }
-                match rows.last() {
-                    Some((last, _)) if rows.len() == PAGE => start = [last.as_slice(), &[0]].concat(),
-                    _ => break,
-                }
+            for row in Walk::new(reader, table, (Vec::new(), end_of(&[])), false, PAGE) {
+                let (key, value) = row?;
+                difference.row(table, &key, None, Some(&value));
             }
         }
         Ok(Self { parts: difference.parts })

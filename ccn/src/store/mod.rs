@@ -10,6 +10,7 @@ pub mod reader;
 pub mod record;
 pub mod schema;
 pub mod standing;
+pub mod walk;
 
 use derived::Touched;
 use digest::Difference;
@@ -31,6 +32,7 @@ use std::{
 pub use batch::{Batch, Layer};
 pub use digest::StateDigest;
 pub use reader::{Reader, Row, Snapshot};
+pub use walk::Walk;
 
 /// Why the store does not do what it was asked.
 #[derive(Debug, thiserror::Error)]

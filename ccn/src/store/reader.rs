@@ -4,8 +4,8 @@ use super::{
     StoreError,
     confirmation::{self, Confirmation},
     number,
-    record::{FileRecord, MessageRecord, Record as _, StatusRecord},
-    schema::{Table, hash_key},
+    record::{CostRecord, FileRecord, MessageRecord, Record as _, StatusRecord},
+    schema::{IndexId, Table, hash_key, index_prefix},
     standing::{self, Fate},
 };
 use ccn_message::ItemHash;
@@ -68,6 +68,23 @@ pub trait Reader {
     fn message_at(&self, sequence: u64) -> Result<Option<MessageRecord>, StoreError> {
         let row = self.get(Table::Messages, &sequence.to_be_bytes())?;
         Ok(row.map(|row| MessageRecord::read(&row)).transpose()?)
+    }
+
+    /// How many messages are processed.
+    ///
+    /// # Errors
+    /// The database fails.
+    fn message_count(&self) -> Result<u64, StoreError> {
+        self.number(Table::Counts, &index_prefix(IndexId::All, ""))
+    }
+
+    /// What a message costs.
+    ///
+    /// # Errors
+    /// The database fails, or the record is damaged.
+    fn costs(&self, hash: &ItemHash) -> Result<Option<CostRecord>, StoreError> {
+        let row = self.get(Table::Costs, &hash_key(hash))?;
+        Ok(row.map(|row| CostRecord::read(&row)).transpose()?)
     }
 
     /// What became of a message and what it says, as of whoever reads: here, now.

@@ -5,7 +5,7 @@
 
 use super::{
     Reader, StoreError,
-    record::{DelegationRecord, ForgottenRecord, MessageRecord, Record as _},
+    record::{DelegationRecord, ForgottenRecord, MessageRecord, Record as _, RemovedRecord},
     schema::{Key, Table, hash_key, split_hash, time_of_key},
 };
 use ccn_message::ItemHash;
@@ -95,6 +95,15 @@ pub fn forgetters<R: Reader + ?Sized>(reader: &R, hash: &ItemHash) -> Result<Vec
 pub fn forgotten<R: Reader + ?Sized>(reader: &R, hash: &ItemHash) -> Result<Option<ForgottenRecord>, StoreError> {
     let row = reader.get(Table::Forgotten, &hash_key(hash))?;
     Ok(row.map(|row| ForgottenRecord::read(&row)).transpose()?)
+}
+
+/// A message that was removed for want of funds.
+///
+/// # Errors
+/// The store fails.
+pub fn removed<R: Reader + ?Sized>(reader: &R, hash: &ItemHash) -> Result<Option<RemovedRecord>, StoreError> {
+    let row = reader.get(Table::Removed, &hash_key(hash))?;
+    Ok(row.map(|row| RemovedRecord::read(&row)).transpose()?)
 }
 
 /// Those that hide a hidden message, in order: those that name it, and those of the message that it follows.

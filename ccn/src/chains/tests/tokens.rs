@@ -99,15 +99,29 @@ async fn a_provider_that_fails_is_asked_again() {
     assert_eq!(node.service.chains.status()[0].indexers[0].final_height, Some(17));
 }
 
-/// One of several providers behind one name is often a little behind the others.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_provider_that_is_behind_takes_nothing_back() {
+/// A provider, and a node that has followed it to the block 12, where an account has 11.
+async fn followed() -> (FakeProvider, TestNode) {
     let provider = FakeProvider::start(Manners::default()).await;
     provider.mine_empty(10);
     provider.mine(vec![transfer(0, 1, 5)]);
     provider.mine(vec![transfer(0, 1, 6)]);
     let node = node_of(&provider, Some(8)).await;
     provider.followed_by(&node).await;
+    (provider, node)
+}
+
+/// The provider has everything again: it is followed from where it was left, and nothing was taken back meanwhile.
+async fn goes_on(provider: &FakeProvider, node: &TestNode) {
+    provider.mine(vec![transfer(1, 2, 1)]);
+    provider.followed_by(node).await;
+    assert_eq!(balance(node, 1).await, "10");
+    assert_eq!(node.service.chains.status()[0].indexers[0].reorganisations, 0);
+}
+
+/// One of several providers behind one name is often a little behind the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_is_behind_takes_nothing_back() {
+    let (provider, node) = followed().await;
     for behind in [1, 6, 12] {
         provider.behave(|manners| manners.behind = behind);
         provider.status_of(&node, |status| status.target == Some(12 - behind as u64)).await;
@@ -115,31 +129,20 @@ async fn a_provider_that_is_behind_takes_nothing_back() {
         assert_eq!(balance(&node, 1).await, "11");
     }
     provider.behave(|manners| manners.behind = 0);
-    provider.mine(vec![transfer(1, 2, 1)]);
-    provider.followed_by(&node).await;
-    assert_eq!(balance(&node, 1).await, "10");
-    assert_eq!(node.service.chains.status()[0].indexers[0].reorganisations, 0);
+    goes_on(&provider, &node).await;
 }
 
 /// A block that the machine that answered did not have was taken for one that the chain had taken back.
 #[tokio::test(flavor = "multi_thread")]
 async fn machines_behind_one_name_that_know_less_than_others_take_nothing_back() {
-    let provider = FakeProvider::start(Manners::default()).await;
-    provider.mine_empty(10);
-    provider.mine(vec![transfer(0, 1, 5)]);
-    provider.mine(vec![transfer(0, 1, 6)]);
-    let node = node_of(&provider, Some(8)).await;
-    provider.followed_by(&node).await;
+    let (provider, node) = followed().await;
     for lacks in [1, 6, 12] {
         provider.behave(|manners| manners.lacks = lacks);
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
         assert_eq!(balance(&node, 1).await, "11");
     }
     provider.behave(|manners| manners.lacks = 0);
-    provider.mine(vec![transfer(1, 2, 1)]);
-    provider.followed_by(&node).await;
-    assert_eq!(balance(&node, 1).await, "10");
-    assert_eq!(node.service.chains.status()[0].indexers[0].reorganisations, 0);
+    goes_on(&provider, &node).await;
 }
 
 fn some_logs(random: &mut Rng) -> Vec<Log> {

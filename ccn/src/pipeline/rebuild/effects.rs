@@ -5,10 +5,8 @@ use crate::{
     host::Effects,
     store::{
         Reader as _, StoreError,
-        record::{
-            BasisRecord, CostRecord, CreditRecord, DelegationRecord, FactRecord, MessageRecord, Question, Record as _,
-        },
-        schema::{Table, hash_key},
+        record::{BasisRecord, CreditRecord, DelegationRecord, FactRecord, MessageRecord, Question, Record as _},
+        schema::Table,
         standing::{self, Position},
     },
 };
@@ -41,8 +39,7 @@ pub(super) fn are_the_same(
     if !same_basis {
         return Ok(false);
     }
-    let costs = desk.read().get(Table::Costs, &hash_key(hash))?.map(|row| CostRecord::read(&row)).transpose()?;
-    let same_costs = match (&effects.costs, &costs) {
+    let same_costs = match (&effects.costs, &desk.read().costs(hash)?) {
         (Some(price), Some(costs)) => price.payment == costs.payment && price.lines == costs.lines,
         (None, None) => true,
         _ => false,
