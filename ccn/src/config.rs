@@ -209,6 +209,8 @@ pub struct Pipeline {
     pub unhandled_mib: u64,
     /// Messages and files on their way to the store at once; more are answered 503.
     pub queue: usize,
+    /// How often it is looked who can pay for what they store and run, seconds; 0 for never.
+    pub review_seconds: u64,
 }
 
 /// What strangers may take from the node.
@@ -229,7 +231,7 @@ pub struct Limits {
     pub car_upload_mib: u64,
     /// Largest file or folder that is fetched, MiB.
     pub fetch_mib: u64,
-    /// Uploads at once; more are answered 503.
+    /// Uploads at once; the next one has the place of the slowest, if that is slow, or is answered 503.
     pub uploads: usize,
     /// Websockets at once.
     pub websockets: usize,
@@ -283,6 +285,7 @@ impl Default for Pipeline {
             max_unhandled: 1_000_000,
             unhandled_mib: 1024,
             queue: 10_000,
+            review_seconds: 3600,
         }
     }
 }

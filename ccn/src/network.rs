@@ -21,6 +21,8 @@ pub struct Network {
     pub pricing_owner: String,
     /// Whose aggregate lists the nodes.
     pub corechannel_owner: String,
+    /// From which height of the block that first confirmed a message on its owner must go on holding the tokens that it costs (ccn spec 6.6).
+    pub paid_from_height: u64,
     /// Further settings for plugins, by name.
     pub settings: BTreeMap<String, String>,
     /// Message types whose plugin the network has agreed on, each with the sha256 of that plugin's file.
@@ -42,6 +44,7 @@ impl Default for Network {
             ]),
             pricing_owner: "0xFba561a84A537fCaa567bb7A2257e7142701ae2A".into(),
             corechannel_owner: "0xa1B3bb7d2332383D96b7796B908fB7f7F3c2Be10".into(),
+            paid_from_height: 22_196_000,
             settings: BTreeMap::new(),
             plugins: BTreeMap::new(),
         }

@@ -19,6 +19,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 /// What the HTTP interface works with.
@@ -189,6 +190,11 @@ impl Node {
         let server = Server::listen(address, api::router(service.clone()), most)
             .await
             .map_err(|reason| NodeError::Listen { address, reason })?;
+        let every = Duration::from_secs(service.config.pipeline.review_seconds);
+        if !every.is_zero() {
+            // It ends with the pipeline.
+            tokio::spawn(service.pipeline.clone().keep_reviewing(every));
+        }
         Ok(Self { service, server, keys, _lock: lock })
     }
 

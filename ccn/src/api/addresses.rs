@@ -4,9 +4,10 @@ use super::{ApiError, ApiResult, State, download::kind_name, moment, now_ms, par
 use crate::{
     ledger,
     store::{
-        Reader as _, Snapshot,
+        Reader as _, Snapshot, StoreError, Walk,
+        owned::{self, OwnedFile},
         record::{PinRecord, Record as _},
-        schema::{Key, Table, hash_key, split_hash},
+        schema::{Table, end_of, hash_key, split_hash},
     },
 };
 use axum::http::StatusCode;
@@ -21,8 +22,10 @@ use serde_json::{Map, Value, json};
 /// Entries of a page of files unless the client says otherwise, and the most.
 const DEFAULT_FILES: u64 = 100;
 const MAX_FILES: u64 = 1000;
-/// Most files of an address that are put in order.
-const MAX_OWNED: usize = 100_000;
+/// Most messages that keep a file and are looked at for those of an address.
+const MAX_KEEPERS: usize = 100_000;
+/// Rows that are read at a time.
+const ROWS: usize = 256;
 
 /// Numbers, never texts; nothing for an address that nobody knows.
 pub(super) async fn balance(state: State, Path(address): Path<String>, parameters: Parameters) -> ApiResult<Response> {
@@ -55,15 +58,6 @@ pub(super) async fn balance(state: State, Path(address): Path<String>, parameter
     state.read(work).await
 }
 
-/// A file of an address.
-struct Owned {
-    file: ItemHash,
-    item_hash: ItemHash,
-    created: f64,
-    size: u64,
-    kind: &'static str,
-}
-
 /// Files that an address keeps, one entry for each message that keeps one.
 pub(super) async fn files(state: State, Path(address): Path<String>, parameters: Parameters) -> ApiResult<Response> {
     let page = parameters.number(&["page"], 1)?.max(1);
@@ -75,42 +69,47 @@ pub(super) async fn files(state: State, Path(address): Path<String>, parameters:
     let only = parameters.get(&["file_hash"]).map(ItemHash::parse).transpose()?;
     let after = parameters.get(&["cursor"]).map(moment::read_cursor).transpose()?;
     let work = move |snapshot: &Snapshot| {
-        let mut owned = owned(snapshot, &address)?;
-        owned.retain(|entry| only.as_ref().is_none_or(|only| *only == entry.file));
-        if owned.is_empty() {
+        let by_cursor = after.is_some();
+        let after = after.flatten();
+        let skip = if by_cursor { 0 } else { (page - 1).saturating_mul(length) };
+        let (count, total_size, mut shown) = match &only {
+            None => {
+                let (count, bytes) = owned::totals(snapshot, &address)?;
+                let files = owned::files(snapshot, &address, descending, after.as_ref());
+                (count, bytes, window(files, skip, length)?)
+            }
+            Some(file) => {
+                let all = keepers(snapshot, &address, file, descending)?;
+                let (count, bytes) = (all.len() as u64, all.iter().map(|owned| owned.size).sum());
+                let is_after = |owned: &OwnedFile| match &after {
+                    Some((time, hash)) => {
+                        let order = owned.created.total_cmp(time).then_with(|| owned.item_hash.cmp(hash));
+                        if descending { order.is_lt() } else { order.is_gt() }
+                    }
+                    None => true,
+                };
+                (count, bytes, window(all.into_iter().filter(is_after).map(Ok), skip, length)?)
+            }
+        };
+        if count == 0 {
             return Err(ApiError::new(StatusCode::NOT_FOUND, format!("no files of {address}")));
         }
-        let compare = |a: &(f64, &ItemHash), b: &(f64, &ItemHash)| {
-            let ordering = a.0.total_cmp(&b.0).then_with(|| a.1.cmp(b.1));
-            if descending { ordering.reverse() } else { ordering }
-        };
-        owned.sort_by(|a, b| compare(&(a.created, &a.item_hash), &(b.created, &b.item_hash)));
-        let (count, total_size) = (owned.len(), owned.iter().map(|entry| entry.size).sum::<u64>());
+        let more = shown.len() as u64 > length;
+        shown.truncate(usize::try_from(length).unwrap_or(usize::MAX));
         let mut answer = json!({"address": address, "total_size": total_size});
-        let skip = match &after {
-            None => usize::try_from((page - 1).saturating_mul(length)).unwrap_or(usize::MAX),
-            Some(None) => 0,
-            Some(Some((time, hash))) => owned
-                .iter()
-                .take_while(|entry| compare(&(entry.created, &entry.item_hash), &(*time, hash)).is_le())
-                .count(),
-        };
-        let by_cursor = after.is_some();
-        let shown: Vec<&Owned> = owned.iter().skip(skip).take(length as usize).collect();
-        let file = |entry: &&Owned| {
+        let file = |entry: &OwnedFile| {
             // Clients of cursors want a number, those of pages a text with its fraction.
             let created = if by_cursor { json!(entry.created) } else { json!(moment::iso_seconds(entry.created)) };
             json!({
                 "file_hash": entry.file.to_string(),
                 "size": entry.size,
-                "type": entry.kind,
+                "type": kind_name(entry.kind),
                 "created": created,
                 "item_hash": entry.item_hash.to_string(),
             })
         };
         answer["files"] = shown.iter().map(file).collect();
         if by_cursor {
-            let more = skip.saturating_add(shown.len()) < count;
             let last = shown.last().filter(|_| more);
             answer["pagination_per_page"] = length.into();
             answer["next_cursor"] = last.map(|entry| moment::write_cursor(entry.created, &entry.item_hash)).into();
@@ -124,27 +123,41 @@ pub(super) async fn files(state: State, Path(address): Path<String>, parameters:
     state.read(work).await
 }
 
-fn owned(snapshot: &Snapshot, address: &str) -> ApiResult<Vec<Owned>> {
-    let prefix = Key::new().text(address).done();
-    let end = crate::store::schema::end_of(&prefix);
-    let mut owned = Vec::new();
-    for (key, _) in snapshot.range(Table::Owned, &prefix, &end, MAX_OWNED, false)? {
-        let Some((file, _)) = split_hash(&key[prefix.len()..]) else { continue };
-        let Some(record) = snapshot.file(&file)? else { continue };
-        let pins = hash_key(&file);
-        for (key, row) in snapshot.prefixed(Table::Pins, &pins)? {
-            let pin = PinRecord::read(&row).map_err(crate::store::StoreError::from)?;
-            let Some((item_hash, _)) = split_hash(&key[pins.len()..]).filter(|_| pin.owner == address) else {
-                continue;
-            };
-            owned.push(Owned {
-                file: file.clone(),
-                item_hash,
-                created: pin.created,
-                size: record.size,
-                kind: kind_name(record.kind),
-            });
-        }
+/// The entries of a page, and one more if there is one.
+fn window(
+    files: impl Iterator<Item = Result<OwnedFile, StoreError>>,
+    skip: u64,
+    length: u64,
+) -> Result<Vec<OwnedFile>, StoreError> {
+    let [skip, length] = [skip, length].map(|number| usize::try_from(number).unwrap_or(usize::MAX));
+    files.skip(skip).take(length.saturating_add(1)).collect()
+}
+
+/// A file of an address, as often as there are messages that keep it, in order.
+fn keepers(
+    snapshot: &Snapshot,
+    address: &str,
+    file: &ItemHash,
+    descending: bool,
+) -> Result<Vec<OwnedFile>, StoreError> {
+    let Some(record) = snapshot.file(file)? else { return Ok(Vec::new()) };
+    let pins = hash_key(file);
+    let mut found = Vec::new();
+    for row in Walk::new(snapshot, Table::Pins, (pins.clone(), end_of(&pins)), false, ROWS).take(MAX_KEEPERS) {
+        let (key, row) = row?;
+        let pin = PinRecord::read(&row)?;
+        let Some((item_hash, _)) = split_hash(&key[pins.len()..]).filter(|_| pin.owner == address) else { continue };
+        found.push(OwnedFile {
+            file: file.clone(),
+            item_hash,
+            created: pin.created,
+            size: record.size,
+            kind: record.kind,
+        });
     }
-    Ok(owned)
+    found.sort_by(|one, other| {
+        let order = one.created.total_cmp(&other.created).then_with(|| one.item_hash.cmp(&other.item_hash));
+        if descending { order.reverse() } else { order }
+    });
+    Ok(found)
 }

@@ -76,6 +76,7 @@ fn read_filter(parameters: &Parameters) -> ApiResult<Filter> {
         start,
         end,
         blocks,
+        removing: None,
         nothing: false,
     })
 }
@@ -103,8 +104,10 @@ fn restrict_to_statuses(filter: &mut Filter, parameters: &Parameters) -> ApiResu
         let sentence = "msgStatuses: `forgotten` and `removed` cannot be combined with other statuses";
         return Err(ApiError::new(StatusCode::BAD_REQUEST, sentence));
     }
-    let here = |status: &MessageStatus| ended(status) || matches!(status, MessageStatus::Processed);
-    filter.nothing |= !statuses.iter().any(here);
+    let has = |status: MessageStatus| statuses.contains(&status);
+    let (processed, removing) = (has(MessageStatus::Processed), has(MessageStatus::Removing));
+    filter.nothing |= !processed && !removing && !statuses.iter().any(ended);
+    filter.removing = (processed != removing).then_some(removing);
     Ok(())
 }
 

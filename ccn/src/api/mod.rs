@@ -7,6 +7,7 @@
 mod about;
 mod addresses;
 mod archive;
+mod authorizations;
 mod balances;
 mod chains;
 mod costs;
@@ -26,6 +27,7 @@ mod names;
 mod paced;
 mod paging;
 mod parameters;
+mod places;
 mod plain;
 mod plugins;
 mod price;
@@ -45,7 +47,7 @@ use axum::{
 };
 use error::{ApiError, ApiResult};
 use std::{sync::Arc, time::SystemTime};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 use tower_http::cors::{Any, CorsLayer};
 
 /// What handlers work with.
@@ -54,8 +56,8 @@ struct Api {
     service: Arc<Service>,
     /// Reads of the store at once; more wait. Their number is bounded by that of connections.
     readers: Semaphore,
-    /// Uploads at once; more are refused.
-    uploads: Semaphore,
+    /// Uploads at once.
+    uploads: places::Places,
     /// Websockets at once; more are closed.
     websockets: Arc<Semaphore>,
     /// What compute nodes say of themselves.
@@ -72,7 +74,7 @@ pub fn router(service: Arc<Service>) -> Router {
     let body_bytes = usize::try_from(limits.body_kib.saturating_mul(1 << 10)).unwrap_or(usize::MAX);
     let api = Arc::new(Api {
         readers: Semaphore::new(limits.queries),
-        uploads: Semaphore::new(limits.uploads),
+        uploads: places::Places::new(limits.uploads),
         websockets: Arc::new(Semaphore::new(limits.websockets)),
         crns: crns::Crns::new(),
         metrics: metrics::Board::default(),
@@ -131,6 +133,8 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/api/v0/addresses/{address}/post_types", get(names::post_types_of))
         .route("/api/v0/addresses/{address}/credit_history", get(credits::history))
         .route("/api/v0/addresses/{address}/credit_history/summary", get(credits::summary))
+        .route("/api/v0/authorizations/granted/{address}", get(authorizations::of_granter))
+        .route("/api/v0/authorizations/received/{address}", get(authorizations::of_grantee))
         .route("/api/v0/price/estimate", post(price::estimate))
         .route("/api/v0/price/estimate/instance", post(price::estimate_instance))
         .route("/api/v0/price/{hash}", get(price::of_message))
@@ -164,12 +168,6 @@ impl Api {
         let store = self.service.store.clone();
         let work = tokio::task::spawn_blocking(move || work(&store.snapshot()?));
         work.await.map_err(ApiError::internal)?
-    }
-
-    /// A place among the uploads.
-    fn upload(&self) -> ApiResult<SemaphorePermit<'_>> {
-        let busy = |_| ApiError::overloaded("too many uploads are under way; send it again in a few seconds");
-        self.uploads.try_acquire().map_err(busy)
     }
 }
 

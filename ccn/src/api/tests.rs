@@ -2,11 +2,13 @@
 //!
 //! One node serves all tests of a process; each test has accounts of its own, named after it.
 
+mod authorizations;
 mod credits;
 mod listing;
 mod lists;
 mod live;
 mod messages;
+mod removal;
 mod storage;
 mod workloads;
 

@@ -83,8 +83,10 @@ impl Turn {
 /// What became of a message.
 #[derive(Debug)]
 pub(super) enum Verdict {
-    /// It stands.
-    Processed(Option<Arc<MessageRecord>>),
+    /// It stands from now on.
+    Processed(Arc<MessageRecord>),
+    /// It was accepted earlier, and this is its status.
+    Stands(MessageStatus),
     /// It would stand, and somebody entitled to it wants it hidden.
     Forgotten,
     /// It lacks something.
@@ -102,6 +104,7 @@ impl Verdict {
     pub(super) fn status(&self) -> MessageStatus {
         match self {
             Self::Processed(_) => MessageStatus::Processed,
+            Self::Stands(status) => *status,
             Self::Pending { .. } | Self::Crowded => MessageStatus::Pending,
             Self::Rejected(_) => MessageStatus::Rejected,
             Self::Forgotten => MessageStatus::Forgotten,
@@ -111,10 +114,10 @@ impl Verdict {
     /// What is told of it.
     pub(super) fn event(&self, hash: &ItemHash) -> Option<Event> {
         match self {
-            Self::Processed(Some(record)) => {
+            Self::Processed(record) => {
                 Some(Event::Committed { item_hash: hash.clone(), record: record.clone(), frame: Arc::default() })
             }
-            Self::Processed(None) | Self::Crowded => None,
+            Self::Stands(_) | Self::Crowded => None,
             Self::Pending { .. } | Self::Rejected(_) | Self::Forgotten => {
                 Some(Event::Verdict { item_hash: hash.clone(), status: self.status() })
             }
@@ -200,6 +203,8 @@ pub(super) fn decide(
 /// The copy of a message that stands, or is hidden.
 struct Present {
     record: MessageRecord,
+    /// As it is shown.
+    status: MessageStatus,
     is_hidden: bool,
     /// True when its content is deleted: nothing of it can change any more.
     is_final: bool,
@@ -208,10 +213,14 @@ struct Present {
 impl Present {
     fn of(desk: &Desk, hash: &ItemHash) -> Result<Option<Self>, StoreError> {
         if let Some(record) = desk.read().message(hash)? {
-            return Ok(Some(Self { record, is_hidden: false, is_final: false }));
+            let status = desk.read().status(hash)?.map_or(MessageStatus::Processed, |row| row.status());
+            return Ok(Some(Self { record, status, is_hidden: false, is_final: false }));
         }
         let hidden = standing::forgotten(desk.read(), hash)?;
-        Ok(hidden.map(|hidden| Self { record: hidden.message, is_hidden: true, is_final: hidden.purged }))
+        Ok(hidden.map(|hidden| {
+            let status = MessageStatus::Forgotten;
+            Self { record: hidden.message, status, is_hidden: true, is_final: hidden.purged }
+        }))
     }
 
     /// True when a copy of that rank, by that owner, takes its place. Content that names no owner is each signer's own: there the first one stands, or
@@ -231,7 +240,7 @@ impl Present {
         // The same signed words with another time or channel, which nobody signs: the message stands.
         let is_same = rank::is_same_message(envelope, &self.record.envelope);
         if is_same {
-            Verdict::Processed(None)
+            Verdict::Stands(self.status)
         } else {
             Verdict::Rejected(rejection_record(envelope, other_copy_rejection()))
         }
@@ -654,7 +663,7 @@ fn accept(
         withdraw::hide(desk, plugins, rules, &hash, &inherited)?;
         return Ok(Verdict::Forgotten);
     }
-    Ok(Verdict::Processed(Some(Arc::new(record))))
+    Ok(Verdict::Processed(Arc::new(record)))
 }
 
 /// Moves credits; those whose transfers are covered differently now are decided again. Returns why nothing was moved.

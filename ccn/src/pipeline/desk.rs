@@ -12,8 +12,8 @@ use crate::{
             PinRecord, QuarantineRecord, Record as _, RejectionRecord, StatusRecord, WorkloadRecord,
         },
         schema::{
-            COUNTED_LABEL, IndexId, KEPT_FILES, Key, Table, Tally, count_key, hash_key, index_prefix, index_suffix,
-            rank_key, split_hash, tally_key,
+            COUNTED_LABEL, IndexId, KEPT_FILES, Key, Table, Tally, count_key, entry_prefix, hash_key, index_prefix,
+            index_suffix, rank_key, split_hash, tally_key,
         },
     },
 };
@@ -57,8 +57,8 @@ pub(super) fn pending_key(envelope: &Envelope) -> Vec<u8> {
     Key::new().hash(&envelope.item_hash).bytes(&rank::candidate(envelope)).done()
 }
 
-/// What a message is indexed by, as it stands in keys.
-fn index_prefixes(record: &MessageRecord) -> Vec<Vec<u8>> {
+/// What a message is indexed by, as it stands in keys: what it is counted under, and the beginning of its entry.
+fn index_prefixes(record: &MessageRecord) -> Vec<(Vec<u8>, Vec<u8>)> {
     let envelope = &record.envelope;
     let mut entries = vec![
         (IndexId::All, ""),
@@ -68,8 +68,10 @@ fn index_prefixes(record: &MessageRecord) -> Vec<Vec<u8>> {
         (IndexId::Chain, envelope.chain()),
     ];
     entries.extend(envelope.channel.iter().map(|channel| (IndexId::Channel, channel.as_str())));
-    let labels = record.labels.iter().map(|(name, value)| index_prefix(IndexId::Label, &format!("{name}={value}")));
-    entries.into_iter().map(|(id, text)| index_prefix(id, text)).chain(labels).collect()
+    let labels: Vec<String> = record.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    entries.extend(labels.iter().map(|label| (IndexId::Label, label.as_str())));
+    let prefixes = |(id, text)| (index_prefix(id, text), entry_prefix(id, text, &envelope.kind));
+    entries.into_iter().map(prefixes).collect()
 }
 
 /// What a message counts under and is not indexed by, as it stands in keys.
@@ -78,7 +80,8 @@ fn further_counts(record: &MessageRecord) -> Vec<Vec<u8>> {
     let channel = envelope.channel.iter().map(|channel| count_key(IndexId::OwnerChannel, &[owner, channel]));
     let labels = record.labels.iter().filter(|(name, _)| name == COUNTED_LABEL);
     let labels = labels.map(|(_, value)| count_key(IndexId::OwnerLabel, &[owner, &envelope.kind, value]));
-    channel.chain(labels).collect()
+    let kind = count_key(IndexId::OwnerKind, &[owner, &envelope.kind]);
+    channel.chain(labels).chain([kind]).collect()
 }
 
 /// A need as it stands in keys.
@@ -168,12 +171,31 @@ impl Desk {
         let sequence = batch.add(Table::Meta, SEQUENCE.to_vec(), 1)?;
         batch.put(Table::Messages, sequence.to_be_bytes().to_vec(), record.to_bytes());
         batch.put(Table::Sequence, hash_key(hash), sequence.to_be_bytes().to_vec());
+        self.list(hash, record)
+    }
+
+    /// Puts a stored message into lists and counts.
+    pub(super) fn list(&mut self, hash: &ItemHash, record: &MessageRecord) -> Result<(), StoreError> {
+        let sequence = self.read().number(Table::Sequence, &hash_key(hash))?;
         let suffix = index_suffix(record.envelope.time, hash, sequence);
-        for prefix in index_prefixes(record) {
-            batch.add(Table::Counts, prefix.clone(), 1)?;
+        let batch = self.edit();
+        for (counted, prefix) in index_prefixes(record) {
+            batch.add(Table::Counts, counted, 1)?;
             batch.put(Table::Index, [prefix.as_slice(), &suffix].concat(), Vec::new());
         }
         self.count(record, 1)
+    }
+
+    /// Takes a stored message out of lists and counts.
+    pub(super) fn unlist(&mut self, hash: &ItemHash, record: &MessageRecord) -> Result<(), StoreError> {
+        let sequence = self.read().number(Table::Sequence, &hash_key(hash))?;
+        let suffix = index_suffix(record.envelope.time, hash, sequence);
+        let batch = self.edit();
+        for (counted, prefix) in index_prefixes(record) {
+            batch.add(Table::Counts, counted, -1)?;
+            batch.delete(Table::Index, [prefix.as_slice(), &suffix].concat());
+        }
+        self.count(record, -1)
     }
 
     /// Counts a message beyond what it is indexed by, or one less.
@@ -205,15 +227,10 @@ impl Desk {
     pub(super) fn remove(&mut self, hash: &ItemHash) -> Result<Option<MessageRecord>, StoreError> {
         let sequence = self.read().number(Table::Sequence, &hash_key(hash))?;
         let Some(record) = self.read().message_at(sequence)? else { return Ok(None) };
+        self.unlist(hash, &record)?;
         let batch = self.edit();
         batch.delete(Table::Messages, sequence.to_be_bytes().to_vec());
         batch.delete(Table::Sequence, hash_key(hash));
-        let suffix = index_suffix(record.envelope.time, hash, sequence);
-        for prefix in index_prefixes(&record) {
-            batch.add(Table::Counts, prefix.clone(), -1)?;
-            batch.delete(Table::Index, [prefix.as_slice(), &suffix].concat());
-        }
-        self.count(&record, -1)?;
         Ok(Some(record))
     }
 
@@ -252,8 +269,6 @@ impl Desk {
             if record.pins == 1 {
                 batch.add(Table::Meta, KEPT_FILES.to_vec(), 1)?;
             }
-            let owned = Key::new().text(&pin.owner).hash(file).done();
-            batch.add(Table::Owned, owned, 1)?;
         }
         if let Some(grace) = record.grace.take() {
             batch.delete(Table::Grace, Key::new().number(grace).hash(file).done());
@@ -266,12 +281,12 @@ impl Desk {
     /// Keeps a file for a message no longer. One that nobody keeps stays for a while.
     pub(super) fn unpin(&mut self, file: &ItemHash, message: &ItemHash, grace_until: u64) -> Result<(), StoreError> {
         let key = Key::new().hash(file).hash(message).done();
-        let Some(row) = self.read().get(Table::Pins, &key)? else { return Ok(()) };
-        let pin = PinRecord::read(&row)?;
+        if self.read().get(Table::Pins, &key)?.is_none() {
+            return Ok(());
+        }
         let record = self.read().file(file)?;
         let batch = self.edit();
         batch.delete(Table::Pins, key);
-        batch.add(Table::Owned, Key::new().text(&pin.owner).hash(file).done(), -1)?;
         if let Some(mut record) = record {
             record.pins = record.pins.saturating_sub(1);
             if record.pins == 0 {

@@ -16,6 +16,8 @@ mod plugins;
 mod rank;
 pub(crate) mod ration;
 pub(crate) mod rebuild;
+mod removal;
+mod review;
 mod stage;
 mod turns;
 mod wakes;
@@ -54,6 +56,7 @@ use tokio_util::sync::CancellationToken;
 use turns::Turns;
 
 pub use crate::store::record::FileKind;
+pub use review::Reviewed;
 pub use stage::MAX_CONTENT_BYTES;
 
 /// Messages of a bulk that are verified in one go, by one thread.
@@ -94,6 +97,8 @@ struct Shared {
     /// Cancelled when the one who decides has ended, in whatever way.
     ended: CancellationToken,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// From which height of its first confirmation on holdings are asked of a message.
+    paid_from_height: u64,
 }
 
 /// What became of a message, as of a moment that is on the disk.
@@ -255,6 +260,7 @@ impl Pipeline {
                 owner,
                 ended,
                 thread: Mutex::new(Some(thread)),
+                paid_from_height: config.network.paid_from_height,
             }),
         };
         fetcher.announce_to(WeakPipeline(Arc::downgrade(&pipeline.shared)));
@@ -499,9 +505,11 @@ impl Shared {
 /// The receipt for the very copy of a message that stands: nothing about it has to be checked again.
 fn known(snapshot: &Snapshot, envelope: &Envelope) -> Result<Option<Receipt>, EngineError> {
     let stored = snapshot.message(&envelope.item_hash)?;
-    let known = stored.is_some_and(|stored| rank::is_stored(envelope, &stored));
-    let item_hash = envelope.item_hash.clone();
-    Ok(known.then_some(Receipt { item_hash, status: MessageStatus::Processed, rejection: None }))
+    if !stored.is_some_and(|stored| rank::is_stored(envelope, &stored)) {
+        return Ok(None);
+    }
+    let status = snapshot.status(&envelope.item_hash)?.map_or(MessageStatus::Processed, |row| row.status());
+    Ok(Some(Receipt { item_hash: envelope.item_hash.clone(), status, rejection: None }))
 }
 
 #[cfg(test)]

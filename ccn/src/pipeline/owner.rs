@@ -12,6 +12,7 @@ use super::{
     rank::Rank,
     ration::Ration,
     rebuild::{self, Step},
+    removal::{self, Removal},
     stage::{self, Prepared, SignedMessage},
     turns::Turns,
     wakes::{Wake, Wakes},
@@ -74,6 +75,8 @@ pub(super) enum Input {
     Handler { kind: String, reply: Reply<(), EngineError> },
     /// Keep these rows, about plugins or chains: nobody else writes them meanwhile, and nobody is woken by them.
     Rows { changes: Changes, reply: Reply<(), EngineError> },
+    /// Do this, as of a moment, milliseconds since 1970, with messages that nobody can pay for, or can again. Answered is for which it was done.
+    Removals { removals: Vec<Removal>, now_ms: u64, reply: Reply<Vec<Removal>, EngineError> },
     /// Delete these keys of the state of a namespace that has no plugin.
     DropState { namespace: String, keys: Vec<Vec<u8>>, reply: Reply<(), EngineError> },
     /// Finish what has begun and end.
@@ -107,6 +110,7 @@ struct After {
     receipts: Answers<Receipt, SubmitError>,
     bulks: Vec<(BulkReply, Vec<Result<Receipt, SubmitError>>)>,
     recorded: Answers<(), EngineError>,
+    removed: Answers<Vec<Removal>, EngineError>,
     events: Vec<Event>,
     wanted: Vec<ItemHash>,
     dropped_files: Vec<ItemHash>,
@@ -273,6 +277,11 @@ impl Owner {
                     desk.keep();
                     after.recorded.push((reply, Ok(())));
                 }
+                Some(Input::Removals { removals, now_ms, reply }) => {
+                    decided += removals.len();
+                    let done = self.remove(&mut desk, removals, now_ms);
+                    after.removed.push((reply, done));
+                }
                 Some(Input::DropState { namespace, keys, reply }) => {
                     let writes = keys.into_iter().map(|key| (key, None)).collect();
                     let result = desk.write_state(&namespace, writes).map_err(EngineError::from);
@@ -339,6 +348,9 @@ impl Owner {
             for (reply, _) in after.recorded {
                 let _ = reply.send(Err(EngineError::Store(error.to_string())));
             }
+            for (reply, _) in after.removed {
+                let _ = reply.send(Err(EngineError::Store(error.to_string())));
+            }
             std::thread::sleep(STORE_BACK_OFF);
             return Finished { is_stored: false, is_for_good: error.is_for_good() };
         }
@@ -360,10 +372,32 @@ impl Owner {
         for (reply, result) in after.recorded {
             let _ = reply.send(result);
         }
+        for (reply, result) in after.removed {
+            let _ = reply.send(result);
+        }
         for file in &after.wanted {
             self.fetcher.want(file);
         }
         Finished { is_stored: true, is_for_good: false }
+    }
+
+    /// Announces, recovers or removes messages. Returns those with which that was done.
+    fn remove(&self, desk: &mut Desk, removals: Vec<Removal>, now_ms: u64) -> Result<Vec<Removal>, EngineError> {
+        let mut done = Vec::new();
+        for removal in removals {
+            match removal::apply(desk, &removal, now_ms) {
+                Ok(true) => {
+                    desk.keep();
+                    done.push(removal);
+                }
+                Ok(false) => desk.drop_current(),
+                Err(error) => {
+                    desk.drop_current();
+                    return Err(error.into());
+                }
+            }
+        }
+        Ok(done)
     }
 
     fn message(
@@ -400,7 +434,7 @@ impl Owner {
             Some(first) if decide::waits(&first) => self.first_again(desk, rules, turn, first, after)?,
             Some(first) => {
                 let verdict = self.turn(desk, rules, turn, prepared, after)?;
-                if !matches!(verdict, Verdict::Processed(_) | Verdict::Forgotten) {
+                if !matches!(verdict, Verdict::Processed(_) | Verdict::Stands(_) | Verdict::Forgotten) {
                     self.first_again(desk, rules, turn, first, after)?;
                 }
                 verdict
@@ -409,7 +443,7 @@ impl Owner {
         let rejection = match &verdict {
             Verdict::Crowded => return Err(SubmitError::Overloaded),
             Verdict::Rejected(rejection) => Some(rejection.clone()),
-            Verdict::Processed(_) | Verdict::Pending { .. } | Verdict::Forgotten => None,
+            Verdict::Processed(_) | Verdict::Stands(_) | Verdict::Pending { .. } | Verdict::Forgotten => None,
         };
         Ok(Receipt { item_hash: hash, status: verdict.status(), rejection })
     }
@@ -487,7 +521,7 @@ impl Owner {
         // What becomes of another copy is no news of a message that stands.
         let is_news = match &verdict {
             Verdict::Pending { .. } | Verdict::Rejected(_) => !desk.is_present(&envelope.item_hash)?,
-            Verdict::Processed(_) | Verdict::Forgotten | Verdict::Crowded => true,
+            Verdict::Processed(_) | Verdict::Stands(_) | Verdict::Forgotten | Verdict::Crowded => true,
         };
         after.events.extend(verdict.event(&envelope.item_hash).filter(|_| is_news));
         Ok(verdict)
@@ -810,6 +844,9 @@ fn fail_all(queue: &mut VecDeque<Input>, error: &StoreError) {
             Input::Bulk { messages, reply, .. } => {
                 let failed = |_| Err(EngineError::Store(error.to_string()).into());
                 let _ = reply.send(messages.into_iter().map(failed).collect());
+            }
+            Input::Removals { reply, .. } => {
+                let _ = reply.send(Err(EngineError::Store(error.to_string())));
             }
             Input::File { reply, .. }
             | Input::Handler { reply, .. }

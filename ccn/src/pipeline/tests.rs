@@ -5,4 +5,5 @@ mod fixtures;
 mod folders;
 mod orders;
 mod rebuild;
+mod removal;
 mod rules;

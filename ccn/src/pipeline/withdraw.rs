@@ -8,7 +8,7 @@ use super::{
     desk::{Desk, pending_key},
     facts::Asking,
     rank::Rank,
-    rebuild,
+    rebuild, removal,
 };
 use crate::{
     host::{HostError, Outcome, Plugins, Withdrawal, contract_message},
@@ -51,6 +51,7 @@ pub(super) fn hide(
     hash: &ItemHash,
     inherited: &[Position],
 ) -> Result<(), Undecided> {
+    removal::end(desk, hash)?;
     let Some(message) = desk.remove(hash)? else { return Ok(()) };
     let key = key_of(&message)?;
     let basis = desk.basis(&key)?.unwrap_or_default();
@@ -106,6 +107,7 @@ pub(super) fn recheck(desk: &mut Desk, plugins: &Plugins, rules: &Rules, hash: &
 
 /// Takes everything back that a message did, and has it decided anew.
 pub(super) fn void(desk: &mut Desk, plugins: &Plugins, rules: &Rules, hash: &ItemHash) -> Result<(), Undecided> {
+    removal::end(desk, hash)?;
     let (message, was_hidden) = match desk.remove(hash)? {
         Some(message) => (message, false),
         None => {
@@ -164,7 +166,12 @@ pub(super) fn void(desk: &mut Desk, plugins: &Plugins, rules: &Rules, hash: &Ite
 }
 
 /// Lets go of what a message keeps and costs.
-fn release(desk: &mut Desk, hash: &ItemHash, basis: &BasisRecord, grace_until: u64) -> Result<(), StoreError> {
+pub(super) fn release(
+    desk: &mut Desk,
+    hash: &ItemHash,
+    basis: &BasisRecord,
+    grace_until: u64,
+) -> Result<(), StoreError> {
     for file in hashes(&basis.pins) {
         desk.unpin(&file, hash, grace_until)?;
     }

@@ -2,10 +2,12 @@
 //!
 //! | table | follows from |
 //! |---|---|
-//! | `chronicle` | `messages` and `confirmations` |
+//! | `chronicle` | `messages`, `removed` and `confirmations` |
 //! | `ended` | `forgotten`, `forgets` and `removed` |
 //! | `holdings` | `balances` and `chain_balances` |
-//! | `own_counts` | the two above |
+//! | `grantees` | `delegations` ([`super::grantees`]) |
+//! | `owned` | `pins` and `files` ([`super::owned`]) |
+//! | `own_counts` | `ended`, `holdings`, `owned` |
 //!
 //! They hold this node's own view, like what they follow from in part, so they are no part of the state digest. Records that cannot be read count as
 //! missing: whoever asks for them is told.
@@ -13,7 +15,7 @@
 use super::{
     StoreError,
     confirmation::ConfirmationRecord,
-    number,
+    grantees, number, owned,
     record::{BalanceRecord, ForgottenRecord, MessageRecord, Record as _, RemovedRecord},
     schema::{
         Ending, INDEX_SUFFIX_BYTES, IndexId, Key, Table, end_of, hash_key, index_prefix, index_suffix, split_hash,
@@ -33,7 +35,7 @@ const HOLDINGS_MARK: u8 = b'h';
 const WHERE_MARK: u8 = 0;
 
 type Suffix = [u8; INDEX_SUFFIX_BYTES];
-type Bytes = &'static [u8];
+pub(super) type Bytes = &'static [u8];
 /// Keys, and what they held; none where there was no such row.
 type Before = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
@@ -56,10 +58,16 @@ pub(super) struct Touched {
     messages: BTreeMap<Vec<u8>, Moved>,
     /// By hash key: what the confirmations that changed were.
     confirmations: BTreeMap<Vec<u8>, Before>,
+    /// By hash key: whether the message was removed before.
+    removed: BTreeMap<Vec<u8>, bool>,
     /// Hash keys.
     ended: BTreeSet<Vec<u8>>,
     /// Address and chain, as in the keys.
     holdings: BTreeSet<Vec<u8>>,
+    /// Rows of `pins`.
+    pins: owned::Before,
+    /// Owners of delegations.
+    granters: BTreeSet<String>,
 }
 
 #[derive(Debug, Default)]
@@ -87,7 +95,15 @@ impl Touched {
                     self.confirmations.entry(hash).or_default().push((key.to_vec(), old.map(<[u8]>::to_vec)));
                 }
             }
-            Table::Forgotten | Table::Removed | Table::Forgets => self.ended.extend(hash_of(key)),
+            Table::Removed => {
+                self.removed.extend(hash_of(key).map(|hash| (hash, old.is_some())));
+                self.ended.extend(hash_of(key));
+            }
+            Table::Forgotten | Table::Forgets => self.ended.extend(hash_of(key)),
+            Table::Delegations => self.granters.extend(grantees::owner_of(key)),
+            Table::Pins => {
+                self.pins.insert(key.to_vec(), old.map(<[u8]>::to_vec));
+            }
             Table::Balances | Table::ChainBalances => self.holdings.extend(holder_of(key)),
             _ => {}
         }
@@ -95,14 +111,20 @@ impl Touched {
 
     /// Brings the tables that follow up to date.
     pub(super) fn apply(self, write: &WriteTransaction) -> Result<(), StoreError> {
-        if !self.messages.is_empty() || !self.confirmations.is_empty() {
-            chronicle(write, self.messages, self.confirmations)?;
+        if !self.messages.is_empty() || !self.confirmations.is_empty() || !self.removed.is_empty() {
+            chronicle(write, self.messages, self.confirmations, &self.removed)?;
         }
         if !self.ended.is_empty() {
             end(write, self.ended)?;
         }
         if !self.holdings.is_empty() {
             hold(write, self.holdings)?;
+        }
+        if !self.pins.is_empty() {
+            owned::follow(write, self.pins)?;
+        }
+        if !self.granters.is_empty() {
+            grantees::follow(write, self.granters)?;
         }
         Ok(())
     }
@@ -124,11 +146,11 @@ fn holder_of(key: &[u8]) -> Option<Vec<u8>> {
     is_free.then(|| key[..key.len() - rest.len()].to_vec())
 }
 
-fn open(write: &WriteTransaction, table: Table) -> Result<Open<'_, Bytes, Bytes>, StoreError> {
+pub(super) fn open(write: &WriteTransaction, table: Table) -> Result<Open<'_, Bytes, Bytes>, StoreError> {
     Ok(write.open_table(table.definition())?)
 }
 
-fn value(table: &Open<'_, Bytes, Bytes>, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+pub(super) fn value(table: &Open<'_, Bytes, Bytes>, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
     Ok(table.get(key)?.map(|value| value.value().to_vec()))
 }
 
@@ -142,11 +164,13 @@ fn chronicle(
     write: &WriteTransaction,
     mut messages: BTreeMap<Vec<u8>, Moved>,
     mut changed: BTreeMap<Vec<u8>, Before>,
+    were_removed: &BTreeMap<Vec<u8>, bool>,
 ) -> Result<(), StoreError> {
     let (sequences, records) = (open(write, Table::Sequence)?, open(write, Table::Messages)?);
+    let removed = open(write, Table::Removed)?;
     let confirmations = open(write, Table::Confirmations)?;
     let mut chronicle = open(write, Table::Chronicle)?;
-    for hash in changed.keys() {
+    for hash in changed.keys().chain(were_removed.keys()) {
         if messages.contains_key(hash) {
             continue;
         }
@@ -157,6 +181,10 @@ fn chronicle(
         }
     }
     for (hash, Moved { from, to }) in messages {
+        // One that was removed is in no list.
+        let is_removed = value(&removed, &hash)?.is_some();
+        let was_removed = were_removed.get(&hash).copied().unwrap_or(is_removed);
+        let (from, to) = (from.filter(|_| !was_removed), to.filter(|_| !is_removed));
         let changed = changed.remove(&hash).unwrap_or_default();
         let mut after = u64::MAX;
         let mut before = first(changed.iter().filter_map(|(_, old)| old.as_deref()));
@@ -184,7 +212,7 @@ fn chronicle(
 }
 
 /// Adds to a count; one that becomes zero is removed.
-fn count(counts: &mut Open<'_, Bytes, Bytes>, key: &[u8], difference: i64) -> Result<(), StoreError> {
+pub(super) fn count(counts: &mut Open<'_, Bytes, Bytes>, key: &[u8], difference: i64) -> Result<(), StoreError> {
     let sum = value(counts, key)?.map_or(0, |value| number(&value)).saturating_add_signed(difference);
     match sum {
         0 => counts.remove(key)?,

@@ -42,7 +42,6 @@ fn share(table: Table) -> Share {
         | Table::Costs
         | Table::Spending
         | Table::Pins
-        | Table::Owned
         | Table::Balances
         | Table::Credits
         | Table::Movers
@@ -66,6 +65,9 @@ fn share(table: Table) -> Share {
         | Table::Files
         | Table::Grace
         | Table::Purge
+        | Table::Removing
+        | Table::Grantees
+        | Table::Owned
         | Table::Workloads
         | Table::Quarantine
         | Table::Namespaces

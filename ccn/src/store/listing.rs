@@ -8,10 +8,14 @@ use super::{
     Reader, StoreError, confirmation,
     derived::FIRST_BYTES,
     record::MessageRecord,
-    schema::{INDEX_HASH_CHARS, INDEX_SUFFIX_BYTES, IndexId, Table, end_of, index_prefix, index_suffix, time_key},
+    schema::{INDEX_HASH_CHARS, INDEX_SUFFIX_BYTES, IndexId, Table, end_of, index_suffix, time_key},
+    standing,
 };
 use ccn_message::ItemHash;
+use plan::Plan;
 use std::collections::VecDeque;
+
+mod plan;
 
 /// Index rows read at a time.
 const PAGE: usize = 64;
@@ -45,6 +49,8 @@ pub struct Filter {
     pub end: Option<f64>,
     /// Heights of the first transaction that confirms it.
     pub blocks: Blocks,
+    /// Only those that are to be removed, or only those that are not.
+    pub removing: Option<bool>,
     /// Nothing matches.
     pub nothing: bool,
 }
@@ -93,26 +99,6 @@ impl Filter {
             && self.labels.iter().all(labelled)
             && self.start.is_none_or(|start| envelope.time >= start)
             && self.end.is_none_or(|end| envelope.time < end)
-    }
-
-    /// Restrictions that an index can decide.
-    fn indexed(&self) -> Vec<(IndexId, Vec<String>)> {
-        let mut indexed = Vec::new();
-        let mut add = |id, values: &[String]| {
-            if !values.is_empty() {
-                indexed.push((id, values.to_vec()));
-            }
-        };
-        add(IndexId::Sender, &self.senders);
-        add(IndexId::Owner, &self.owners);
-        add(IndexId::Kind, &self.kinds);
-        add(IndexId::Chain, &self.chains);
-        add(IndexId::Channel, &self.channels);
-        for (name, values) in &self.labels {
-            let values: Vec<String> = values.iter().map(|value| format!("{name}={value}")).collect();
-            add(IndexId::Label, &values);
-        }
-        indexed
     }
 }
 
@@ -256,9 +242,7 @@ pub fn count(reader: &dyn Reader, filter: &Filter) -> Result<u64, StoreError> {
     }
     let plan = Plan::of(reader, filter)?;
     let dated = filter.start.is_some() || filter.end.is_some();
-    // A message has one sender, but may have several labels of one name.
-    let disjoint = plan.id != IndexId::Label || plan.values.len() == 1;
-    if plan.exact && !dated && disjoint {
+    if plan.counted && !dated {
         return Ok(plan.size);
     }
     let mut stream = plan.stream(reader, filter, true, None);
@@ -286,6 +270,7 @@ fn named(reader: &dyn Reader, filter: &Filter) -> Result<Vec<(ItemHash, MessageR
     let mut found = Vec::new();
     for hash in hashes {
         if let Some(record) = reader.message(&hash)?
+            && standing::removed(reader, &hash)?.is_none()
             && matches(reader, filter, &hash, &record)?
         {
             found.push((hash, record));
@@ -328,64 +313,15 @@ fn matches(reader: &dyn Reader, filter: &Filter, hash: &ItemHash, record: &Messa
     if !filter.matches(hash, record, record.envelope.chain()) {
         return Ok(false);
     }
+    if let Some(removing) = filter.removing
+        && standing::removing(reader, record)?.is_some() != removing
+    {
+        return Ok(false);
+    }
     if !filter.blocks.restrict() {
         return Ok(true);
     }
     Ok(filter.blocks.admit(reader.confirmations(hash)?.first().map(|confirmation| confirmation.height)))
-}
-
-/// Which index drives a listing.
-#[derive(Debug)]
-struct Plan {
-    id: IndexId,
-    values: Vec<String>,
-    /// Entries of the index.
-    size: u64,
-    /// True when the index decides everything but the dates.
-    exact: bool,
-}
-
-impl Plan {
-    fn of(reader: &dyn Reader, filter: &Filter) -> Result<Self, StoreError> {
-        let indexed = filter.indexed();
-        let size = |id, values: &[String]| {
-            values.iter().try_fold(0, |sum, value| {
-                Ok::<_, StoreError>(sum + reader.number(Table::Counts, &index_prefix(id, value))?)
-            })
-        };
-        let all = vec![String::new()];
-        let is_simple = filter.hashes.is_empty() && !filter.blocks.restrict();
-        let mut best = Self {
-            id: IndexId::All,
-            size: size(IndexId::All, &all)?,
-            values: all,
-            exact: is_simple && indexed.is_empty(),
-        };
-        let exact = is_simple && indexed.len() == 1;
-        for (id, mut values) in indexed {
-            values.sort();
-            values.dedup();
-            let size = size(id, &values)?;
-            if best.id == IndexId::All || size < best.size {
-                best = Self { id, values, size, exact };
-            }
-        }
-        Ok(best)
-    }
-
-    fn stream<'a>(
-        &self,
-        reader: &'a dyn Reader,
-        filter: &Filter,
-        descending: bool,
-        after: Option<&(f64, ItemHash)>,
-    ) -> Merged<'a> {
-        let streams = self
-            .values
-            .iter()
-            .map(|value| Stream::new(reader, index_prefix(self.id, value), filter, descending, after));
-        Merged { streams: streams.collect(), descending, last: None }
-    }
 }
 
 type Suffix = [u8; INDEX_SUFFIX_BYTES];

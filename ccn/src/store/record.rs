@@ -1,5 +1,6 @@
 //! What the tables hold.
 
+use super::schema::Key;
 use ccn_message::{Amount, Chain, Envelope, ItemHash, ItemType, MessageStatus};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -12,6 +13,11 @@ pub struct DamagedRecord {
 }
 
 impl DamagedRecord {
+    /// A row that is not what its table holds.
+    pub(super) fn of(record: &'static str) -> Self {
+        Self { record, problem: "it has another form".into() }
+    }
+
     pub(super) fn of_journal(problem: String) -> Self {
         Self { record: "journal", problem }
     }
@@ -65,6 +71,7 @@ records! {
     TotalsRecord = "totals",
     HistoryRecord = "history",
     RemovedRecord = "removed message",
+    RemovingRecord = "announced removal",
 }
 
 /// An envelope whose words are checked.
@@ -532,6 +539,29 @@ pub struct RemovedRecord {
     pub removed_at: u64,
     /// Of what it kept, bytes.
     pub size: u64,
+}
+
+/// A message that will be removed unless its owner can pay again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemovingRecord {
+    /// When, milliseconds since 1970.
+    pub until_ms: u64,
+    /// The row of `workloads` of what ran for it.
+    pub workload: Option<Vec<u8>>,
+}
+
+impl RemovingRecord {
+    /// The beginning of the keys of the messages of an address.
+    #[must_use]
+    pub fn prefix(owner: &str) -> Vec<u8> {
+        Key::new().text(owner).done()
+    }
+
+    /// Its key.
+    #[must_use]
+    pub fn key(owner: &str, hash: &ItemHash) -> Vec<u8> {
+        Key::new().text(owner).hash(hash).done()
+    }
 }
 
 /// Something a compute node is asked to run.

@@ -22,7 +22,7 @@
 //! | `files` | hash key | [`crate::store::record::FileRecord`] |
 //! | `pins` | hash key of the file, hash key of the message | [`crate::store::record::PinRecord`] |
 //! | `grace` | milliseconds, hash key of the file | nothing |
-//! | `owned` | address, hash key of the file | number of pins, u64 |
+//! | `owned` | address, content time, hash key of the message, hash key of the file | bytes and kind of the file |
 //! | `delegations` | address, position of the message | [`crate::store::record::DelegationRecord`] |
 //! | `forgotten` | hash key | [`crate::store::record::ForgottenRecord`] |
 //! | `forgets` | hash key of the target, position of the message that forgets it | nothing |
@@ -54,13 +54,16 @@
 //! | `history` | address | [`crate::store::record::HistoryRecord`] |
 //! | `refunded` | hash key | [`crate::store::record::CostRecord`] |
 //! | `removed` | hash key | [`crate::store::record::RemovedRecord`] |
+//! | `removing` | owner, hash key | [`crate::store::record::RemovingRecord`] |
 //! | `holdings` | address, chain | tokens, i128 |
 //! | `chronicle` | first confirmation, seconds or all ones; then as in `index` | nothing |
 //! | `ended` | an [`Ending`], as in `counts`, time of the end, hash key | nothing |
 //! | `ended` | 0, hash key | the keys of its other rows |
-//! | `own_counts` | `h`, chain or nothing: rows of `holdings`; [`Ending`], as in `counts`: rows of `ended` | number, u64 |
+//! | `grantees` | 1, address that may act, owner | nothing |
+//! | `grantees` | 0, owner | addresses that may act for it |
+//! | `own_counts` | `h`, chain or nothing: rows of `holdings`; [`Ending`], as in `counts`: rows of `ended`; `f` or `b`, address: rows of `owned` or their bytes | number, u64 |
 //!
-//! The last four follow from other tables, and are kept by every commit from what it changes ([`crate::store::derived`]).
+//! `owned` and the last five follow from other tables, and are kept by every commit from what it changes ([`crate::store::derived`]).
 //!
 //! Records are postcard. The `meta` row `schema` holds [`SCHEMA_VERSION`]; a store of another version is refused.
 
@@ -68,7 +71,7 @@ use ccn_message::ItemHash;
 use redb::TableDefinition;
 
 /// Version of everything above.
-pub const SCHEMA_VERSION: u64 = 5;
+pub const SCHEMA_VERSION: u64 = 6;
 
 macro_rules! tables {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
@@ -192,12 +195,16 @@ tables! {
     Refunded = "refunded",
     /// Messages that were removed for want of funds.
     Removed = "removed",
+    /// Messages that will be removed for want of funds.
+    Removing = "removing",
     /// Tokens by owner and chain as they count here.
     Holdings = "holdings",
     /// Messages by their first confirmation.
     Chronicle = "chronicle",
     /// Messages that are hidden or removed, by when.
     Ended = "ended",
+    /// Owners by those who may act for them.
+    Grantees = "grantees",
     /// How many rows tables of this node's own have of a kind.
     OwnCounts = "own_counts",
 }
@@ -226,6 +233,16 @@ pub enum IndexId {
     OwnerLabel = 9,
     /// Envelope's sender and message type. Counted, without rows in the index.
     SenderKind = 10,
+    /// Content's address and message type. Counted, without rows in the index.
+    OwnerKind = 11,
+}
+
+impl IndexId {
+    /// True for properties whose entries are kept apart by message type: of one that many messages have, those of a type are found without the others.
+    #[must_use]
+    pub fn is_by_kind(self) -> bool {
+        matches!(self, Self::Sender | Self::Owner | Self::Channel)
+    }
 }
 
 /// The name in `meta` of the number of files that messages keep.
@@ -393,10 +410,17 @@ pub const INDEX_HASH_CHARS: usize = 16;
 /// Longest text that an index holds as it is, bytes; of a longer one its beginning and its sha256.
 pub const MAX_INDEX_TEXT_BYTES: usize = 256;
 
-/// The part of an index key that all entries of one property share.
+/// The part of an index key that all entries of one property share, and what they are counted under.
 #[must_use]
 pub fn index_prefix(id: IndexId, text: &str) -> Vec<u8> {
     Key::new().bytes(&[id as u8]).bytes(&shortened(text)).done()
+}
+
+/// What the entries of one property begin with in the index, of messages of one type.
+#[must_use]
+pub fn entry_prefix(id: IndexId, text: &str, kind: &str) -> Vec<u8> {
+    let prefix = index_prefix(id, text);
+    if id.is_by_kind() { [prefix, shortened(kind)].concat() } else { prefix }
 }
 
 /// A text as indexes hold it.

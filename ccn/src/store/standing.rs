@@ -5,7 +5,7 @@
 
 use super::{
     Reader, StoreError,
-    record::{DelegationRecord, ForgottenRecord, MessageRecord, Record as _, RemovedRecord},
+    record::{DelegationRecord, ForgottenRecord, MessageRecord, Record as _, RemovedRecord, RemovingRecord},
     schema::{Key, Table, hash_key, split_hash, time_of_key},
 };
 use ccn_message::ItemHash;
@@ -104,6 +104,16 @@ pub fn forgotten<R: Reader + ?Sized>(reader: &R, hash: &ItemHash) -> Result<Opti
 pub fn removed<R: Reader + ?Sized>(reader: &R, hash: &ItemHash) -> Result<Option<RemovedRecord>, StoreError> {
     let row = reader.get(Table::Removed, &hash_key(hash))?;
     Ok(row.map(|row| RemovedRecord::read(&row)).transpose()?)
+}
+
+/// What is announced of a message that stands: none when it is not to be removed.
+///
+/// # Errors
+/// The store fails.
+pub fn removing<R: Reader + ?Sized>(reader: &R, message: &MessageRecord) -> Result<Option<RemovingRecord>, StoreError> {
+    let Ok(hash) = ItemHash::parse(message.envelope.item_hash()) else { return Ok(None) };
+    let row = reader.get(Table::Removing, &RemovingRecord::key(&message.owner, &hash))?;
+    Ok(row.map(|row| RemovingRecord::read(&row)).transpose()?)
 }
 
 /// Those that hide a hidden message, in order: those that name it, and those of the message that it follows.

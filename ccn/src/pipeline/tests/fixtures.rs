@@ -129,7 +129,6 @@ pub(super) fn state(node: &TestNode) -> Vec<(Table, Vec<Row>)> {
         Table::Costs,
         Table::Spending,
         Table::Pins,
-        Table::Owned,
         Table::Balances,
         Table::Credits,
         Table::Movers,

@@ -5,7 +5,7 @@ use crate::store::{
     Changes, Store,
     confirmation::{self, ConfirmationRecord},
     record::Record as _,
-    schema::{hash_key, index_prefix},
+    schema::{entry_prefix, hash_key, index_prefix},
 };
 use ccn_message::sign::{Account, Draft};
 
@@ -36,9 +36,10 @@ fn stored(messages: &[(f64, Option<u64>)]) -> (Store, Vec<ItemHash>) {
         let mut put = |table, key: Vec<u8>, value: Vec<u8>| changes.insert((table, key), Some(value));
         put(Table::Messages, sequence.to_be_bytes().to_vec(), record.to_bytes());
         put(Table::Sequence, hash_key(&hash), sequence.to_be_bytes().to_vec());
-        for prefix in [index_prefix(IndexId::All, ""), index_prefix(IndexId::Sender, &envelope.sender)] {
-            put(Table::Index, [prefix.as_slice(), &index_suffix(*time, &hash, sequence)].concat(), Vec::new());
-            put(Table::Counts, prefix, (messages.len() as u64).to_be_bytes().to_vec());
+        for (id, text) in [(IndexId::All, ""), (IndexId::Sender, envelope.sender.as_str())] {
+            let entry = entry_prefix(id, text, &envelope.kind);
+            put(Table::Index, [entry.as_slice(), &index_suffix(*time, &hash, sequence)].concat(), Vec::new());
+            put(Table::Counts, index_prefix(id, text), (messages.len() as u64).to_be_bytes().to_vec());
         }
         // The first in time is not the lowest of its chain: another chain counts its blocks otherwise.
         for (height, seconds) in first.iter().flat_map(|first| [(900, *first), (1, first + 50)]) {
