@@ -123,13 +123,13 @@ fn malformed(error: CarError) -> ApiError {
 /// Takes a folder, or a file in blocks, with the message that keeps it.
 pub(super) async fn add(state: State, request: Request) -> ApiResult<Response> {
     let api: &Api = &state.0;
-    let _place = api.upload()?;
+    let place = api.uploads.take()?;
     require_multipart(&request)?;
     let limit_mib = api.service.config.limits.car_upload_mib;
     let max_bytes = limit_mib.saturating_mul(MIB);
     let spool = Spool::new(&api.service.files, max_bytes).await?;
     let mut archive = ArchiveIntake { reader: CarReader::default(), spool, roots: None, received: 0, limit_mib };
-    let parts = read_parts(api, limit_mib, request, &mut archive).await?;
+    let parts = place.receive(read_parts(api, limit_mib, request, place.pace(), &mut archive)).await?;
     if !parts.has_file {
         return Err(no_file());
     }

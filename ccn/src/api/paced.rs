@@ -1,5 +1,6 @@
 //! The body of an upload, a piece at a time: no reader is carried further ahead than it wants, and no sender is waited for without end.
 
+use super::places::Pace;
 use axum::body::{Body, BodyDataStream, Bytes};
 use futures_util::{Stream, StreamExt as _};
 use std::{
@@ -36,6 +37,7 @@ pub(super) struct Paced {
     started: Instant,
     received: u64,
     unused: Unused,
+    pace: Arc<Pace>,
 }
 
 /// Bytes that came and of which the reader has made nothing yet.
@@ -50,13 +52,14 @@ impl Unused {
 }
 
 impl Paced {
-    pub(super) fn new(body: Body) -> Self {
+    pub(super) fn new(body: Body, pace: Arc<Pace>) -> Self {
         Self {
             body: body.into_data_stream(),
             gave: false,
             started: Instant::now(),
             received: 0,
             unused: Unused::default(),
+            pace,
         }
     }
 
@@ -94,6 +97,7 @@ impl Stream for Paced {
         if let Poll::Ready(Some(Ok(piece))) = &polled {
             self.gave = true;
             self.received += piece.len() as u64;
+            self.pace.received(piece.len() as u64);
             self.unused.0.fetch_add(piece.len() as u64, Ordering::Relaxed);
         }
         polled
@@ -107,7 +111,10 @@ mod tests {
     #[tokio::test]
     async fn a_head_has_a_longest_length() {
         let piece = || Ok::<_, axum::Error>(Bytes::from_static(&[0; 1024]));
-        let mut paced = Paced::new(Body::from_stream(futures_util::stream::repeat_with(piece)));
+        let places = super::super::places::Places::new(1);
+        let place = places.take().expect("it is free");
+        let body = Body::from_stream(futures_util::stream::repeat_with(piece));
+        let mut paced = Paced::new(body, place.pace());
         let unused = paced.unused();
         let mut used = 0;
         let error = loop {

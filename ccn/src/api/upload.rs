@@ -8,6 +8,7 @@ use super::{
     error::{details, sentence},
     now_ms,
     paced::{Paced, Unused},
+    places::Pace,
     submit::{self, Taken},
 };
 use crate::{
@@ -37,7 +38,7 @@ use ccn_message::{
 };
 use futures_util::StreamExt as _;
 use serde_json::json;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// How long an upload may stand still.
 const STALL: Duration = Duration::from_secs(30);
@@ -130,27 +131,32 @@ impl Intake for FileIntake {
 
 pub(super) async fn storage_add_file(state: State, request: Request) -> ApiResult<Response> {
     let api = &*state.0;
-    let _place = api.upload()?;
+    let place = api.uploads.take()?;
     let upload = if is_multipart(&request) {
-        read_file_parts(api, Engine::Storage, request).await?
+        place.receive(read_file_parts(api, Engine::Storage, request, place.pace())).await?
     } else {
-        let limit = api.service.config.limits.unsigned_upload_mib;
-        check_length(&request, limit * MIB)?;
-        let mut writer = api.service.files.writer().await?;
-        let mut body = Paced::new(request.into_body());
-        while let Some(chunk) = next_chunk(&mut body).await? {
-            write(&mut writer, &chunk, limit).await?;
-        }
-        Upload { file: Some(writer.finish().await?), ..Upload::default() }
+        place.receive(read_file(api, request, place.pace())).await?
     };
     store(api, Engine::Storage, upload).await
 }
 
+/// Reads a body that is the file.
+async fn read_file(api: &Api, request: Request, pace: Arc<Pace>) -> ApiResult<Upload> {
+    let limit = api.service.config.limits.unsigned_upload_mib;
+    check_length(&request, limit * MIB)?;
+    let mut writer = api.service.files.writer().await?;
+    let mut body = Paced::new(request.into_body(), pace);
+    while let Some(chunk) = next_chunk(&mut body).await? {
+        write(&mut writer, &chunk, limit).await?;
+    }
+    Ok(Upload { file: Some(writer.finish().await?), ..Upload::default() })
+}
+
 pub(super) async fn ipfs_add_file(state: State, request: Request) -> ApiResult<Response> {
     let api = &*state.0;
-    let _place = api.upload()?;
+    let place = api.uploads.take()?;
     require_multipart(&request)?;
-    let upload = read_file_parts(api, Engine::Ipfs, request).await?;
+    let upload = place.receive(read_file_parts(api, Engine::Ipfs, request, place.pace())).await?;
     store(api, Engine::Ipfs, upload).await
 }
 
@@ -200,11 +206,11 @@ async fn write(writer: &mut FileWriter, chunk: &[u8], limit_mib: u64) -> ApiResu
     Ok(writer.write(chunk).await?)
 }
 
-async fn read_file_parts(api: &Api, engine: Engine, request: Request) -> ApiResult<Upload> {
+async fn read_file_parts(api: &Api, engine: Engine, request: Request, pace: Arc<Pace>) -> ApiResult<Upload> {
     // Before the message is known, the file may be as large as a signed one.
     let limit_mib = engine.signed_mib(api);
     let mut intake = FileIntake { writer: api.service.files.writer().await?, limit_mib };
-    let parts = read_parts(api, limit_mib, request, &mut intake).await?;
+    let parts = read_parts(api, limit_mib, request, pace, &mut intake).await?;
     let file = if parts.has_file { Some(intake.writer.finish().await?) } else { None };
     Ok(Upload { file, name: parts.name, metadata: parts.metadata })
 }
@@ -214,13 +220,14 @@ pub(super) async fn read_parts(
     api: &Api,
     limit_mib: u64,
     request: Request,
+    pace: Arc<Pace>,
     intake: &mut impl Intake,
 ) -> ApiResult<Parts> {
     check_length(&request, (limit_mib * MIB).saturating_add(OVERHEAD_BYTES))?;
     let broken =
         |error: String| ApiError::new(StatusCode::BAD_REQUEST, format!("the multipart body is broken: {error}"));
     let (head, body) = request.into_parts();
-    let body = Paced::new(body);
+    let body = Paced::new(body, pace);
     let unused = body.unused();
     let request = Request::from_parts(head, Body::from_stream(body));
     let mut parts = Multipart::from_request(request, &()).await.map_err(|error| broken(error.body_text()))?;
@@ -459,10 +466,10 @@ async fn keep(api: &Api, file: NewFile, hash: &ItemHash) -> ApiResult<()> {
 /// Stores a JSON value as a file: compact, keys in order, numbers and texts as they were written.
 async fn add_json(state: State, engine: Engine, request: Request) -> ApiResult<Response> {
     let api = &*state.0;
-    let _place = api.upload()?;
+    let place = api.uploads.take()?;
     let limit = api.service.config.limits.unsigned_upload_mib;
     check_length(&request, limit * MIB)?;
-    let text = read_body(request.into_body(), limit).await?;
+    let text = place.receive(read_body(request.into_body(), limit, place.pace())).await?;
     let compact = tokio::task::spawn_blocking(move || {
         json::check(&text)?;
         compact(&text)
@@ -473,8 +480,8 @@ async fn add_json(state: State, engine: Engine, request: Request) -> ApiResult<R
     store(api, engine, Upload { file: Some(writer.finish().await?), ..Upload::default() }).await
 }
 
-async fn read_body(body: Body, limit_mib: u64) -> ApiResult<String> {
-    let (mut bytes, mut body) = (Vec::new(), Paced::new(body));
+async fn read_body(body: Body, limit_mib: u64, pace: Arc<Pace>) -> ApiResult<String> {
+    let (mut bytes, mut body) = (Vec::new(), Paced::new(body, pace));
     while let Some(chunk) = next_chunk(&mut body).await? {
         if (bytes.len() + chunk.len()) as u64 > limit_mib * MIB {
             return Err(too_large(limit_mib));
