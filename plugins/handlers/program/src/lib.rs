@@ -1,10 +1,9 @@
 //! What PROGRAM messages mean: a function that a compute node runs, made of files that STORE messages hold (messages spec 6, ccn spec 2.4 and 6).
 
+mod query;
 mod rules;
 
-use plugin_sdk::{
-    Costs, Handler, Message, Outcome, Plan, Rejection, Request, Response, View, Withdrawal, Write, answer,
-};
+use plugin_sdk::{Costs, Handler, Message, Outcome, Plan, Rejection, Request, Response, View, Withdrawal, Write};
 
 /// The message type PROGRAM.
 #[derive(Debug)]
@@ -27,8 +26,8 @@ impl Handler for Program {
         rules::price(message, view).map(Some)
     }
 
-    fn query(_request: &Request, _view: &dyn View) -> Response {
-        answer::error(404, "no such route")
+    fn query(request: &Request, view: &dyn View) -> Response {
+        query::answer(request, view)
     }
 }
 

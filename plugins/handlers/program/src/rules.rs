@@ -2,7 +2,9 @@
 
 use handler_machine::{Files, Parts, cost, rules};
 use plugin_sdk::{
-    Costs, Effects, Message, Outcome, Plan, Refusal, Rejection, View, Write, message::content::program::ProgramContent,
+    Costs, Effects, Message, Outcome, Plan, Refusal, Rejection, View, Write,
+    layout::{Moment, delete, machine, put},
+    message::content::program::ProgramContent,
     price, text_of,
 };
 
@@ -14,14 +16,36 @@ pub(crate) fn validate(message: &Message) -> Result<Plan, Rejection> {
 pub(crate) fn process(message: &Message, view: &dyn View) -> Outcome {
     let effects = || -> Result<Effects, Refusal> {
         let content = ProgramContent::parse(text_of(message)?)?;
-        rules::effects(message, &Parts::of_program(&content), view)
+        let mut effects = rules::effects(message, &Parts::of_program(&content), view)?;
+        if let Some(subscriptions) = subscriptions(&content) {
+            effects.writes.push(put(listener(message), subscriptions.into_bytes()));
+        }
+        Ok(effects)
     };
     effects().into()
 }
 
 pub(crate) fn withdraw(message: &Message) -> Vec<Write> {
     let content = text_of(message).ok().and_then(|text| ProgramContent::parse(text).ok());
-    content.map(|content| rules::withdraw(message, &Parts::of_program(&content))).unwrap_or_default()
+    let Some(content) = content else { return Vec::new() };
+    let mut writes = rules::withdraw(message, &Parts::of_program(&content));
+    if subscriptions(&content).is_some() {
+        writes.push(delete(listener(message)));
+    }
+    writes
+}
+
+/// Longest list of subscriptions that a program is found by, bytes.
+const MAX_SUBSCRIPTION_BYTES: usize = 16 << 10;
+
+/// Of what messages a program wants to be told, as a JSON list; none where it does not, or asks for too much.
+fn subscriptions(content: &ProgramContent) -> Option<String> {
+    let list = format!("[{}]", content.triggers.message.join(","));
+    (!content.triggers.message.is_empty() && list.len() <= MAX_SUBSCRIPTION_BYTES).then_some(list)
+}
+
+fn listener(message: &Message) -> Vec<u8> {
+    machine::listeners().moment(&Moment::of(message))
 }
 
 /// The price of a program, without regard to what is missing.
