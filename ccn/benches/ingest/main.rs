@@ -1,25 +1,26 @@
 //! What taking messages in costs, and beside it, in the same run, what one signature check and one sha256 cost.
 //!
 //! Two ways in: in bulk, as peers and archives deliver them, at one pipeline in this process; and over HTTP, at a real node in a process of its
-//! own. Processor time is that of the node alone: signing and reading answers is not in it. Run by `cargo xtask bench ingest`, and with
-//! `--start-only` by `cargo xtask bench start`.
+//! own. Processor time is that of the node alone: signing and reading answers is not in it. Run by `cargo xtask bench ingest`, with
+//! `--start-only` by `cargo xtask bench start`, and with `--api-only` by `cargo xtask bench api`.
 #![expect(clippy::print_stdout, reason = "a bench prints its table")]
 
+mod api;
+mod served;
 mod workload;
 
 use anyhow::{Context as _, Result, ensure};
-use ccn::{config::Config, host::PluginInfo, node::Service};
-use ccn_message::{Envelope, MessageStatus, signature};
+use ccn::{host::PluginInfo, node::Service};
+use ccn_message::{Envelope, signature};
 use clap::Parser;
 use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
+use served::{Served, close, fill, open, submit_all};
 use sha2::{Digest as _, Sha256};
 use std::{
     fs,
     hint::black_box,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::Arc,
     time::{Duration, Instant},
 };
 use workload::Workload;
@@ -49,6 +50,12 @@ struct Arguments {
     /// Measure the start alone
     #[arg(long)]
     start_only: bool,
+    /// Measure what reading costs alone, in a node that holds `--start-messages`
+    #[arg(long)]
+    api_only: bool,
+    /// Requests to each endpoint, at each concurrency, when reading is measured
+    #[arg(long, default_value_t = 1000)]
+    requests: usize,
     /// Write the figures to a file as JSON
     #[arg(long)]
     json: Option<PathBuf>,
@@ -107,6 +114,9 @@ fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     if arguments.start_only {
         return runtime.block_on(only_start(&arguments));
+    }
+    if arguments.api_only {
+        return runtime.block_on(api::measure(arguments.start_messages, arguments.requests, arguments.json.as_deref()));
     }
     let report = runtime.block_on(measure(&arguments))?;
     if let Some(path) = &arguments.json {
@@ -221,21 +231,6 @@ struct Bulk {
     commits: Duration,
 }
 
-async fn open(folder: &Path) -> Result<Arc<Service>> {
-    fs::create_dir_all(folder)?;
-    let config = Config { data_dir: folder.to_owned(), ..Config::default() };
-    Ok(Arc::new(Service::open(config).await?))
-}
-
-async fn submit_all(service: &Arc<Service>, texts: Vec<String>) -> Result<()> {
-    for receipt in service.pipeline.submit_bulk(texts).await {
-        let receipt = receipt?;
-        // One that refers to another in flight may wait for it a moment.
-        ensure!(receipt.status != MessageStatus::Rejected, "{receipt:?}");
-    }
-    Ok(())
-}
-
 async fn bulk(folder: &Path, messages: &[Envelope]) -> Result<Bulk> {
     let service = open(folder).await?;
     let texts: Vec<String> = messages.iter().map(ccn_message::sign::to_json).collect();
@@ -257,86 +252,6 @@ fn sandbox(service: &Service) -> Duration {
     Duration::from_micros(
         service.plugins.list().iter().filter_map(|plugin: &PluginInfo| Some(plugin.statistics.as_ref()?.micros)).sum(),
     )
-}
-
-async fn close(service: Arc<Service>) {
-    service.pipeline.stop().await;
-    drop(service);
-    // A search for a file may hold the store for a moment longer.
-    tokio::time::sleep(Duration::from_millis(200)).await;
-}
-
-/// Adds messages to a store, by the way that they take on any other day; the next ones are signed meanwhile.
-async fn fill(folder: &Path, mut workload: Workload, mut missing: usize) -> Result<()> {
-    if missing == 0 {
-        return Ok(());
-    }
-    let service = open(folder).await?;
-    let mut texts = Vec::new();
-    while missing > 0 || !texts.is_empty() {
-        let count = missing.min(SLICE);
-        missing -= count;
-        let signing = tokio::task::spawn_blocking(move || {
-            let texts: Vec<String> = workload.take(count).iter().map(ccn_message::sign::to_json).collect();
-            (workload, texts)
-        });
-        submit_all(&service, texts).await?;
-        (workload, texts) = signing.await?;
-    }
-    close(service).await;
-    Ok(())
-}
-
-/// A real node.
-struct Served {
-    child: Child,
-    url: String,
-    /// From its start to its ready line.
-    ready: Duration,
-}
-
-impl Served {
-    fn start(folder: &Path) -> Result<Self> {
-        use std::io::BufRead as _;
-        let started = Instant::now();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_ccn"))
-            .args(["--listen", "127.0.0.1:0", "--data-dir"])
-            .arg(folder)
-            .env("RUST_LOG", "warn")
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let stdout = child.stdout.take().context("a pipe")?;
-        let (sender, lines) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            for line in std::io::BufReader::new(stdout).lines().map_while(Result::ok) {
-                let _ = sender.send(line);
-            }
-        });
-        loop {
-            let line = lines.recv_timeout(READY_WITHIN).context("the node is not ready")?;
-            if let Some(at) = line.find("http://") {
-                let url = line[at..].split_whitespace().next().unwrap_or_default().to_owned();
-                return Ok(Self { child, url, ready: started.elapsed() });
-            }
-        }
-    }
-
-    /// User and system time, from `/proc/PID/stat` (fields 14 and 15, in clock ticks of 10 ms).
-    fn cpu(&self) -> Result<Duration> {
-        const TICK_MS: u64 = 10;
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        let (_, fields) = stat.rsplit_once(')').context("a stat line")?;
-        let fields: Vec<&str> = fields.split_whitespace().collect();
-        let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok()).context("a number");
-        Ok(Duration::from_millis((ticks(11)? + ticks(12)?) * TICK_MS))
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 async fn http(folder: &Path, messages: &[Envelope], concurrency: usize) -> Result<(Duration, Duration)> {

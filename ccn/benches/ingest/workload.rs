@@ -11,6 +11,8 @@ pub(crate) const MIX: &str =
     "60 % POST, 12 % amends, 25 % AGGREGATE, 3 % FORGET; 1,000 senders; contents of 0.2 to 4 KB";
 /// Addresses that sign.
 const SENDERS: usize = 1000;
+/// The same where reading is measured.
+const MANY_SENDERS: usize = 10_000;
 /// When the first message is of, seconds since 1970.
 const START: f64 = 1_780_000_000.0;
 
@@ -25,12 +27,21 @@ pub(crate) struct Workload {
 
 impl Workload {
     pub(crate) fn new(seed: u64) -> Self {
+        Self::of(seed, SENDERS)
+    }
+
+    /// Of more addresses.
+    pub(crate) fn of_many(seed: u64) -> Self {
+        Self::of(seed, MANY_SENDERS)
+    }
+
+    fn of(seed: u64, senders: usize) -> Self {
         let account = |number: usize| {
             let mut key = [1; 32];
             key[..8].copy_from_slice(&(number as u64 + 1).to_be_bytes());
             Account::ethereum(key).expect("a key")
         };
-        Self { random: seed, accounts: (0..SENDERS).map(account).collect(), posts: Vec::new(), made: 0 }
+        Self { random: seed, accounts: (0..senders).map(account).collect(), posts: Vec::new(), made: 0 }
     }
 
     /// What follows refers to nothing before it: it is for another node.
@@ -70,7 +81,7 @@ impl Workload {
     fn message(&mut self) -> Envelope {
         self.made += 1;
         let time = START + self.made as f64;
-        let sender = self.below(SENDERS);
+        let sender = self.below(self.accounts.len());
         // Most are short, some long.
         let bytes = match self.below(10) {
             0 => 200 + self.below(3800),

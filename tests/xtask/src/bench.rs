@@ -37,6 +37,21 @@ pub(crate) enum Bench {
     Ingest(IngestArguments),
     /// From the start of a core node that holds many messages, after a kill, to its first answer.
     Start(StartArguments),
+    /// What a core node that holds many messages takes to answer: each endpoint, at several concurrencies, against what is aimed at.
+    Api(ApiArguments),
+}
+
+#[derive(clap::Args)]
+pub(crate) struct ApiArguments {
+    /// Messages that the node holds
+    #[arg(long, default_value_t = 1_000_000, value_name = "N")]
+    messages: usize,
+    /// Requests to each endpoint, at each concurrency
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    requests: usize,
+    /// Write the figures to a file as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -98,6 +113,10 @@ pub(crate) fn run(bench: &Bench, yes: bool) -> Result<()> {
         Bench::Ingest(IngestArguments { messages, http_messages, json }) => {
             let (messages, http_messages) = (messages.to_string(), http_messages.to_string());
             ingest(&["--messages", &messages, "--http-messages", &http_messages], json.as_deref())
+        }
+        Bench::Api(ApiArguments { messages, requests, json }) => {
+            let (messages, requests) = (messages.to_string(), requests.to_string());
+            ingest(&["--api-only", "--start-messages", &messages, "--requests", &requests], json.as_deref())
         }
         Bench::Start(StartArguments { messages, json }) => {
             ingest(&["--start-only", "--start-messages", &messages.to_string()], json.as_deref())
