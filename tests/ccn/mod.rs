@@ -7,6 +7,7 @@ mod durable;
 mod fixtures;
 mod letter;
 mod plugins;
+mod reference;
 mod sdk;
 mod stranger;
 
@@ -32,6 +33,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("ccn::chains::messages_are_confirmed_by_the_chain", chains::confirmations),
         trial("ccn::stranger::the_guide_makes_a_running_message_type", stranger::guide),
         trial("ccn::stranger::the_guide_makes_a_plugin_of_python", stranger::python),
+        trial("ccn::reference::schemathesis_finds_no_violation", reference::conformance),
+        trial("ccn::reference::the_page_works_in_a_browser", reference::page),
         trial("ccn::bad_input::bodies_that_are_no_message", bad_input::no_message),
         trial("ccn::bad_input::a_wrong_hash", bad_input::wrong_hash),
         trial("ccn::bad_input::a_wrong_signature_does_not_harm_the_good_copy", bad_input::wrong_signature),

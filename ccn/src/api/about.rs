@@ -1,6 +1,10 @@
 //! What the node says of itself.
 
-use super::{ApiResult, State};
+use super::{
+    ApiResult, State,
+    reference::{Group, Operation, Shape},
+    routes::Routes,
+};
 use crate::store::{Reader as _, Snapshot, schema::Table};
 use axum::{
     Json,
@@ -12,17 +16,36 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Most waiting messages that are counted for the page.
 const MAX_COUNTED: usize = 10_000;
 
-pub(super) async fn version() -> Response {
+pub(super) fn routes(routes: Routes) -> Routes {
+    let node = |summary| Operation::new(Group::Node, summary);
+    let version_of = || node("The node's version").answers("It.", &Shape::object([("version", Shape::text())]));
+    let addresses = Shape::object([("node_multi_addresses", Shape::list(Shape::text()))]);
+    routes
+        .get(
+            "/",
+            page,
+            node("The node for people").answers_with(200, "A page.", "text/html; charset=utf-8", &Shape::text()),
+        )
+        .get("/version", version, version_of())
+        .get("/api/v0/version", version, version_of())
+        .get(
+            "/api/v0/info/public.json",
+            public,
+            node("Where other nodes reach this one").answers("Its addresses.", &addresses),
+        )
+}
+
+async fn version() -> Response {
     Json(json!({"version": VERSION})).into_response()
 }
 
 /// Addresses under which other nodes reach this one; it does not gossip yet.
-pub(super) async fn public() -> Response {
+async fn public() -> Response {
     Json(json!({"node_multi_addresses": []})).into_response()
 }
 
 /// A page for people.
-pub(super) async fn page(state: State) -> ApiResult<Response> {
+async fn page(state: State) -> ApiResult<Response> {
     let read = |snapshot: &Snapshot| {
         let processed = snapshot.message_count()?;
         let waiting = snapshot.range(Table::Pending, &[], &[u8::MAX; 8], MAX_COUNTED, false)?.len();
@@ -47,6 +70,7 @@ pub(super) async fn page(state: State) -> ApiResult<Response> {
         ("/api/v0/messages.json", "the newest messages"),
         ("/api/v0/plugins", "plugins"),
         ("/api/v0/plan", "what runs where"),
+        ("/docs", "the reference of this interface"),
     ];
     let links: String = links.iter().map(|(path, text)| format!("<li><a href=\"{path}\">{text}</a></li>\n")).collect();
     Ok(Html(format!(

@@ -1,6 +1,14 @@
 //! What an address has: balance and files (ccn spec 5.6).
 
-use super::{ApiError, ApiResult, State, download::kind_name, moment, now_ms, parameters::Parameters};
+use super::{
+    ApiError, ApiResult, State,
+    download::kind_name,
+    moment, now_ms,
+    paging::{CURSOR, PAGE, SORT_ORDER},
+    parameters::{Flag, Hash, Number, Parameter, Parameters, Text},
+    reference::{Group, Operation, Shape},
+    routes::Routes,
+};
 use crate::{
     ledger,
     store::{
@@ -19,18 +27,70 @@ use axum::{
 use ccn_message::ItemHash;
 use serde_json::{Map, Value, json};
 
-/// Entries of a page of files unless the client says otherwise, and the most.
-const DEFAULT_FILES: u64 = 100;
+/// Most entries of a page of files.
 const MAX_FILES: u64 = 1000;
 /// Most messages that keep a file and are looked at for those of an address.
 const MAX_KEEPERS: usize = 100_000;
 /// Rows that are read at a time.
 const ROWS: usize = 256;
+static PAGINATION: Parameter<Number> = Parameter::number(
+    &["pagination"],
+    "Entries of a page, no more than 1000; 0 for as many as there can be.",
+    100,
+    0..=u64::MAX,
+);
+static FILE: Parameter<Hash> = Parameter::hash(&["file_hash"], "The entries of this file alone.");
+static CHAIN: Parameter<Text> = Parameter::text(&["chain"], "The tokens on this chain alone.");
+static WITH_LOTS: Parameter<Flag> =
+    Parameter::flag(&["include_credit_details"], "Whether to tell when which credits expire.");
+
+pub(super) fn routes(routes: Routes) -> Routes {
+    let lot = Shape::object([("expiration_date", Shape::moment().or_null()), ("amount", Shape::whole())]);
+    let funds = Shape::object([
+        ("address", Shape::text()),
+        ("balance", Shape::number().about("Tokens.")),
+        ("details", Shape::map(Shape::number()).about("Tokens by chain; nothing where one chain was asked for.")),
+        ("locked_amount", Shape::number().about("Tokens that messages paid by holding ask for.")),
+        ("credit_balance", Shape::whole()),
+        ("credit_balance_details", Shape::list(lot).or_null()),
+    ]);
+    let created = Shape::any_of([Shape::moment(), Shape::number()]);
+    let file = Shape::object([
+        ("file_hash", Shape::hash()),
+        ("size", Shape::whole().about("Bytes.")),
+        ("type", Shape::words(&["file", "directory"])),
+        ("created", created.about("A moment; seconds since 1970 on pages with a cursor.")),
+        ("item_hash", Shape::hash().about("The message that keeps it.")),
+    ]);
+    let list = Shape::object([
+        ("address", Shape::text()),
+        ("total_size", Shape::whole().about("Bytes of all of them.")),
+        ("files", Shape::list(file)),
+        ("pagination_per_page", Shape::whole()),
+        ("pagination_page", Shape::whole().optional()),
+        ("pagination_total", Shape::whole().optional()),
+        ("next_cursor", Shape::text().or_null().optional()),
+    ]);
+    let of_balance = Operation::new(Group::Accounts, "The tokens and credits of an address")
+        .address()
+        .query([&CHAIN, &WITH_LOTS])
+        .answers("Its balance; nothing for an address that nobody knows.", &funds);
+    let of_files = Operation::new(Group::Accounts, "The files that an address keeps")
+        .address()
+        .query([&FILE, &SORT_ORDER, &PAGINATION, &PAGE, &CURSOR])
+        .answers("One entry for each message that keeps one.", &list)
+        .refuses(404, "It keeps none.");
+    routes.get("/api/v0/addresses/{address}/balance", balance, of_balance).get(
+        "/api/v0/addresses/{address}/files",
+        files,
+        of_files,
+    )
+}
 
 /// Numbers, never texts; nothing for an address that nobody knows.
-pub(super) async fn balance(state: State, Path(address): Path<String>, parameters: Parameters) -> ApiResult<Response> {
-    let chain = parameters.get(&["chain"]).map(str::to_owned);
-    let with_lots = parameters.flag(&["include_credit_details"]);
+async fn balance(state: State, Path(address): Path<String>, parameters: Parameters) -> ApiResult<Response> {
+    let chain = CHAIN.read(&parameters)?.map(str::to_owned);
+    let with_lots = WITH_LOTS.read(&parameters)?;
     let work = move |snapshot: &Snapshot| {
         let balance = ledger::balance(snapshot, &address, now_ms())?;
         let (total, details) = match &chain {
@@ -59,15 +119,15 @@ pub(super) async fn balance(state: State, Path(address): Path<String>, parameter
 }
 
 /// Files that an address keeps, one entry for each message that keeps one.
-pub(super) async fn files(state: State, Path(address): Path<String>, parameters: Parameters) -> ApiResult<Response> {
-    let page = parameters.number(&["page"], 1)?.max(1);
-    let length = match parameters.number(&["pagination"], DEFAULT_FILES)? {
+async fn files(state: State, Path(address): Path<String>, parameters: Parameters) -> ApiResult<Response> {
+    let page = PAGE.read(&parameters)?;
+    let length = match PAGINATION.read(&parameters)? {
         0 => MAX_FILES,
         length => length.min(MAX_FILES),
     };
-    let descending = parameters.word(&["sort_order"], &["-1", "1"])? == "-1";
-    let only = parameters.get(&["file_hash"]).map(ItemHash::parse).transpose()?;
-    let after = parameters.get(&["cursor"]).map(moment::read_cursor).transpose()?;
+    let descending = SORT_ORDER.read(&parameters)? == "-1";
+    let only = FILE.read(&parameters)?;
+    let after = CURSOR.read(&parameters)?.map(moment::read_cursor).transpose()?;
     let work = move |snapshot: &Snapshot| {
         let by_cursor = after.is_some();
         let after = after.flatten();

@@ -4,6 +4,9 @@
 use super::{
     Api, ApiError, ApiResult, State,
     download::{CHUNK_BYTES, FOREVER, record},
+    parameters::{Parameter, Parameters, Text},
+    reference::{Group, Operation, Shape},
+    routes::Routes,
     upload::{Intake, check_funds, no_file, publish, read_parts, require_multipart, too_large},
 };
 use crate::{
@@ -18,7 +21,7 @@ use crate::{
 use axum::{
     Json,
     body::Body,
-    extract::{Path, Query, Request},
+    extract::{Path, Request},
     http::{
         HeaderMap, HeaderValue, StatusCode,
         header::{ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, X_CONTENT_TYPE_OPTIONS},
@@ -26,7 +29,6 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use ccn_message::ItemHash;
-use serde::Deserialize;
 use serde_json::json;
 use std::io;
 use tokio_util::io::ReaderStream;
@@ -158,22 +160,25 @@ pub(super) async fn add(state: State, request: Request) -> ApiResult<Response> {
 }
 
 /// The form in which something of IPFS is asked for.
-#[derive(Deserialize)]
-pub(super) struct Wanted {
-    format: Option<String>,
+static FORMAT: Parameter<Text> =
+    Parameter::text(&["format"], "`car`; needed unless the header `Accept` asks for archives.");
+
+pub(super) fn routes(routes: Routes) -> Routes {
+    let operation = Operation::new(Group::Files, "A folder, as the archive of its blocks")
+        .path("cid", "The folder.", &Shape::hash())
+        .query([&FORMAT])
+        .answers_with(200, "The archive.", OUR_ARCHIVE, &Shape::text())
+        .refuses(404, "It is not here, or is a file.")
+        .refuses(406, "Nothing but archives is given here.");
+    routes.get("/ipfs/{cid}", get, operation)
 }
 
 /// Gives a folder as the archive of its blocks, `?format=car`. Files have no blocks here: they are given as they are, under `/api/v0/storage/raw`.
-pub(super) async fn get(
-    state: State,
-    Path(cid): Path<String>,
-    Query(wanted): Query<Wanted>,
-    headers: HeaderMap,
-) -> ApiResult<Response> {
+async fn get(state: State, Path(cid): Path<String>, parameters: Parameters, headers: HeaderMap) -> ApiResult<Response> {
     let hash = ItemHash::parse(&cid)?;
     let accepts =
         || headers.get(ACCEPT).and_then(|value| value.to_str().ok()).is_some_and(|text| text.contains(ARCHIVE));
-    if wanted.format.as_deref().map_or_else(|| !accepts(), |format| format != "car") {
+    if FORMAT.read(&parameters)?.map_or_else(|| !accepts(), |format| format != "car") {
         let sentence = "only archives of folders are given here: ask with ?format=car";
         return Err(ApiError::new(StatusCode::NOT_ACCEPTABLE, sentence));
     }

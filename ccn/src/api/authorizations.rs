@@ -1,6 +1,12 @@
 //! Who may act for whom: what an address has granted, and what it was granted (ccn spec 5.4).
 
-use super::{ApiError, ApiResult, State, paging::Paging, parameters::Parameters};
+use super::{
+    ApiError, ApiResult, State,
+    paging::{self, Paging},
+    parameters::{List, Number, Parameter, Parameters, Text},
+    reference::{Group, Operation, Shape},
+    routes::Routes,
+};
 use crate::store::{Snapshot, StoreError, grantees, record::AuthorizationRecord};
 use axum::{
     Json,
@@ -9,13 +15,69 @@ use axum::{
 };
 use serde_json::{Map, Value, json};
 
-/// Addresses of a page unless the client says otherwise, and the most.
-const DEFAULT_ADDRESSES: u64 = 20;
-const MAX_ADDRESSES: u64 = 500;
+/// Addresses of a page.
+static PAGINATION: Parameter<Number> =
+    Parameter::number(&["pagination"], "Addresses of a page, with a cursor no more than 200.", 20, 1..=500);
+static CHANNELS: Parameter<List> = Parameter::list(&["channels"], "Grants for these channels, or for any.");
+static TYPES: Parameter<List> = Parameter::list(&["types"], "Grants for these message types, or for any.");
+static CHAINS: Parameter<List> = Parameter::list(&["chains"], "Grants for these chains, or for any.");
+static POST_TYPES: Parameter<List> =
+    Parameter::list(&["postTypes", "post_types"], "Grants for posts of these types, or for any.");
+static AGGREGATE_KEYS: Parameter<List> =
+    Parameter::list(&["aggregateKeys", "aggregate_keys"], "Grants for these keys of aggregates, or for any.");
+static GRANTEE: Parameter<Text> = Parameter::text(&["grantee"], "What this address was granted.");
+static GRANTER: Parameter<Text> = Parameter::text(&["granter"], "What this address has granted.");
 /// Most owners that are looked at for one answer.
 const MAX_GRANTERS: usize = 10_000;
 /// The labels of messages that grants restrict, and what clients call that.
 const RESTRICTED: [(&str, &str); 2] = [("content-type", "post_types"), ("content-key", "aggregate_keys")];
+
+pub(super) fn routes(routes: Routes) -> Routes {
+    let restriction = || Shape::list(Shape::text()).optional();
+    let grant = Shape::object([
+        ("chain", Shape::text().optional()),
+        ("channels", restriction()),
+        ("types", restriction()),
+        ("post_types", restriction()),
+        ("aggregate_keys", restriction()),
+    ]);
+    let page = paging::pages(Shape::object([
+        ("authorizations", Shape::map(Shape::list(grant)).about("Grants by the other address.")),
+        ("address", Shape::text()),
+    ]));
+    let operation = |summary| {
+        let address = Shape::text().with("pattern", r"^[^/]+\.json$");
+        Operation::new(Group::Accounts, summary)
+            .path("address", "An address, spelled as in its messages, and `.json`.", &address)
+            .answers("A page of grants.", &page)
+            .refuses(404, "It does not end with `.json`.")
+    };
+    let granted = operation("Who may act for an address").query([
+        &GRANTEE,
+        &CHANNELS,
+        &TYPES,
+        &CHAINS,
+        &POST_TYPES,
+        &AGGREGATE_KEYS,
+        &PAGINATION,
+        &paging::PAGE,
+        &paging::CURSOR,
+    ]);
+    let received = operation("For whom an address may act").query([
+        &GRANTER,
+        &CHANNELS,
+        &TYPES,
+        &CHAINS,
+        &POST_TYPES,
+        &AGGREGATE_KEYS,
+        &PAGINATION,
+        &paging::PAGE,
+        &paging::CURSOR,
+    ]);
+    routes
+        .get("/api/v0/authorizations/granted/{address}", of_granter, granted)
+        .get("/api/v0/authorizations/received/{address}", of_grantee, received)
+}
 
 /// What grants are asked for: each restriction lets those pass that do not restrict at all.
 struct Wanted {
@@ -29,16 +91,13 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn read(parameters: &Parameters, other: &str) -> ApiResult<Self> {
+    fn read(given: &Parameters, other: &Parameter<Text>) -> ApiResult<Self> {
         Ok(Self {
-            channels: parameters.list(&["channels"])?,
-            kinds: parameters.list(&["types"])?,
-            chains: parameters.list(&["chains"])?,
-            labels: [
-                parameters.list(&["postTypes", "post_types"])?,
-                parameters.list(&["aggregateKeys", "aggregate_keys"])?,
-            ],
-            other: parameters.get(&[other]).map(str::to_owned),
+            channels: CHANNELS.read(given)?,
+            kinds: TYPES.read(given)?,
+            chains: CHAINS.read(given)?,
+            labels: [POST_TYPES.read(given)?, AGGREGATE_KEYS.read(given)?],
+            other: other.read(given)?.map(str::to_owned),
         })
     }
 
@@ -115,16 +174,13 @@ async fn answer(
     state: State,
     path: String,
     parameters: Parameters,
-    other: &str,
+    other: &Parameter<Text>,
     find: fn(&Snapshot, &str, &Wanted) -> Result<Grants, StoreError>,
 ) -> ApiResult<Response> {
     let not_here = || ApiError::not_found("authorizations are at …/ADDRESS.json");
     let address = path.strip_suffix(".json").ok_or_else(not_here)?.to_owned();
     let wanted = Wanted::read(&parameters, other)?;
-    let paging = Paging::read(&parameters, DEFAULT_ADDRESSES)?;
-    if !(1..=MAX_ADDRESSES).contains(&parameters.number(&["pagination"], DEFAULT_ADDRESSES)?) {
-        return Err(ApiError::field("pagination", format!("a page has 1 to {MAX_ADDRESSES} addresses")));
-    }
+    let paging = Paging::read(&parameters, &PAGINATION)?;
     let work = move |snapshot: &Snapshot| {
         let grants = find(snapshot, &address, &wanted)?;
         let [skip, limit] = [paging.skip(), paging.limit()].map(|number| usize::try_from(number).unwrap_or(usize::MAX));
@@ -142,11 +198,11 @@ async fn answer(
 }
 
 /// What an address allows others to do for it.
-pub(super) async fn of_granter(state: State, Path(path): Path<String>, parameters: Parameters) -> ApiResult<Response> {
-    answer(state, path, parameters, "grantee", granted).await
+async fn of_granter(state: State, Path(path): Path<String>, parameters: Parameters) -> ApiResult<Response> {
+    answer(state, path, parameters, &GRANTEE, granted).await
 }
 
 /// What others allow an address to do for them.
-pub(super) async fn of_grantee(state: State, Path(path): Path<String>, parameters: Parameters) -> ApiResult<Response> {
-    answer(state, path, parameters, "granter", received).await
+async fn of_grantee(state: State, Path(path): Path<String>, parameters: Parameters) -> ApiResult<Response> {
+    answer(state, path, parameters, &GRANTER, received).await
 }

@@ -1,6 +1,12 @@
 //! `GET /api/v0/balances`: tokens by address and chain (ccn spec 5.6).
 
-use super::{ApiError, ApiResult, State, paging::Paging, parameters::Parameters};
+use super::{
+    ApiError, ApiResult, State,
+    paging::{self, Paging},
+    parameters::{List, Number, Parameter, Parameters},
+    reference::{Group, Operation, Shape},
+    routes::Routes,
+};
 use crate::store::{
     Reader as _, Snapshot, Walk,
     derived::holdings_count_key,
@@ -13,20 +19,35 @@ use axum::{
 use ccn_message::{Amount, Chain};
 use serde_json::{Value, json};
 
-/// Entries of a page unless the client says otherwise.
-const DEFAULT_ENTRIES: u64 = 100;
+/// Entries of a page.
+static PAGINATION: Parameter<Number> = paging::pagination(100);
+static CHAINS: Parameter<List> = Parameter::list(&["chains"], "On these chains.");
+static LEAST: Parameter<Number> = least_balance();
 /// Rows that are read at a time.
 const ROWS: usize = 256;
 /// Most rows that are looked at where a bound on the balance has them counted.
 const MAX_EXAMINED: u64 = 1_000_000;
 
-pub(super) async fn list(state: State, parameters: Parameters) -> ApiResult<Response> {
-    let paging = Paging::read(&parameters, DEFAULT_ENTRIES)?;
-    let chains = parameters.list(&["chains"])?;
+/// The smallest balance that is listed.
+pub(super) const fn least_balance() -> Parameter<Number> {
+    Parameter::number(&["min_balance", "minBalance"], "With as much at least.", 0, 0..=u64::MAX)
+}
+
+pub(super) fn routes(routes: Routes) -> Routes {
+    let balance = Shape::object([("address", Shape::text()), ("balance", Shape::number()), ("chain", Shape::text())]);
+    let operation = Operation::new(Group::Accounts, "Tokens by address and chain")
+        .query([&CHAINS, &LEAST, &PAGINATION, &paging::PAGE, &paging::CURSOR])
+        .answers("A page of balances.", &paging::pages(Shape::object([("balances", Shape::list(balance))])));
+    routes.get("/api/v0/balances", list, operation)
+}
+
+async fn list(state: State, parameters: Parameters) -> ApiResult<Response> {
+    let paging = Paging::read(&parameters, &PAGINATION)?;
+    let chains = CHAINS.read(&parameters)?;
     if let Some(unknown) = chains.iter().find(|chain| chain.parse::<Chain>().is_err()) {
         return Err(ApiError::field("chains", format!("`{unknown}` is not a chain")));
     }
-    let least = Amount::from_integer(parameters.number(&["min_balance", "minBalance"], 0)?.into());
+    let least = Amount::from_integer(LEAST.read(&parameters)?.into());
     state.read(move |snapshot| page(snapshot, &paging, &chains, least)).await
 }
 

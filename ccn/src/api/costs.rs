@@ -1,6 +1,13 @@
 //! `GET /api/v0/costs`: what resources cost, and what was used up for them (ccn spec 5.7).
 
-use super::{ApiError, ApiResult, State, parameters::Parameters, price};
+use super::{
+    ApiError, ApiResult, State,
+    paging::{PAGE, numbered},
+    parameters::{Flag, Hash, Number, Parameter, Parameters, Text, Word},
+    price,
+    reference::{Group, Operation, Shape},
+    routes::Routes,
+};
 use crate::{
     ledger,
     store::{
@@ -17,9 +24,18 @@ use axum::{
 use ccn_message::{Amount, ItemHash};
 use serde_json::{Value, json};
 
-/// Resources of a page: usually, and at least and at most.
-const DEFAULT_ENTRIES: u64 = 100;
-const ENTRIES: std::ops::RangeInclusive<u64> = 10..=1000;
+static PAGINATION: Parameter<Number> = Parameter::number(&["pagination"], "Resources of a page.", 100, 10..=1000);
+static ADDRESS: Parameter<Text> = Parameter::text(&["address"], "What this address pays for.");
+static HASH: Parameter<Hash> = Parameter::hash(&["item_hash", "itemHash"], "This resource alone.");
+static PAYMENT: Parameter<Word> =
+    Parameter::word(&["payment_type", "paymentType"], "What is paid like that.", &["credit", "hold", "superfluid"]);
+static DETAILS: Parameter<Number> = Parameter::number(
+    &["include_details", "includeDetails"],
+    "0 for sums alone, 1 with the resources, 2 with the rows of each, which needs `address` or `item_hash`.",
+    0,
+    0..=2,
+);
+static WITH_SIZES: Parameter<Flag> = Parameter::flag(&["include_size", "includeSize"], "Whether rows have a size.");
 /// Most resources that are passed over to come to a page.
 const MAX_SKIPPED: u64 = 100_000;
 
@@ -37,40 +53,62 @@ struct Question {
 
 impl Question {
     fn read(parameters: &Parameters) -> ApiResult<Self> {
-        let hash = parameters.get(&["item_hash", "itemHash"]).map(ItemHash::parse).transpose();
-        let hash = hash.map_err(|error| ApiError::field("item_hash", error.to_string()))?;
-        let address = parameters.get(&["address"]).map(str::to_owned);
-        let payment = match parameters.word(&["payment_type", "paymentType"], &["credit", "hold", "superfluid"])? {
+        let hash = HASH.read(parameters)?;
+        let address = ADDRESS.read(parameters)?.map(str::to_owned);
+        let payment = match PAYMENT.read(parameters)? {
             "hold" => PaymentRecord::Hold,
             "superfluid" => PaymentRecord::Superfluid,
             _ => PaymentRecord::Credit,
         };
-        let details = parameters.number(&["include_details", "includeDetails"], 0)?;
-        if details > 2 {
-            return Err(ApiError::field("include_details", "0, 1 or 2 was expected"));
-        }
+        let details = DETAILS.read(parameters)?;
         if details == 2 && address.is_none() && hash.is_none() {
             let sentence = "include_details=2 needs an address or an item_hash";
             return Err(ApiError::new(StatusCode::BAD_REQUEST, sentence).with("field", "include_details"));
         }
-        let entries = parameters.number(&["pagination"], DEFAULT_ENTRIES)?;
-        if !ENTRIES.contains(&entries) {
-            let sentence = format!("{} to {} was expected", ENTRIES.start(), ENTRIES.end());
-            return Err(ApiError::field("pagination", sentence));
-        }
-        let page = parameters.number(&["page"], 1)?;
-        if page == 0 {
-            return Err(ApiError::field("page", "pages are counted from 1"));
-        }
+        let entries = PAGINATION.read(parameters)?;
+        let page = PAGE.read(parameters)?;
         if (page - 1).saturating_mul(entries) > MAX_SKIPPED {
             return Err(ApiError::field("page", format!("pages end after {MAX_SKIPPED} resources: ask by address")));
         }
-        let with_sizes = parameters.flag(&["include_size", "includeSize"]);
+        let with_sizes = WITH_SIZES.read(parameters)?;
         Ok(Self { address, hash, payment, details, with_sizes, entries, page })
     }
 }
 
-pub(super) async fn list(state: State, parameters: Parameters) -> ApiResult<Response> {
+pub(super) fn routes(routes: Routes) -> Routes {
+    let amount = Shape::text;
+    let summary = Shape::object([
+        ("total_consumed_credits", Shape::whole()),
+        ("total_cost_hold", amount()),
+        ("total_cost_stream", amount()),
+        ("total_cost_credit", amount()),
+        ("resource_count", Shape::whole()),
+    ]);
+    let filters = Shape::object([
+        ("address", Shape::text().or_null()),
+        ("item_hash", Shape::hash().or_null()),
+        ("payment_type", Shape::text()),
+    ]);
+    let resource = Shape::object([
+        ("item_hash", Shape::hash()),
+        ("owner", Shape::text()),
+        ("payment_type", Shape::text()),
+        ("consumed_credits", Shape::whole()),
+        ("cost_hold", amount()),
+        ("cost_stream", amount()),
+        ("cost_credit", amount()),
+        ("detail", Shape::list(price::row_shape()).optional()),
+    ]);
+    let sums = Shape::object([("summary", summary), ("filters", filters)]);
+    let listed = sums.clone().and([("resources", Shape::list(resource))]).and(numbered());
+    let operation = Operation::new(Group::Prices, "What resources cost, and what was used up for them")
+        .query([&ADDRESS, &HASH, &PAYMENT, &DETAILS, &WITH_SIZES, &PAGINATION, &PAGE])
+        .answers("Sums, and the resources when they are asked for.", &Shape::any_of([sums, listed]))
+        .refuses(400, "All rows of all resources are too much.");
+    routes.get("/api/v0/costs", list, operation)
+}
+
+async fn list(state: State, parameters: Parameters) -> ApiResult<Response> {
     let question = Question::read(&parameters)?;
     state.read(move |snapshot| answer(snapshot, &question)).await
 }

@@ -1,9 +1,13 @@
 //! Credits: the history of an address, sums over it, who has any, and what was used up for a message (ccn spec 5.6).
 
 use super::{
-    ApiError, ApiResult, State, moment, now_ms,
-    paging::{Paging, wrong_cursor},
-    parameters::Parameters,
+    ApiError, ApiResult, State,
+    balances::least_balance,
+    moment, now_ms,
+    paging::{self, Paging, SORT_ORDER, wrong_cursor},
+    parameters::{Date, Flag, List, Number, Parameter, Parameters, QueryParameter, Text, Word},
+    reference::{Group, Operation, Shape},
+    routes::Routes,
 };
 use crate::{
     ledger::{self, Entry},
@@ -28,11 +32,39 @@ const ROWS: usize = 64;
 const MAX_MESSAGES: usize = 100_000;
 /// Most entries that are put in another order than that of time.
 const MAX_SORTED: usize = 100_000;
-/// Entries of a page of those who have credits, unless the client says otherwise.
-const DEFAULT_BALANCES: u64 = 100;
+/// Entries of a page of those who have credits, and of a history: everything.
+static BALANCES: Parameter<Number> = paging::pagination(100);
+static ENTRIES: Parameter<Number> = paging::pagination(0);
+static LEAST: Parameter<Number> = least_balance();
 /// What a history can be sorted by; the first is the default, and the order in which it is kept.
 const SORTS: [&str; 7] =
     ["message_timestamp", "expiration_date", "payment_method", "amount", "origin", "tx_hash", "provider"];
+static SORT_BY: Parameter<Word> =
+    Parameter::word(&["sort_by", "sortBy"], "By what; with a cursor, by time alone.", &SORTS);
+/// Fields whose value can be asked for.
+static FIELDS: [Parameter<Text>; 7] = [
+    Parameter::text(&["tx_hash", "txHash"], "Of this transaction."),
+    Parameter::text(&["token"], "Paid with this token."),
+    Parameter::text(&["chain"], "Paid on this chain."),
+    Parameter::text(&["provider"], "By this provider."),
+    Parameter::text(&["origin"], "For this."),
+    Parameter::text(&["origin_ref", "originRef"], "For what refers to this."),
+    Parameter::text(&["payment_method", "paymentMethod"], "Paid like that."),
+];
+static WITHOUT_METHODS: Parameter<List> =
+    Parameter::list(&["exclude_payment_method", "excludePaymentMethod"], "Not paid like that.");
+static HAS_EXPIRATION: Parameter<Flag> =
+    Parameter::flag(&["has_expiration", "hasExpiration"], "Whether they expire; when nothing is said, both.");
+static START: Parameter<Date> = Parameter::date(&["startDate", "start_date"], "From then on, seconds since 1970.");
+static END: Parameter<Date> = Parameter::date(&["endDate", "end_date"], "Before then, seconds since 1970.");
+static DIRECTION: Parameter<Word> = Parameter::word(
+    &["direction"],
+    "What came, or what went; both when nothing is said.",
+    &["", "incoming", "outgoing"],
+);
+static RESOURCE: Parameter<Text> = Parameter::text(&["resource"], "For this resource.");
+static RESOURCE_TYPES: Parameter<List> =
+    Parameter::list(&["resourceTypes", "resource_types"], "For resources of these message types.");
 
 /// Which entries are wanted. What is empty or none does not restrict.
 #[derive(Debug, Clone, Default)]
@@ -75,32 +107,92 @@ enum SortValue {
 /// The place of an entry in the order, and how it shows.
 type Placed = ((SortValue, Vec<u8>, usize), Value);
 
+pub(super) fn routes(routes: Routes) -> Routes {
+    let text = || Shape::text().or_null();
+    let entry = Shape::object([
+        ("amount", Shape::integer().about("Credits; negative for what went.")),
+        ("price", Shape::anything()),
+        ("bonus_amount", Shape::anything()),
+        ("tx_hash", text()),
+        ("token", text()),
+        ("chain", text()),
+        ("provider", text()),
+        ("origin", text()),
+        ("origin_ref", text()),
+        ("payment_method", text()),
+        ("credit_ref", Shape::hash().or_null().about("The message that says so.")),
+        ("credit_index", Shape::whole().about("Its place there.")),
+        ("expiration_date", Shape::moment().or_null()),
+        ("message_timestamp", Shape::moment()),
+        ("expense_count", Shape::anything()),
+        ("expense_size_mib", Shape::number().or_null()),
+    ]);
+    let history_page = Shape::object([("address", Shape::text()), ("credit_history", Shape::list(entry))]);
+    let sums = Shape::object([
+        ("address", Shape::text()),
+        ("entry_count", Shape::whole()),
+        ("total_amount", Shape::integer()),
+        ("total_incoming", Shape::whole()),
+        ("total_outgoing", Shape::whole()),
+    ]);
+    let balance = Shape::object([("address", Shape::text()), ("credits", Shape::whole())]);
+    let balances_page = Shape::object([("credit_balances", Shape::list(balance))]);
+    let used = Shape::object([("item_hash", Shape::hash()), ("consumed_credits", Shape::whole())]);
+    let of_entries = |summary| {
+        let operation = Operation::new(Group::Accounts, summary).address();
+        operation.query(FIELDS.each_ref().map(|field| field as &dyn QueryParameter)).query([
+            &WITHOUT_METHODS,
+            &HAS_EXPIRATION,
+            &START,
+            &END,
+            &DIRECTION,
+            &RESOURCE,
+            &RESOURCE_TYPES,
+        ])
+    };
+    let of_history = of_entries("How the credits of an address moved")
+        .query([&SORT_BY, &SORT_ORDER, &ENTRIES, &paging::PAGE, &paging::CURSOR])
+        .answers("A page of what came and went.", &paging::pages(history_page))
+        .refuses(404, "None have moved.");
+    let of_summary = of_entries("Sums over how the credits of an address moved").answers("Sums.", &sums);
+    let of_balances = Operation::new(Group::Accounts, "Who has credits, by address")
+        .query([&LEAST, &BALANCES, &paging::PAGE, &paging::CURSOR])
+        .answers("A page of balances.", &paging::pages(balances_page));
+    let of_message = Operation::new(Group::Messages, "Credits that were used up for a message")
+        .hash("The message.")
+        .answers("Their number; 0 for one that is not known.", &used);
+    routes
+        .get("/api/v0/addresses/{address}/credit_history", history, of_history)
+        .get("/api/v0/addresses/{address}/credit_history/summary", summary, of_summary)
+        .get("/api/v0/credit_balances", balances, of_balances)
+        .get("/api/v0/messages/{hash}/consumed_credits", consumed, of_message)
+}
+
 impl Wanted {
     fn read(parameters: &Parameters) -> ApiResult<Self> {
-        let fields = ["tx_hash", "token", "chain", "provider", "origin", "origin_ref", "payment_method"];
-        let camel = ["txHash", "token", "chain", "provider", "origin", "originRef", "paymentMethod"];
-        let given = fields.into_iter().zip(camel);
-        let given = given.filter_map(|(name, other)| Some((name, parameters.get(&[name, other])?.to_owned())));
-        let (start, end) = (parameters.date(&["startDate", "start_date"])?, parameters.date(&["endDate", "end_date"])?);
+        let mut fields = Vec::new();
+        for field in &FIELDS {
+            fields.extend(field.read(parameters)?.map(|value| (field.name(), value.to_owned())));
+        }
+        let (start, end) = (START.read(parameters)?, END.read(parameters)?);
         if let (Some(start), Some(end)) = (start, end)
             && end < start
         {
             return Err(ApiError::field("endDate", "must not be before startDate"));
         }
-        let incoming = match parameters.word(&["direction"], &["", "incoming", "outgoing"])? {
+        let incoming = match DIRECTION.read(parameters)? {
             "" => None,
             word => Some(word == "incoming"),
         };
-        let expiration = ["has_expiration", "hasExpiration"];
-        let kinds = parameters.list(&["resourceTypes", "resource_types"])?;
+        let kinds = RESOURCE_TYPES.read(parameters)?;
         Ok(Self {
-            fields: given.collect(),
-            without_methods: parameters.list(&["exclude_payment_method", "excludePaymentMethod"])?,
-            has_expiration: parameters.get(&expiration).map(|_| parameters.flag(&expiration)),
+            fields,
+            without_methods: WITHOUT_METHODS.read(parameters)?,
+            has_expiration: HAS_EXPIRATION.read_if_given(parameters)?,
             start,
             end,
             incoming,
-            resource: parameters.get(&["resource"]).map(str::to_owned),
+            resource: RESOURCE.read(parameters)?.map(str::to_owned),
             resource_kinds: kinds.iter().map(|kind| kind.to_ascii_uppercase()).collect(),
         })
     }
@@ -157,8 +249,8 @@ fn text_of(row: &Row<'_>, field: &str) -> Option<String> {
 
 impl Sorting {
     fn read(parameters: &Parameters) -> ApiResult<Self> {
-        let by = parameters.word(&["sort_by", "sortBy"], &SORTS)?;
-        let descending = parameters.word(&["sort_order", "sortOrder"], &["-1", "1"])? == "-1";
+        let by = SORT_BY.read(parameters)?;
+        let descending = SORT_ORDER.read(parameters)? == "-1";
         Ok(Self { by, descending })
     }
 
@@ -272,9 +364,9 @@ fn entry_after(paging: &Paging, sorting: Sorting) -> ApiResult<Option<(Position,
     Ok(Some((Position::new(time.ok_or_else(wrong_cursor)?, &hash), number)))
 }
 
-pub(super) async fn history(state: State, Path(address): Path<String>, parameters: Parameters) -> ApiResult<Response> {
+async fn history(state: State, Path(address): Path<String>, parameters: Parameters) -> ApiResult<Response> {
     let (wanted, sorting) = (Wanted::read(&parameters)?, Sorting::read(&parameters)?);
-    let paging = Paging::read(&parameters, 0)?;
+    let paging = Paging::read(&parameters, &ENTRIES)?;
     let after = entry_after(&paging, sorting)?;
     if matches!(paging, Paging::After { .. }) && !sorting.is_by_time() {
         return Err(ApiError::field("sort_by", format!("with a cursor, only `{}` is possible", SORTS[0])));
@@ -357,7 +449,7 @@ fn page(
     Ok((rows, more))
 }
 
-pub(super) async fn summary(state: State, Path(address): Path<String>, parameters: Parameters) -> ApiResult<Response> {
+async fn summary(state: State, Path(address): Path<String>, parameters: Parameters) -> ApiResult<Response> {
     let wanted = Wanted::read(&parameters)?;
     let work = move |snapshot: &Snapshot| {
         let HistoryRecord { entries, incoming, outgoing } = sums(snapshot, &address, &wanted)?;
@@ -374,7 +466,7 @@ pub(super) async fn summary(state: State, Path(address): Path<String>, parameter
     state.read(work).await
 }
 
-pub(super) async fn consumed(state: State, Path(hash): Path<String>) -> ApiResult<Response> {
+async fn consumed(state: State, Path(hash): Path<String>) -> ApiResult<Response> {
     let hash = ItemHash::parse(&hash)?;
     let work = move |snapshot: &Snapshot| {
         let credits = u64::try_from(ledger::consumed(snapshot, &hash)?).unwrap_or(u64::MAX);
@@ -384,9 +476,9 @@ pub(super) async fn consumed(state: State, Path(hash): Path<String>) -> ApiResul
 }
 
 /// Who has credits, by address.
-pub(super) async fn balances(state: State, parameters: Parameters) -> ApiResult<Response> {
-    let paging = Paging::read(&parameters, DEFAULT_BALANCES)?;
-    let least = parameters.number(&["min_balance", "minBalance"], 0)?;
+async fn balances(state: State, parameters: Parameters) -> ApiResult<Response> {
+    let paging = Paging::read(&parameters, &BALANCES)?;
+    let least = LEAST.read(&parameters)?;
     let work = move |snapshot: &Snapshot| {
         let (now, limit) = (now_ms(), usize::try_from(paging.limit()).unwrap_or(usize::MAX));
         let (mut skip, mut total, mut found) = (paging.skip(), 0_u64, Vec::new());

@@ -3,7 +3,12 @@
 //! Clients choose from it where an instance runs. A node is asked at most every half minute, whoever asks here; what it says is passed on only in the form
 //! that clients parse, because some of them drop the whole list for one entry that they cannot read.
 
-use super::{State, parameters::Parameters};
+use super::{
+    ApiResult, State,
+    parameters::{Flag, Parameter, Parameters},
+    reference::{Group, Operation, Shape},
+    routes::Routes,
+};
 use crate::{
     config::{Config, Crn},
     dev,
@@ -228,8 +233,42 @@ fn entry(config: &Config, crn: &Crn, said: &Said) -> Value {
     })
 }
 
-pub(super) async fn list(state: State, parameters: Parameters) -> Response {
-    let active_alone = parameters.flag(&["filter_inactive"]);
+static ACTIVE_ALONE: Parameter<Flag> =
+    Parameter::flag(&["filter_inactive"], "Whether to leave out nodes that do not say that they take workloads.");
+
+pub(super) fn routes(routes: Routes) -> Routes {
+    let (text, gpus) = (|| Shape::text().or_null(), || Shape::list(Shape::any_object()));
+    let crn = Shape::object([
+        ("hash", Shape::text()),
+        ("name", Shape::text()),
+        ("address", Shape::text().about("Its URL.")),
+        ("owner", Shape::text()),
+        ("reward", Shape::text()),
+        ("parent", text()),
+        ("status", Shape::text()),
+        ("score", Shape::number()),
+        ("version", text()),
+        ("payment_receiver_address", text()),
+        ("qemu_support", Shape::flag()),
+        ("confidential_support", Shape::flag()),
+        ("gpu_support", Shape::flag()),
+        ("terms_and_conditions", text()),
+        ("compatible_gpus", gpus()),
+        ("compatible_available_gpus", gpus()),
+        ("ipv6_check", Shape::map(Shape::flag()).or_null()),
+        (
+            "system_usage",
+            Shape::any_object().or_null().about("What it says of its use; null for one that says nothing."),
+        ),
+    ]);
+    let operation = Operation::new(Group::Compute, "The linked compute nodes, and what each says of itself")
+        .query([&ACTIVE_ALONE])
+        .answers("The nodes.", &Shape::object([("crns", Shape::list(crn))]));
+    routes.get("/crns.json", list, operation)
+}
+
+async fn list(state: State, parameters: Parameters) -> ApiResult<Response> {
+    let active_alone = ACTIVE_ALONE.read(&parameters)?;
     let config = &state.service.config;
     let asked = stream::iter(config.crns.clone()).map(|crn| {
         let state = state.0.clone();
@@ -242,7 +281,7 @@ pub(super) async fn list(state: State, parameters: Parameters) -> Response {
     let shown =
         answers.iter().filter(|(_, said)| !active_alone || said.usage.as_ref().is_some_and(|usage| usage.active));
     let crns: Vec<Value> = shown.map(|(crn, said)| entry(config, crn, said)).collect();
-    Json(json!({"crns": crns})).into_response()
+    Ok(Json(json!({"crns": crns})).into_response())
 }
 
 #[cfg(test)]

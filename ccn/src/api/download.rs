@@ -1,6 +1,10 @@
 //! Files go out: as they are, in pieces, or as base64 for other nodes (ccn spec 5.5).
 
-use super::{ApiError, ApiResult, State};
+use super::{
+    ApiError, ApiResult, State,
+    reference::{Group, Operation, Shape},
+    routes::Routes,
+};
 use crate::store::{
     Reader as _,
     record::{FileKind, FileRecord},
@@ -37,6 +41,57 @@ const MAX_BASE64_BYTES: u64 = 100 << 20;
 const LINE_BYTES: usize = 57;
 /// What a hash names never changes.
 pub(super) const FOREVER: &str = "public, max-age=31536000, immutable";
+
+/// The form of files: what they are is not known.
+pub(super) const BYTES: &str = "application/octet-stream";
+
+pub(super) fn routes(routes: Routes) -> Routes {
+    let operation = |summary| {
+        let operation = Operation::new(Group::Files, summary).hash("The file.");
+        operation.refuses(404, "No message and no upload brought it here.")
+    };
+    let content = Shape::object([
+        ("status", Shape::words(&["success"])),
+        ("hash", Shape::hash()),
+        ("engine", Shape::words(&["storage", "ipfs"])),
+        ("content", Shape::text().about("Base64, in lines.")),
+    ]);
+    let known = Shape::object([
+        ("file_hash", Shape::hash()),
+        ("type", Shape::words(&["file", "directory"])),
+        ("size", Shape::whole().about("Bytes.")),
+        ("download_url", Shape::text()),
+    ]);
+    let bytes = || Shape::whole().about("Bytes.");
+    let bounds = Shape::object([
+        ("storage", Shape::object([("max_file_size", bytes()), ("max_unauthenticated_upload_file_size", bytes())])),
+        (
+            "ipfs",
+            Shape::object([
+                ("max_upload_file_size", bytes()),
+                ("max_upload_car_size", bytes()),
+                ("max_unauthenticated_upload_file_size", bytes()),
+            ]),
+        ),
+    ]);
+    let of_raw = operation("A file")
+        .header("Range", "Some of its bytes, as `bytes=FIRST-LAST`.")
+        .answers_with(200, "Its bytes.", BYTES, &Shape::text())
+        .answers_with(206, "Some of its bytes.", BYTES, &Shape::text())
+        .answers_empty(304, "The client has it.")
+        .refuses(416, "None of its bytes are in this range.");
+    let of_base64 =
+        operation("A file inside JSON").answers("The file.", &content).refuses(413, "It is too large for this form.");
+    let of_metadata = operation("What is known of a file").answers("Its size and kind.", &known);
+    let of_count = operation("How many messages keep a file").answers("Their number.", &Shape::whole());
+    let of_limits = Operation::new(Group::Files, "How large files may be").answers("Bounds.", &bounds);
+    routes
+        .get("/api/v0/storage/limits.json", limits, of_limits)
+        .get("/api/v0/storage/raw/{hash}", raw, of_raw)
+        .get("/api/v0/storage/metadata/{hash}", metadata, of_metadata)
+        .get("/api/v0/storage/count/{hash}", count, of_count)
+        .get("/api/v0/storage/{hash}", base64, of_base64)
+}
 
 /// A file that is here.
 struct Found {
@@ -104,7 +159,7 @@ fn digits(text: &str) -> Option<u64> {
 }
 
 /// The bytes. Ranges make downloads resumable; the hash is the tag.
-pub(super) async fn raw(state: State, Path(hash): Path<String>, headers: HeaderMap) -> ApiResult<Response> {
+async fn raw(state: State, Path(hash): Path<String>, headers: HeaderMap) -> ApiResult<Response> {
     let Found { hash, mut file, size } = find(&state, &hash).await?;
     let tag = format!("\"{hash}\"");
     let text = |name| headers.get(&name).and_then(|value: &HeaderValue| value.to_str().ok());
@@ -115,7 +170,7 @@ pub(super) async fn raw(state: State, Path(hash): Path<String>, headers: HeaderM
     if text(IF_NONE_MATCH).is_some_and(|tags| tags == "*" || tags.contains(&tag)) {
         return Ok((StatusCode::NOT_MODIFIED, answer).into_response());
     }
-    answer.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    answer.insert(CONTENT_TYPE, HeaderValue::from_static(BYTES));
     // Strangers wrote it: no browser is to take it for a page.
     answer.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     let same = text(IF_RANGE).is_none_or(|condition| condition == tag);
@@ -146,7 +201,7 @@ fn content_range(range: &str, size: u64) -> ApiResult<HeaderValue> {
 }
 
 /// A file inside JSON, which is how other nodes of the network fetch it. Written as it is read.
-pub(super) async fn base64(state: State, Path(hash): Path<String>) -> ApiResult<Response> {
+async fn base64(state: State, Path(hash): Path<String>) -> ApiResult<Response> {
     let Found { hash, file, size } = find(&state, &hash).await?;
     if size > MAX_BASE64_BYTES {
         let sentence = format!("the file has {size} bytes; fetch it from /api/v0/storage/raw/{hash}");
@@ -189,7 +244,7 @@ fn base64_lines(bytes: &[u8]) -> Bytes {
     text.into()
 }
 
-pub(super) async fn metadata(state: State, Path(hash): Path<String>) -> ApiResult<Response> {
+async fn metadata(state: State, Path(hash): Path<String>) -> ApiResult<Response> {
     let hash = ItemHash::parse(&hash)?;
     let record = record(&state, &hash).await?;
     Ok(Json(json!({
@@ -210,13 +265,13 @@ pub(super) fn kind_name(kind: FileKind) -> &'static str {
 }
 
 /// How many messages keep a file.
-pub(super) async fn count(state: State, Path(hash): Path<String>) -> ApiResult<Response> {
+async fn count(state: State, Path(hash): Path<String>) -> ApiResult<Response> {
     let hash = ItemHash::parse(&hash)?;
     Ok(Json(record(&state, &hash).await?.pins).into_response())
 }
 
 /// How large files may be.
-pub(super) async fn limits(state: State) -> Response {
+async fn limits(state: State) -> Response {
     let limits = &state.service.config.limits;
     let bytes = |mib: u64| mib.saturating_mul(1 << 20);
     Json(json!({

@@ -1,6 +1,6 @@
 //! A message as clients read it. Python clients hold these objects against a closed model: no field may be added.
 
-use super::moment;
+use super::{moment, reference::Shape};
 use crate::store::{
     confirmation::Confirmation,
     record::{MessageRecord, PendingRecord},
@@ -11,6 +11,42 @@ use ccn_message::{Envelope, json::Object};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
+
+/// The names of the shapes of a message, and of what vouches for one.
+pub(super) const NAME: &str = "Message";
+pub(super) const CONFIRMATION: &str = "Confirmation";
+
+/// The shape of a message.
+pub(super) fn shape() -> Shape {
+    let time = Shape::any_of([Shape::number(), Shape::moment()]);
+    Shape::object([
+        ("sender", Shape::text()),
+        ("chain", Shape::text()),
+        ("signature", Shape::text().or_null()),
+        ("type", Shape::text()),
+        ("channel", Shape::text().or_null()),
+        ("time", time.about("Seconds since 1970; a moment where the message waits.")),
+        ("item_type", Shape::words(&["inline", "storage", "ipfs"])),
+        ("item_content", Shape::text().or_null()),
+        ("item_hash", Shape::hash()),
+        ("content", Shape::any_object().optional()),
+        ("size", Shape::whole().optional()),
+        ("confirmed", Shape::flag().optional()),
+        ("confirmations", Shape::list(Shape::named(CONFIRMATION)).optional()),
+        ("reception_time", Shape::moment().optional()),
+    ])
+}
+
+/// The shape of a transaction that vouches for a message.
+pub(super) fn confirmation() -> Shape {
+    Shape::object([
+        ("chain", Shape::text()),
+        ("height", Shape::whole().about("Of the block.")),
+        ("hash", Shape::text().about("Of the transaction.")),
+        ("time", Shape::whole().about("Of the block, seconds since 1970.")),
+        ("publisher", Shape::text()),
+    ])
+}
 
 /// How much of the content is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,8 +2,9 @@
 
 use super::{
     ApiError, ApiResult, State,
-    paging::{MAX_ENTRIES, entries_at_most},
-    parameters::Parameters,
+    messages::{CONTENT_HASHES, CONTENT_KEYS, CONTENT_TYPES, END_BLOCK, REFS, START_BLOCK, TAGS},
+    paging::{CURSOR, MAX_ENTRIES, entries_at_most},
+    parameters::{Parameters, QueryParameter},
     single::{forgotten_by, forgotten_skeleton, removal_word, removed_skeleton},
 };
 use crate::store::{
@@ -27,20 +28,8 @@ const ROWS: usize = 256;
 /// Bytes of the time in a key.
 const TIME_BYTES: usize = 8;
 /// Parameters that ask about what is no longer known.
-const CONTENT: [&str; 12] = [
-    "refs",
-    "contentHashes",
-    "content_hashes",
-    "contentKeys",
-    "content_keys",
-    "contentTypes",
-    "content_types",
-    "tags",
-    "startBlock",
-    "start_block",
-    "endBlock",
-    "end_block",
-];
+static CONTENT: [&dyn QueryParameter; 7] =
+    [&REFS, &CONTENT_HASHES, &CONTENT_KEYS, &CONTENT_TYPES, &TAGS, &START_BLOCK, &END_BLOCK];
 
 pub(super) async fn page(
     state: State,
@@ -53,11 +42,11 @@ pub(super) async fn page(
         let sentence = format!("{name}: messages that are no more cannot be asked for by this");
         Err(ApiError::new(StatusCode::BAD_REQUEST, sentence).with("field", name))
     };
-    if let Some(name) = CONTENT.iter().find(|name| parameters.get(&[name]).is_some_and(|value| !value.is_empty())) {
-        return refuse(name);
+    if let Some(parameter) = CONTENT.iter().find(|parameter| parameter.is_given(parameters)) {
+        return refuse(parameter.name());
     }
-    if parameters.get(&["cursor"]).is_some() {
-        return refuse("cursor");
+    if CURSOR.read(parameters)?.is_some() {
+        return refuse(CURSOR.name());
     }
     let work = move |snapshot: &Snapshot| {
         let limit = entries_at_most(length);

@@ -1,4 +1,4 @@
-//! Errors as clients read them: `{"error": sentence, …}` with the status that the network gives them.
+//! Errors as clients read them: `{"error": sentence, "code": word, …}` with the status that the network gives them, and `field` where one is to blame.
 
 use crate::{
     pipeline::{EngineError, PriceError},
@@ -16,6 +16,33 @@ use serde_json::{Map, Value};
 /// When to try again after an overload, seconds.
 const RETRY_AFTER_SECONDS: u32 = 5;
 
+/// What kind of error a status is, as a word for programs: part of the interface.
+pub(super) const CODES: [(StatusCode, &str); 16] = [
+    (StatusCode::BAD_REQUEST, "bad_request"),
+    (StatusCode::PAYMENT_REQUIRED, "insufficient_funds"),
+    (StatusCode::FORBIDDEN, "forbidden"),
+    (StatusCode::NOT_FOUND, "not_found"),
+    (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+    (StatusCode::NOT_ACCEPTABLE, "not_acceptable"),
+    (StatusCode::REQUEST_TIMEOUT, "too_slow"),
+    (StatusCode::CONFLICT, "conflict"),
+    (StatusCode::GONE, "gone"),
+    (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+    (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_form"),
+    (StatusCode::RANGE_NOT_SATISFIABLE, "no_such_range"),
+    (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
+    (StatusCode::UPGRADE_REQUIRED, "upgrade_required"),
+    (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+    (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+];
+
+/// The word for a status; of one that has none, that of the usual one of its kind.
+pub(super) fn code_of(status: StatusCode) -> &'static str {
+    let usual = if status.is_server_error() { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::BAD_REQUEST };
+    let word = |status| CODES.iter().find(|(of, _)| *of == status).map(|(_, word)| *word);
+    word(status).or_else(|| word(usual)).unwrap_or_default()
+}
+
 /// An answer that is not what was asked for.
 #[derive(Debug)]
 pub(super) struct ApiError {
@@ -30,6 +57,7 @@ impl ApiError {
     pub(super) fn new(status: StatusCode, sentence: impl Into<String>) -> Self {
         let mut body = Map::new();
         body.insert("error".to_owned(), Value::String(sentence.into()));
+        body.insert("code".to_owned(), code_of(status).into());
         Self { status, body }
     }
 
@@ -119,7 +147,8 @@ impl From<BytesRejection> for ApiError {
 
 impl From<InvalidItemHash> for ApiError {
     fn from(error: InvalidItemHash) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, error.to_string())
+        // Hashes are read from paths alone, under this name.
+        Self::new(StatusCode::BAD_REQUEST, error.to_string()).with("field", "hash")
     }
 }
 

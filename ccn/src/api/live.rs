@@ -1,10 +1,12 @@
 //! `GET /api/ws0/messages`: the newest messages, then each as it is processed, one to a frame (ccn spec 5.3).
 
 use super::{
-    Api, ApiError, ApiResult, State,
+    Api, ApiResult, State,
     element::{ContentFormat, Element},
-    messages::filter,
-    parameters::Parameters,
+    messages::{FILTERS, filter},
+    parameters::{Number, Parameter, Parameters},
+    reference::{Group, Operation},
+    routes::Routes,
 };
 use crate::{
     events::{Event, ListenError, Listener},
@@ -25,9 +27,8 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at, timeout},
 };
 
-/// Messages of the past that are sent first, unless the client says otherwise; and the most.
-const DEFAULT_HISTORY: u64 = 10;
-const MAX_HISTORY: u64 = 199;
+static HISTORY: Parameter<Number> =
+    Parameter::number(&["history"], "Messages of the past that are sent first.", 10, 0..=199);
 /// A sign of life.
 const PING_EVERY: Duration = Duration::from_secs(30);
 /// How long a client may take to accept a frame; a slower one is let go.
@@ -35,12 +36,25 @@ const SEND_WAIT: Duration = Duration::from_secs(30);
 /// Longest frame that a client sends: it has nothing to say.
 const MAX_CLIENT_FRAME_BYTES: usize = 16 << 10;
 
-pub(super) async fn messages(state: State, parameters: Parameters, upgrade: WebSocketUpgrade) -> ApiResult<Response> {
+pub(super) fn routes(routes: Routes) -> Routes {
+    let operation = websocket(Group::Messages, "Messages as they are processed")
+        .about("First the newest that match, the oldest of them first, then each that matches as it comes, one to a frame.")
+        .query(FILTERS)
+        .query([&HISTORY]);
+    routes.get("/api/ws0/messages", messages, operation)
+}
+
+/// A route that becomes a websocket.
+pub(super) fn websocket(group: Group, summary: &'static str) -> Operation {
+    Operation::new(group, summary)
+        .answers_empty(101, "The websocket begins: frames are JSON texts.")
+        .refuses(400, "This is no request for a websocket.")
+        .refuses(426, "The connection cannot become a websocket.")
+}
+
+async fn messages(state: State, parameters: Parameters, upgrade: WebSocketUpgrade) -> ApiResult<Response> {
     let filter = filter(&state, &parameters)?;
-    let history = parameters.number(&["history"], DEFAULT_HISTORY)?;
-    if history > MAX_HISTORY {
-        return Err(ApiError::field("history", format!("0 to {MAX_HISTORY} was expected")));
-    }
+    let history = HISTORY.read(&parameters)?;
     let api = state.0.clone();
     let place = api.websockets.clone().try_acquire_owned().ok();
     Ok(bounded(upgrade).on_upgrade(move |socket| serve(api, socket, filter, history, place)))

@@ -4,8 +4,11 @@ use super::{
     Api, ApiError, ApiResult, State,
     element::{ContentFormat, Element},
     ended, moment,
-    paging::{MAX_ENTRIES, entries_at_most},
-    parameters::Parameters,
+    paging::{self, CURSOR, MAX_ENTRIES, PAGE, SORT_ORDER, entries_at_most},
+    parameters::{Date, Flag, List, Number, Parameter, Parameters, QueryParameter, Word},
+    reference::{Group, Operation, Shape},
+    routes::Routes,
+    single::skeleton_shape,
 };
 use crate::store::{
     Reader as _, Snapshot,
@@ -21,12 +24,101 @@ use axum::{
 use ccn_message::{ItemHash, MessageStatus};
 use serde::Serialize;
 
-/// Entries of a page unless the client says otherwise.
-const DEFAULT_PAGE: u64 = 20;
+/// Entries of a page.
+static PAGINATION: Parameter<Number> = paging::pagination(20);
+static TYPES: Parameter<List> = Parameter::list(&["msgTypes", "msg_types"], "Of these message types.");
+static TYPE: Parameter<List> = Parameter::list(&["msgType", "msg_type"], "The same as `msgTypes`.");
+static STATUSES: Parameter<List> = Parameter::list(
+    &["msgStatuses", "msg_statuses"],
+    "With these statuses: those of messages that are here, or one of `forgotten` and `removed`, which have no content.",
+)
+.of(&["pending", "processed", "rejected", "forgotten", "removing", "removed"]);
+static SENDERS: Parameter<List> = Parameter::list(&["addresses"], "Signed by these.");
+static OWNERS: Parameter<List> = Parameter::list(&["owners"], "Of these owners: the `address` in the content.");
+static HASHES: Parameter<List> = Parameter::list(&["hashes"], "These messages.");
+pub(super) static REFS: Parameter<List> = Parameter::list(&["refs"], "With one of these as `ref` in the content.");
+pub(super) static CONTENT_HASHES: Parameter<List> =
+    Parameter::list(&["contentHashes", "content_hashes"], "Of these files: the `item_hash` in the content.");
+pub(super) static CONTENT_KEYS: Parameter<List> =
+    Parameter::list(&["contentKeys", "content_keys"], "With one of these as `key` in the content.");
+pub(super) static CONTENT_TYPES: Parameter<List> =
+    Parameter::list(&["contentTypes", "content_types"], "With one of these as `type` in the content.");
+pub(super) static TAGS: Parameter<List> = Parameter::list(&["tags"], "With any of these tags.");
+static CHAINS: Parameter<List> = Parameter::list(&["chains"], "Signed as on these chains.");
+static CHANNELS: Parameter<List> = Parameter::list(&["channels"], "In these channels.");
+static PAYMENT_TYPES: Parameter<List> = Parameter::list(&["paymentTypes", "payment_types"], "Paid like that.");
+static START: Parameter<Date> =
+    Parameter::date(&["startDate", "start_date"], "From then on, seconds since 1970; 0 is the same as none.");
+static END: Parameter<Date> =
+    Parameter::date(&["endDate", "end_date"], "Before then, seconds since 1970; 0 is the same as none.");
+pub(super) static START_BLOCK: Parameter<Number> = Parameter::number(
+    &["startBlock", "start_block"],
+    "First confirmed in a block of that height or higher, or not yet.",
+    0,
+    0..=u64::MAX,
+);
+pub(super) static END_BLOCK: Parameter<Number> =
+    Parameter::number(&["endBlock", "end_block"], "First confirmed in a block below that height.", 0, 0..=u64::MAX);
+static SORT_BY: Parameter<Word> =
+    Parameter::word(&["sortBy", "sort_by"], "By time, or by when they were first confirmed.", &["time", "tx-time"]);
+static CONTENT_FORMAT: Parameter<Word> = Parameter::word(
+    &["contentFormat", "content_format"],
+    "All of the content, what listings are about, or nothing of it.",
+    &["full", "headers", "none"],
+);
+static WITHOUT_CONTENT: Parameter<Flag> =
+    Parameter::flag(&["excludeContent", "exclude_content"], "The same as `contentFormat=none`.");
+
+/// What listings and websockets can be restricted by.
+pub(super) static FILTERS: [&dyn QueryParameter; 17] = [
+    &TYPES,
+    &TYPE,
+    &SENDERS,
+    &OWNERS,
+    &HASHES,
+    &REFS,
+    &CONTENT_HASHES,
+    &CONTENT_KEYS,
+    &CONTENT_TYPES,
+    &TAGS,
+    &CHAINS,
+    &CHANNELS,
+    &PAYMENT_TYPES,
+    &START,
+    &END,
+    &START_BLOCK,
+    &END_BLOCK,
+];
+
 /// Most entries of a page with a cursor.
 const MAX_CURSOR_PAGE: u64 = 200;
 /// Most bytes of content in an answer.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
+
+pub(super) fn routes(routes: Routes) -> Routes {
+    let element = || Shape::named(super::element::NAME);
+    let messages = |of| Shape::object([("messages", Shape::list(of))]);
+    let ended = messages(skeleton_shape()).and(paging::numbered());
+    let shape = Shape::any_of([paging::pages(messages(element())), ended]);
+    let operation = |summary| {
+        Operation::new(Group::Messages, summary)
+            .query(FILTERS)
+            .query([&STATUSES, &SORT_BY, &SORT_ORDER, &CONTENT_FORMAT, &WITHOUT_CONTENT, &PAGINATION, &CURSOR])
+            .answers("Messages; of those that are no more, what is still said.", &shape)
+            .refuses(400, "These filters do not go together.")
+            .refuses(413, "The page would be too long.")
+    };
+    let page_part = Shape::text().with("pattern", "^[1-9][0-9]{0,17}\\.json$");
+    let by_path = operation("Messages, by pages")
+        .path("page", "The number of the page and `.json`.", &page_part)
+        .refuses(400, "These filters do not go together, or the path is wrong.")
+        .refuses(404, "This is no number of a page.");
+    routes.get("/api/v0/messages.json", list, operation("Messages").query([&PAGE])).get(
+        "/api/v0/messages/page/{page}",
+        page,
+        by_path,
+    )
+}
 
 /// What a listing or a websocket is restricted to.
 ///
@@ -42,36 +134,34 @@ pub(super) fn filter(api: &Api, parameters: &Parameters) -> ApiResult<Filter> {
 }
 
 fn read_filter(parameters: &Parameters) -> ApiResult<Filter> {
-    let list = |names: &[&str]| parameters.list(names);
-    let mut kinds = list(&["msgTypes", "msg_types"])?;
-    kinds.extend(list(&["msgType", "msg_type"])?);
-    let hashes = list(&["hashes"])?.iter().map(|hash| ItemHash::parse(hash)).collect::<Result<Vec<ItemHash>, _>>();
+    let mut kinds = TYPES.read(parameters)?;
+    kinds.extend(TYPE.read(parameters)?);
+    let hashes = HASHES.read(parameters)?;
+    let hashes = hashes.iter().map(|hash| ItemHash::parse(hash)).collect::<Result<Vec<ItemHash>, _>>();
     let labels = [
-        ("content-ref", list(&["refs"])?),
-        ("content-hash", list(&["contentHashes", "content_hashes"])?),
-        ("content-key", list(&["contentKeys", "content_keys"])?),
-        ("content-type", list(&["contentTypes", "content_types"])?),
-        ("tag", list(&["tags"])?),
-        (super::single::PAYMENT_LABEL, list(&["paymentTypes", "payment_types"])?),
+        ("content-ref", REFS.read(parameters)?),
+        ("content-hash", CONTENT_HASHES.read(parameters)?),
+        ("content-key", CONTENT_KEYS.read(parameters)?),
+        ("content-type", CONTENT_TYPES.read(parameters)?),
+        ("tag", TAGS.read(parameters)?),
+        (super::single::PAYMENT_LABEL, PAYMENT_TYPES.read(parameters)?),
     ];
     let labels = labels.into_iter().filter(|(_, values)| !values.is_empty());
-    let (start, end) = (parameters.date(&["startDate", "start_date"])?, parameters.date(&["endDate", "end_date"])?);
+    let (start, end) = (START.read(parameters)?, END.read(parameters)?);
     if let (Some(start), Some(end)) = (start, end)
         && end < start
     {
         return Err(ApiError::field("endDate", "must not be before startDate"));
     }
-    let blocks = Blocks {
-        start: parameters.number(&["startBlock", "start_block"], 0)?,
-        end: Some(parameters.number(&["endBlock", "end_block"], 0)?).filter(|end| *end > 0),
-    };
+    let blocks =
+        Blocks { start: START_BLOCK.read(parameters)?, end: Some(END_BLOCK.read(parameters)?).filter(|end| *end > 0) };
     Ok(Filter {
         hashes: hashes.map_err(|error| ApiError::field("hashes", error.to_string()))?,
-        senders: list(&["addresses"])?,
-        owners: list(&["owners"])?,
+        senders: SENDERS.read(parameters)?,
+        owners: OWNERS.read(parameters)?,
         kinds,
-        chains: list(&["chains"])?,
-        channels: list(&["channels"])?,
+        chains: CHAINS.read(parameters)?,
+        channels: CHANNELS.read(parameters)?,
         labels: labels.map(|(name, values)| (name.to_owned(), values)).collect(),
         start,
         end,
@@ -83,7 +173,7 @@ fn read_filter(parameters: &Parameters) -> ApiResult<Filter> {
 
 /// The status of messages that are no more, when it is asked for.
 fn ending(parameters: &Parameters) -> ApiResult<Option<Ending>> {
-    let given = parameters.list(&["msgStatuses", "msg_statuses"])?;
+    let given = STATUSES.read(parameters)?;
     Ok(match given.iter().map(|word| word.parse()).collect::<Result<Vec<MessageStatus>, _>>().as_deref() {
         Ok([MessageStatus::Forgotten]) => Some(Ending::Forgotten),
         Ok([MessageStatus::Removed]) => Some(Ending::Removed),
@@ -93,16 +183,16 @@ fn ending(parameters: &Parameters) -> ApiResult<Option<Ending>> {
 
 /// Restricts by status: what is processed, or is being removed, is here.
 fn restrict_to_statuses(filter: &mut Filter, parameters: &Parameters) -> ApiResult<()> {
-    let given = parameters.list(&["msgStatuses", "msg_statuses"])?;
+    let given = STATUSES.read(parameters)?;
     let statuses = given.iter().map(|word| word.parse()).collect::<Result<Vec<MessageStatus>, _>>();
-    let statuses = statuses.map_err(|error| ApiError::field("msgStatuses", error.to_string()))?;
+    let statuses = statuses.map_err(|error| ApiError::field(STATUSES.name(), error.to_string()))?;
     if statuses.is_empty() {
         return Ok(());
     }
     let ended = |status: &MessageStatus| matches!(status, MessageStatus::Forgotten | MessageStatus::Removed);
     if statuses.len() > 1 && statuses.iter().any(ended) {
         let sentence = "msgStatuses: `forgotten` and `removed` cannot be combined with other statuses";
-        return Err(ApiError::new(StatusCode::BAD_REQUEST, sentence));
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, sentence).with("field", STATUSES.name()));
     }
     let has = |status: MessageStatus| statuses.contains(&status);
     let (processed, removing) = (has(MessageStatus::Processed), has(MessageStatus::Removing));
@@ -127,12 +217,12 @@ struct CursorPage {
     next_cursor: Option<String>,
 }
 
-pub(super) async fn list(state: State, parameters: Parameters) -> ApiResult<Response> {
-    let number = parameters.number(&["page"], 1)?;
+async fn list(state: State, parameters: Parameters) -> ApiResult<Response> {
+    let number = PAGE.read(&parameters)?;
     listing_page(state, parameters, number).await
 }
 
-pub(super) async fn page(state: State, Path(page): Path<String>, parameters: Parameters) -> ApiResult<Response> {
+async fn page(state: State, Path(page): Path<String>, parameters: Parameters) -> ApiResult<Response> {
     let number = page.strip_suffix(".json").and_then(|number| number.parse().ok());
     let wrong = || ApiError::not_found("pages are at /api/v0/messages/page/NUMBER.json");
     listing_page(state, parameters, number.ok_or_else(wrong)?).await
@@ -141,13 +231,14 @@ pub(super) async fn page(state: State, Path(page): Path<String>, parameters: Par
 async fn listing_page(state: State, parameters: Parameters, number: u64) -> ApiResult<Response> {
     let mut filter = filter(&state, &parameters)?;
     restrict_to_statuses(&mut filter, &parameters)?;
-    let sort_by = parameters.word(&["sortBy", "sort_by"], &["time", "tx-time"])?;
-    let descending = parameters.word(&["sortOrder", "sort_order"], &["-1", "1"])? == "-1";
-    let length = parameters.number(&["pagination"], DEFAULT_PAGE)?;
-    let format = match parameters.word(&["contentFormat", "content_format"], &["full", "headers", "none"])? {
+    let sort_by = SORT_BY.read(&parameters)?;
+    let descending = SORT_ORDER.read(&parameters)? == "-1";
+    let length = PAGINATION.read(&parameters)?;
+    let without_content = WITHOUT_CONTENT.read(&parameters)?;
+    let format = match CONTENT_FORMAT.read(&parameters)? {
         "headers" => ContentFormat::Headers,
         "none" => ContentFormat::None,
-        _ if parameters.flag(&["excludeContent", "exclude_content"]) => ContentFormat::None,
+        _ if without_content => ContentFormat::None,
         _ => ContentFormat::Full,
     };
     if number == 0 {
@@ -156,7 +247,7 @@ async fn listing_page(state: State, parameters: Parameters, number: u64) -> ApiR
     if let Some(ending) = ending(&parameters)? {
         return ended::page(state, &parameters, filter, ending, (number, length, descending)).await;
     }
-    let Some(cursor) = parameters.get(&["cursor"]) else {
+    let Some(cursor) = CURSOR.read(&parameters)? else {
         let order = if sort_by == "time" { Order::Time } else { Order::FirstConfirmed };
         let skip = (number - 1).saturating_mul(entries_at_most(length));
         let window = Window { order, descending, skip, limit: length, after: None };

@@ -3,6 +3,8 @@
 use super::{
     Api, ApiResult, State,
     live::{self, End},
+    reference::{Group, Operation, Shape},
+    routes::Routes,
 };
 use crate::store::{
     Reader as _, Snapshot, StoreError,
@@ -33,6 +35,8 @@ const PING_EVERY: u32 = 3;
 const MAX_SOCKETS: usize = 1_000;
 /// Most rows that are counted; a larger number shows as this.
 const MAX_COUNTED: usize = 100_000;
+/// The form that Prometheus reads.
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// The chain by whose height nodes are compared.
 const CHAIN: &str = "ETH";
 
@@ -162,19 +166,44 @@ fn prometheus(metrics: &Metrics) -> Result<String, serde_json::Error> {
     Ok(text)
 }
 
-pub(super) async fn text(state: State) -> ApiResult<Response> {
-    let metrics = state.metrics.current(&state).await?;
-    let text = prometheus(&metrics).map_err(super::ApiError::internal)?;
-    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
+pub(super) fn routes(routes: Routes) -> Routes {
+    let names = serde_json::to_value(Metrics::default()).unwrap_or_default();
+    let mut numbers = Shape::object([(
+        "pyaleph_build_info",
+        Shape::object([("python_version", Shape::text()), ("version", Shape::text())]),
+    )]);
+    for name in names.as_object().into_iter().flat_map(|names| names.keys()).skip(1) {
+        numbers = numbers.and([(name.as_str(), Shape::whole().or_null())]);
+    }
+    let of_text = Operation::new(Group::Node, "How the node does, for Prometheus").answers_with(
+        200,
+        "Lines of a name and a number.",
+        TEXT,
+        &Shape::text(),
+    );
+    let of_json = Operation::new(Group::Node, "How the node does")
+        .about("What is null is not known: there is no such thing here, or nobody to compare with.")
+        .answers("Numbers, counted at most ten seconds ago.", &numbers);
+    routes.get("/metrics", text, of_text).get("/metrics.json", json, of_json).get(
+        "/api/ws0/status",
+        socket,
+        live::websocket(Group::Node, "How the node does, whenever that changes"),
+    )
 }
 
-pub(super) async fn json(state: State) -> ApiResult<Response> {
+async fn text(state: State) -> ApiResult<Response> {
+    let metrics = state.metrics.current(&state).await?;
+    let text = prometheus(&metrics).map_err(super::ApiError::internal)?;
+    Ok(([(CONTENT_TYPE, TEXT)], text).into_response())
+}
+
+async fn json(state: State) -> ApiResult<Response> {
     let metrics = state.metrics.current(&state).await?;
     Ok(Json(&*metrics).into_response())
 }
 
 /// The numbers, and again whenever they have changed.
-pub(super) async fn socket(state: State, upgrade: WebSocketUpgrade) -> Response {
+async fn socket(state: State, upgrade: WebSocketUpgrade) -> Response {
     let api = state.0.clone();
     let place = api.metrics.sockets.clone().try_acquire_owned().ok();
     live::bounded(upgrade).on_upgrade(move |socket| serve(api, socket, place))

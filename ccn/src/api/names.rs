@@ -1,6 +1,10 @@
 //! Channels, and types of posts: the names that messages bear (ccn spec 5.4, 5.6).
 
-use super::{ApiError, ApiResult, State};
+use super::{
+    ApiError, ApiResult, State,
+    reference::{Group, Operation, Shape},
+    routes::Routes,
+};
 use crate::store::{
     Snapshot, Walk,
     schema::{IndexId, Table, count_key, end_of, split_text},
@@ -16,6 +20,24 @@ use serde_json::json;
 const ROWS: usize = 1000;
 /// Most names in an answer.
 const MAX_NAMES: usize = 1_000_000;
+
+pub(super) fn routes(routes: Routes) -> Routes {
+    let names = |member| (member, Shape::list(Shape::text()));
+    let of_address = |summary, member| {
+        let shape = Shape::object([("address", Shape::text()), names(member)]);
+        let about = "Of the messages that stand; of nobody, none.";
+        Operation::new(Group::Accounts, summary).address().answers(about, &shape).refuses(413, "They are too many.")
+    };
+    let all = Operation::new(Group::Messages, "All channels")
+        .answers("Their names.", &Shape::object([names("channels")]))
+        .refuses(413, "They are too many.");
+    let channels_of_address = of_address("The channels that an address uses", "channels");
+    let post_types = of_address("The types of an address's posts", "post_types");
+    routes
+        .get("/api/v0/channels/list.json", channels, all)
+        .get("/api/v0/addresses/{address}/channels", channels_of, channels_of_address)
+        .get("/api/v0/addresses/{address}/post_types", post_types_of, post_types)
+}
 
 /// The names that are counted under a prefix, in their order. Those too long for a key are left out: what is kept of them is not their name.
 fn names(snapshot: &Snapshot, prefix: &[u8]) -> ApiResult<Vec<String>> {
@@ -34,7 +56,7 @@ fn names(snapshot: &Snapshot, prefix: &[u8]) -> ApiResult<Vec<String>> {
 }
 
 /// All channels.
-pub(super) async fn channels(state: State) -> ApiResult<Response> {
+async fn channels(state: State) -> ApiResult<Response> {
     let work = |snapshot: &Snapshot| {
         let channels = names(snapshot, &count_key(IndexId::Channel, &[]))?;
         Ok(Json(json!({"channels": channels})).into_response())
@@ -43,7 +65,7 @@ pub(super) async fn channels(state: State) -> ApiResult<Response> {
 }
 
 /// Channels of an owner.
-pub(super) async fn channels_of(state: State, Path(address): Path<String>) -> ApiResult<Response> {
+async fn channels_of(state: State, Path(address): Path<String>) -> ApiResult<Response> {
     let work = move |snapshot: &Snapshot| {
         let channels = names(snapshot, &count_key(IndexId::OwnerChannel, &[&address]))?;
         Ok(Json(json!({"address": address, "channels": channels})).into_response())
@@ -52,7 +74,7 @@ pub(super) async fn channels_of(state: State, Path(address): Path<String>) -> Ap
 }
 
 /// Types of an owner's posts.
-pub(super) async fn post_types_of(state: State, Path(address): Path<String>) -> ApiResult<Response> {
+async fn post_types_of(state: State, Path(address): Path<String>) -> ApiResult<Response> {
     let work = move |snapshot: &Snapshot| {
         let types = names(snapshot, &count_key(IndexId::OwnerLabel, &[&address, "POST"]))?;
         Ok(Json(json!({"address": address, "post_types": types})).into_response())

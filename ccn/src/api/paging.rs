@@ -2,7 +2,8 @@
 
 use super::{
     error::{ApiError, ApiResult},
-    parameters::Parameters,
+    parameters::{Number, Parameter, Parameters, QueryParameter, Text, Word},
+    reference::Shape,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value};
@@ -11,6 +12,27 @@ use serde_json::{Map, Value};
 pub(super) const MAX_ENTRIES: u64 = 10_000;
 /// Most entries of a page with a cursor.
 const MAX_CURSOR_ENTRIES: u64 = 200;
+
+/// Which page.
+pub(super) static PAGE: Parameter<Number> = Parameter::number(&["page"], "Which page.", 1, 1..=u64::MAX);
+/// Where a page begins.
+pub(super) static CURSOR: Parameter<Text> = Parameter::text(
+    &["cursor"],
+    "Instead of a page's number: the `next_cursor` of the last answer, or nothing to begin. Nothing is counted then.",
+);
+/// In which direction.
+pub(super) static SORT_ORDER: Parameter<Word> =
+    Parameter::word(&["sortOrder", "sort_order"], "-1 for the newest or largest first, 1 for the last.", &["-1", "1"]);
+
+/// How many entries a page has, where 0 asks for everything.
+pub(super) const fn pagination(default: u64) -> Parameter<Number> {
+    Parameter::number(
+        &["pagination"],
+        "Entries of a page, no more than 10000 and with a cursor 200; 0 for everything, if that is not more.",
+        default,
+        0..=u64::MAX,
+    )
+}
 
 /// Which page is asked for.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,17 +44,14 @@ pub(super) enum Paging {
 }
 
 impl Paging {
-    /// Reads `pagination`, `page` and `cursor`.
-    pub(super) fn read(parameters: &Parameters, default: u64) -> ApiResult<Self> {
-        let entries = parameters.number(&["pagination"], default)?;
-        let page = parameters.number(&["page"], 1)?;
-        if page == 0 {
-            return Err(ApiError::field("page", "pages are counted from 1"));
-        }
-        let Some(cursor) = parameters.get(&["cursor"]) else { return Ok(Self::Number { page, entries }) };
+    /// Reads `page`, `cursor` and how many entries a page has.
+    pub(super) fn read(given: &Parameters, pagination: &Parameter<Number>) -> ApiResult<Self> {
+        let entries = pagination.read(given)?;
+        let page = PAGE.read(given)?;
+        let Some(cursor) = CURSOR.read(given)? else { return Ok(Self::Number { page, entries }) };
         // Where everything is the default, a cursor asks for the usual page.
         let entries = match entries {
-            0 if parameters.get(&["pagination"]).is_none() => MAX_CURSOR_ENTRIES,
+            0 if !pagination.is_given(given) => MAX_CURSOR_ENTRIES,
             0 => return Err(ApiError::field("pagination", "a page with a cursor has at least one entry")),
             entries => entries.min(MAX_CURSOR_ENTRIES),
         };
@@ -92,6 +111,23 @@ impl Paging {
     }
 }
 
+/// The shape of pages: by number, and with a cursor.
+pub(super) fn pages(members: Shape) -> Shape {
+    let by_number = members.clone().and(numbered());
+    let by_cursor = members.and([("pagination_per_page", Shape::whole()), ("next_cursor", Shape::text().or_null())]);
+    Shape::any_of([by_number, by_cursor])
+}
+
+/// What pages by number have beside their entries.
+pub(super) fn numbered() -> [(&'static str, Shape); 4] {
+    [
+        ("pagination_page", Shape::whole()),
+        ("pagination_total", Shape::whole()),
+        ("pagination_per_page", Shape::whole()),
+        ("pagination_item", Shape::text()),
+    ]
+}
+
 /// Entries of a page, or of everything.
 pub(super) fn entries_at_most(entries: u64) -> u64 {
     if entries == 0 { MAX_ENTRIES } else { entries.min(MAX_ENTRIES) }
@@ -112,9 +148,10 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
+    static PAGINATION: Parameter<Number> = pagination(20);
+
     fn paging(pairs: &[(&str, &str)]) -> ApiResult<Paging> {
-        let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        Paging::read(&Parameters(pairs.collect()), 20)
+        Paging::read(&Parameters::of(pairs), &PAGINATION)
     }
 
     #[test]

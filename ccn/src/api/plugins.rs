@@ -1,6 +1,13 @@
 //! Plugins: what they are and how they do, what the operator does about them, and the paths that no route has, which are a plugin's own or nobody's.
 
-use super::{ApiError, ApiResult, State, parameters::Parameters, submit};
+use super::{
+    ApiError, ApiResult, State,
+    error::code_of,
+    parameters::{Hash, Number, Parameter, Parameters},
+    reference::{Group, Operation, Shape},
+    routes::Routes,
+    submit,
+};
 use crate::{
     host::{HostError, Request as Order, RequestError},
     store::{
@@ -19,21 +26,107 @@ use axum::{
 use ccn_message::ItemHash;
 use serde_json::{Value, json};
 
-/// Most rows of a page of the quarantine.
-const MAX_ROWS: u64 = 500;
-/// Rows of a page when nothing is said.
-const ROWS: u64 = 50;
+static PAGINATION: Parameter<Number> = Parameter::number(&["pagination"], "Rows of a page.", 50, 1..=500);
+static AFTER: Parameter<Hash> = Parameter::hash(&["after"], "Those after this one: the `next` of the last page.");
+/// Longest error of a plugin that is given the form of the node's own.
+const MAX_ERROR_BYTES: usize = 64 << 10;
 
-pub(super) async fn list(state: State) -> Response {
+pub(super) fn routes(routes: Routes) -> Routes {
+    let (text, texts) = (|| Shape::text().optional(), || Shape::list(Shape::text()));
+    let quantiles = || Shape::object([("p50", Shape::whole()), ("p99", Shape::whole())]);
+    let failures = Shape::object([
+        ("deterministic", Shape::whole()),
+        ("out-of-fuel", Shape::whole()),
+        ("not-portable", Shape::whole()),
+        ("node", Shape::whole()),
+    ]);
+    let limits = Shape::object([
+        ("fuel", Shape::whole()),
+        ("memory-mib", Shape::whole()),
+        ("write-kib", Shape::whole()),
+        ("writes", Shape::whole()),
+    ]);
+    let statistics = Shape::object([
+        ("calls", Shape::whole()),
+        ("accepted", Shape::whole()),
+        ("rejected", Shape::whole()),
+        ("waiting", Shape::whole()),
+        ("failed", failures),
+        ("queries", Shape::whole()),
+        ("twice", Shape::whole()),
+        ("deferred", Shape::whole()),
+        ("fuel", Shape::whole()),
+        ("micros", Shape::whole()),
+        ("memory_peak_kib", Shape::whole()),
+        ("fuel_per_call", quantiles()),
+        ("micros_per_call", quantiles()),
+    ]);
+    let states = ["active", "compiling", "rebuilding", "refused", "suspended", "removed"];
+    let plugin = Shape::object([
+        ("name", text()),
+        ("version", text()),
+        ("sha256", text()),
+        ("origin", Shape::words(&["bundled", "file"])),
+        ("file", text()),
+        ("state", Shape::words(&states)),
+        ("reason", text()),
+        ("types", texts().about("Message types.")),
+        ("routes", texts()),
+        ("profile", Shape::text()),
+        ("limits", limits.optional()),
+        ("asks", texts()),
+        ("grants", texts()),
+        ("statistics", statistics.optional()),
+    ]);
+    let deviation =
+        Shape::object([("type", Shape::text()), ("pinned", Shape::text()), ("found", Shape::text().or_null())]);
+    let all = Shape::object([("plugins", Shape::list(plugin)), ("deviations", Shape::list(deviation))]);
+    let row = Shape::object([
+        ("item_hash", Shape::hash()),
+        ("type", Shape::text()),
+        ("sender", Shape::text()),
+        ("plugin", Shape::text()),
+        ("sha256", Shape::text()),
+        ("class", Shape::text()),
+        ("reason", Shape::text()),
+        ("time", Shape::number().about("Seconds since 1970.")),
+    ]);
+    let rows = Shape::object([("quarantine", Shape::list(row)), ("next", Shape::hash().or_null())]);
+    let done = Shape::object([("status", Shape::words(&["done"]))]);
+    let decided = Shape::object([("item_hash", Shape::hash()), ("message_status", Shape::text())]);
+    let of_plugin = |summary| {
+        let operation = Operation::new(Group::Operator, summary).for_operator();
+        let operation = operation.path("name", "The plugin.", &Shape::text().with("minLength", 1));
+        operation.answers("It is done.", &done).refuses(404, "No such plugin.").refuses(409, "It cannot be done now.")
+    };
+    let of_all = Operation::new(Group::Node, "Plugins, and message types that are not handled as the network says")
+        .answers("Them.", &all);
+    let of_quarantine = Operation::new(Group::Node, "Messages that were put aside because their plugin failed")
+        .query([&AFTER, &PAGINATION])
+        .answers("A page of them, in the order of their hashes.", &rows);
+    let of_retry = Operation::new(Group::Operator, "Has a message decided anew")
+        .for_operator()
+        .hash("The message.")
+        .answers("What became of it.", &decided)
+        .refuses(404, "It is not put aside.");
+    routes
+        .get("/api/v0/plugins", list, of_all)
+        .get("/api/v0/plugins/quarantine", quarantine, of_quarantine)
+        .post("/api/v0/plugins/quarantine/{hash}/retry", retry, of_retry)
+        .post("/api/v0/plugins/{name}/resume", resume, of_plugin("Calls a suspended plugin again"))
+        .post("/api/v0/plugins/{name}/drop-state", drop_state, of_plugin("Deletes what a removed plugin has left"))
+}
+
+async fn list(state: State) -> Response {
     let plugins = &state.service.plugins;
     let all = [plugins.list(), state.service.chains.plugins()].concat();
     Json(json!({"plugins": all, "deviations": plugins.deviations()})).into_response()
 }
 
 /// Messages that were put aside because their plugin failed, in the order of their hashes: `after` and `pagination` make a page.
-pub(super) async fn quarantine(state: State, parameters: Parameters) -> ApiResult<Response> {
-    let rows = usize::try_from(parameters.number(&["pagination"], ROWS)?.clamp(1, MAX_ROWS)).unwrap_or(1);
-    let after = parameters.get(&["after"]).map(ItemHash::parse).transpose()?;
+async fn quarantine(state: State, parameters: Parameters) -> ApiResult<Response> {
+    let rows = usize::try_from(PAGINATION.read(&parameters)?).unwrap_or(1);
+    let after = AFTER.read(&parameters)?;
     let work = move |snapshot: &Snapshot| {
         // The first key behind that one.
         let start = after.map_or_else(Vec::new, |hash| Key::new().hash(&hash).bytes(&[0]).done());
@@ -73,7 +166,7 @@ pub(super) fn check_operator(state: &State, headers: &HeaderMap) -> ApiResult<()
     Err(ApiError::new(StatusCode::FORBIDDEN, sentence))
 }
 
-pub(super) async fn retry(state: State, Path(hash): Path<String>, headers: HeaderMap) -> ApiResult<Response> {
+async fn retry(state: State, Path(hash): Path<String>, headers: HeaderMap) -> ApiResult<Response> {
     check_operator(&state, &headers)?;
     let hash = ItemHash::parse(&hash)?;
     let receipt = state.service.pipeline.retry(&hash).await.map_err(submit::refusal)?;
@@ -82,11 +175,11 @@ pub(super) async fn retry(state: State, Path(hash): Path<String>, headers: Heade
     Ok(Json(json!({"item_hash": hash.to_string(), "message_status": receipt.status.name()})).into_response())
 }
 
-pub(super) async fn resume(state: State, Path(name): Path<String>, headers: HeaderMap) -> ApiResult<Response> {
+async fn resume(state: State, Path(name): Path<String>, headers: HeaderMap) -> ApiResult<Response> {
     order(&state, &headers, Order::Resume(name)).await
 }
 
-pub(super) async fn drop_state(state: State, Path(name): Path<String>, headers: HeaderMap) -> ApiResult<Response> {
+async fn drop_state(state: State, Path(name): Path<String>, headers: HeaderMap) -> ApiResult<Response> {
     order(&state, &headers, Order::DropState(name)).await
 }
 
@@ -112,16 +205,30 @@ pub(super) async fn answer(state: State, parameters: Parameters, request: Reques
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Err(nobodys());
     }
-    let service = &state.service;
-    let answer = match service.plugins.query(&service.store, path, parameters.0.clone()).await {
-        None => service.chains.query(&service.store, path, parameters.0).await,
+    let (service, pairs) = (&state.service, parameters.into_pairs());
+    let answer = match service.plugins.query(&service.store, path, pairs.clone()).await {
+        None => service.chains.query(&service.store, path, pairs).await,
         some => some,
     };
     let Some(answer) = answer else { return Err(nobodys()) };
     let answer = answer.map_err(refusal)?;
     let status = StatusCode::from_u16(answer.status).map_err(ApiError::internal)?;
     let content_type = HeaderValue::from_str(&answer.content_type).map_err(ApiError::internal)?;
-    Ok((status, [(CONTENT_TYPE, content_type)], Body::from(answer.body)).into_response())
+    let body = if status.is_success() { answer.body } else { error_body(status, answer.body) };
+    Ok((status, [(CONTENT_TYPE, content_type)], Body::from(body)).into_response())
+}
+
+/// A plugin's error says what kind it is, as the node's own do. What is not in their form is passed on as it is.
+fn error_body(status: StatusCode, body: Vec<u8>) -> Vec<u8> {
+    if body.len() > MAX_ERROR_BYTES {
+        return body;
+    }
+    let Ok(Value::Object(mut members)) = serde_json::from_slice(&body) else { return body };
+    if !members.get("error").is_some_and(Value::is_string) {
+        return body;
+    }
+    members.entry("code").or_insert_with(|| code_of(status).into());
+    Value::Object(members).to_string().into_bytes()
 }
 
 /// A question that is too large is the client's to narrow; other failures are not.

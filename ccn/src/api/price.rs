@@ -1,6 +1,11 @@
 //! Prices: of a message that is here, and of one that is only thought of (ccn spec 5.7).
 
-use super::{ApiError, ApiResult, State, moment, now_ms, parameters::Parameters};
+use super::{
+    ApiError, ApiResult, State, moment, now_ms,
+    parameters::{Flag, Parameter, Parameters},
+    reference::{Group, Operation, Shape},
+    routes::Routes,
+};
 use crate::{
     pipeline::PriceRequest,
     store::{
@@ -23,9 +28,53 @@ use ccn_message::{
 };
 use serde_json::json;
 
-pub(super) async fn of_message(state: State, Path(hash): Path<String>, parameters: Parameters) -> ApiResult<Response> {
+static WITH_SIZES: Parameter<Flag> = Parameter::flag(&["include_size"], "Whether rows have a size.");
+
+pub(super) fn routes(routes: Routes) -> Routes {
+    let price = Shape::object([
+        ("required_tokens", Shape::number()),
+        ("payment_type", Shape::words(&["hold", "superfluid", "credit"])),
+        ("cost", Shape::text().about("To hold, or to pay every second, by the payment type.")),
+        ("detail", Shape::list(row_shape())),
+        ("charged_address", Shape::text()),
+    ]);
+    let operation = |summary| {
+        Operation::new(Group::Prices, summary)
+            .query([&WITH_SIZES])
+            .answers("The price.", &price)
+            .refuses(400, "Messages of this type have no price.")
+    };
+    let of_hash = operation("What a message costs")
+        .hash("The message.")
+        .refuses(404, "It is not known, or not processed.")
+        .refuses(410, "It is gone.");
+    let time =
+        || Shape::any_of([Shape::number(), Shape::moment()]).about("Seconds since 1970, or a moment.").optional();
+    let text = || Shape::text().or_null().optional();
+    let message = Shape::open_object([
+        ("type", Shape::text()),
+        ("content", Shape::any_object().optional()),
+        ("item_content", text().about("Instead of `content`: its text.")),
+        ("sender", text()),
+        ("chain", text()),
+        ("channel", text()),
+        ("time", time()),
+    ]);
+    let of_draft = operation("What a message would cost")
+        .about("Nothing is verified: who asks has not signed yet.")
+        .takes(&Shape::open_object([("message", message)]));
+    let content = Shape::any_object().about("The content of an instance; `time` and `allow_amend` may be missing.");
+    let of_instance = operation("What an instance would cost").takes(&content);
+    routes.get("/api/v0/price/{hash}", of_message, of_hash).post("/api/v0/price/estimate", estimate, of_draft).post(
+        "/api/v0/price/estimate/instance",
+        estimate_instance,
+        of_instance,
+    )
+}
+
+async fn of_message(state: State, Path(hash): Path<String>, parameters: Parameters) -> ApiResult<Response> {
     let hash = ItemHash::parse(&hash)?;
-    let with_sizes = parameters.flag(&["include_size"]);
+    let with_sizes = WITH_SIZES.read(&parameters)?;
     let work = move |snapshot: &Snapshot| {
         let status = snapshot.status(&hash)?.map(|record| record.status());
         let mut table = Table::Costs;
@@ -61,16 +110,12 @@ fn is_file(snapshot: &Snapshot, hash: &ItemHash) -> ApiResult<bool> {
 }
 
 /// What a message would cost. Nothing is verified: who asks has not signed yet.
-pub(super) async fn estimate(
-    state: State,
-    parameters: Parameters,
-    body: Result<Bytes, BytesRejection>,
-) -> ApiResult<Response> {
+async fn estimate(state: State, parameters: Parameters, body: Result<Bytes, BytesRejection>) -> ApiResult<Response> {
     priced(&state, &parameters, body, read).await
 }
 
 /// The same of the bare content of an INSTANCE, which may lack the fields that a client fills in last.
-pub(super) async fn estimate_instance(
+async fn estimate_instance(
     state: State,
     parameters: Parameters,
     body: Result<Bytes, BytesRejection>,
@@ -88,7 +133,7 @@ async fn priced(
     let body = body?;
     let text = std::str::from_utf8(&body).map_err(|_| ApiError::field("", "the body is not UTF-8"))?;
     let request = read(text).map_err(|error| ApiError::format(&error))?;
-    let with_sizes = parameters.flag(&["include_size"]);
+    let with_sizes = WITH_SIZES.read(parameters)?;
     match state.service.pipeline.price(request).await? {
         Some(costs) => Ok(answer(&costs.address, costs.payment, &costs.lines, with_sizes)),
         None => Err(no_price()),
@@ -150,6 +195,18 @@ fn read_time(value: Value<'_>) -> Result<f64, FormatError> {
     // Without an offset, it is universal time.
     let moment = moment::read_iso(&text).or_else(|| moment::read_iso(&format!("{text}Z")));
     moment.map_or_else(|| value.float(), Ok)
+}
+
+/// The shape of a row of a price.
+pub(super) fn row_shape() -> Shape {
+    Shape::object([
+        ("type", Shape::text()),
+        ("name", Shape::text()),
+        ("cost_hold", Shape::text()),
+        ("cost_stream", Shape::text()),
+        ("cost_credit", Shape::text()),
+        ("size_mib", Shape::text().or_null()),
+    ])
 }
 
 /// A row of a price.

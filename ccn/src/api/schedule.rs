@@ -1,6 +1,12 @@
 //! What runs where, as the network's scheduler tells it (network spec 4.1). Every answer is computed from the workloads and the linked compute nodes.
 
-use super::{ApiError, ApiResult, State, moment, now_ms, parameters::Parameters};
+use super::{
+    ApiError, ApiResult, State, moment, now_ms,
+    paging::PAGE,
+    parameters::{List, Number, Parameter, Parameters, Text},
+    reference::{Group, Operation, Shape},
+    routes::Routes,
+};
 use crate::{
     config::Crn,
     schedule::{Node, Placement, assign},
@@ -20,16 +26,121 @@ use ccn_message::ItemHash;
 use serde_json::{Map, Value, json};
 
 /// Workloads read at a time.
-const PAGE: usize = 1000;
+const ROWS: usize = 1000;
 /// Most workloads of one answer that lists all of them.
 const MAX_LISTED: usize = 100_000;
 /// Most messages of the owners or senders asked for that are looked through; where they have more, all workloads are.
 const MAX_OF_SOMEBODY: u64 = 10_000;
-/// Rows of a page unless the client says otherwise, and the most.
-const DEFAULT_ROWS: u64 = 50;
-const MAX_ROWS: u64 = 200;
+static PAGE_SIZE: Parameter<Number> = Parameter::number(&["page_size"], "Rows of a page.", 50, 1..=200);
+static OWNERS: Parameter<List> = Parameter::list(&["owner", "owners"], "Of these owners.");
+static SENDERS: Parameter<List> = Parameter::list(&["sender"], "Signed for by these.");
+static STATUS: Parameter<List> = Parameter::list(&["status"], "`scheduled` or `unschedulable`.");
+static SCHEDULING_STATUS: Parameter<List> = Parameter::list(&["scheduling_status"], "The same as `status`.");
+static VM_HASH: Parameter<Text> = Parameter::text(&["vm_hash"], "With a hash that begins like this.");
+static ON: Parameter<Text> = Parameter::text(&["node"], "On this compute node.");
+static FRAGMENTS: Parameter<List> = Parameter::list(&["hash"], "With a hash that begins or ends like one of these.");
 /// How long a plan is worth relying on, seconds.
 const PERIOD_SECONDS: f64 = 60.0;
+
+pub(super) fn routes(routes: Routes) -> Routes {
+    let hashes = || Shape::list(Shape::hash());
+    let period_shape = Shape::object([("start_timestamp", Shape::moment()), ("duration_seconds", Shape::number())]);
+    let of_node = Shape::object([
+        ("persistent_vms", hashes()),
+        ("instances", hashes()),
+        ("on_demand_vms", hashes()),
+        ("jobs", hashes()),
+    ]);
+    let plan_shape = Shape::object([("period", period_shape.clone()), ("plan", Shape::map(of_node))]);
+    let info = Shape::object([
+        ("node_id", Shape::text()),
+        ("url", Shape::text()),
+        ("ipv6", Shape::text().or_null()),
+        ("supports_ipv6", Shape::flag()),
+    ]);
+    let placed = Shape::object([
+        ("vm_hash", Shape::hash()),
+        ("vm_type", Shape::text()),
+        ("vm_ipv6", Shape::text().or_null()),
+        ("period", period_shape),
+        ("node", info.clone()),
+    ]);
+    let operation = |summary| Operation::new(Group::Compute, summary);
+    let of_plan = operation("What runs where")
+        .answers("The workloads of each linked compute node.", &plan_shape)
+        .refuses(413, "They are too many.");
+    let of_nodes =
+        operation("The linked compute nodes").answers("Them.", &Shape::object([("nodes", Shape::list(info))]));
+    let unknown = "No processed message asks for it, or it is on no node.";
+    let vm_part = "The message that asks for it.";
+    let of_allocation = operation("Where a workload runs")
+        .path("vm", vm_part, &Shape::hash())
+        .answers("Its compute node.", &placed)
+        .refuses(404, unknown);
+    let pages = |row: Shape| {
+        let number = Shape::whole;
+        let pagination = Shape::object([
+            ("page", number()),
+            ("page_size", number()),
+            ("total_items", number()),
+            ("total_pages", number()),
+        ]);
+        Shape::object([("items", Shape::list(row)), ("pagination", pagination)])
+    };
+    let of_vms = operation("Workloads")
+        .query([&OWNERS, &SENDERS, &STATUS, &SCHEDULING_STATUS, &VM_HASH, &ON, &PAGE, &PAGE_SIZE])
+        .answers("A page of them.", &pages(row_shape()))
+        .refuses(413, "They are too many.");
+    let of_vm =
+        operation("A workload").path("vm", vm_part, &Shape::hash()).answers("It.", &row_shape()).refuses(404, unknown);
+    let node_shape = Shape::object([
+        ("node_hash", Shape::text()),
+        ("name", Shape::text()),
+        ("address", Shape::text().about("Its URL.")),
+        ("url", Shape::text()),
+        ("owner", Shape::text().or_null()),
+    ]);
+    let of_node_rows = operation("The linked compute nodes, by pages")
+        .query([&FRAGMENTS, &PAGE, &PAGE_SIZE])
+        .answers("A page of them.", &pages(node_shape.clone()));
+    let of_one_node = operation("A compute node")
+        .path("node", "The hash of its registration.", &Shape::text().with("minLength", 1))
+        .answers("It.", &node_shape)
+        .refuses(404, "It is not linked.");
+    routes
+        .get("/api/v0/plan", plan, of_plan)
+        .get("/api/v0/nodes", nodes, of_nodes)
+        .get("/api/v0/allocation/{vm}", allocation, of_allocation)
+        .get("/api/v1/vms", vms, of_vms)
+        .get("/api/v1/vms/{vm}", vm, of_vm)
+        .get("/api/v1/nodes", node_rows, of_node_rows)
+        .get("/api/v1/nodes/{node}", node, of_one_node)
+}
+
+/// The shape of a workload in the newer interface.
+fn row_shape() -> Shape {
+    let text = || Shape::text().or_null();
+    Shape::object([
+        ("vm_hash", Shape::hash()),
+        ("vm_type", Shape::text()),
+        ("allocated_node", text()),
+        ("allocated_at", Shape::moment().or_null()),
+        ("observed_nodes", Shape::list(Shape::text())),
+        ("last_observed_at", text()),
+        ("status", Shape::words(&["scheduled", "unschedulable"])),
+        ("scheduling_status", Shape::words(&["scheduled", "unschedulable"])),
+        ("requirements_vcpus", Shape::whole()),
+        ("requirements_memory_mb", Shape::whole()),
+        ("requirements_disk_mb", Shape::whole()),
+        ("payment_type", Shape::text()),
+        ("payment_status", text()),
+        ("requires_confidential", Shape::flag()),
+        ("gpu_requirements", Shape::list(Shape::anything())),
+        ("migration_target", text()),
+        ("migration_started_at", text()),
+        ("owner", Shape::text()),
+    ])
+}
 
 /// The linked compute nodes.
 fn linked(crns: &[Crn]) -> Vec<Node> {
@@ -48,7 +159,7 @@ fn node_info(crn: &Crn) -> Value {
 fn workloads(snapshot: &Snapshot) -> ApiResult<Vec<(ItemHash, WorkloadRecord)>> {
     let (mut start, mut workloads) = (Vec::new(), Vec::new());
     loop {
-        let rows = snapshot.range(Table::Workloads, &start, &[u8::MAX; 8], PAGE, false)?;
+        let rows = snapshot.range(Table::Workloads, &start, &[u8::MAX; 8], ROWS, false)?;
         let Some((last, _)) = rows.last() else { return Ok(workloads) };
         start.clone_from(last);
         start.push(0);
@@ -63,7 +174,7 @@ fn workloads(snapshot: &Snapshot) -> ApiResult<Vec<(ItemHash, WorkloadRecord)>> 
     }
 }
 
-pub(super) async fn plan(state: State) -> ApiResult<Response> {
+async fn plan(state: State) -> ApiResult<Response> {
     let crns = state.service.config.crns.clone();
     let work = move |snapshot: &Snapshot| {
         let nodes = linked(&crns);
@@ -86,7 +197,7 @@ pub(super) async fn plan(state: State) -> ApiResult<Response> {
     state.read(work).await
 }
 
-pub(super) async fn nodes(state: State) -> Response {
+async fn nodes(state: State) -> Response {
     let nodes: Vec<Value> = state.service.config.crns.iter().map(node_info).collect();
     Json(json!({"nodes": nodes})).into_response()
 }
@@ -97,7 +208,7 @@ fn workload(snapshot: &Snapshot, hash: &ItemHash) -> ApiResult<WorkloadRecord> {
     Ok(WorkloadRecord::read(&row.ok_or_else(unknown)?).map_err(crate::store::StoreError::from)?)
 }
 
-pub(super) async fn allocation(state: State, Path(vm): Path<String>) -> ApiResult<Response> {
+async fn allocation(state: State, Path(vm): Path<String>) -> ApiResult<Response> {
     let hash = ItemHash::parse(&vm)?;
     let crns = state.service.config.crns.clone();
     let work = move |snapshot: &Snapshot| {
@@ -157,14 +268,7 @@ fn row(hash: &str, workload: &WorkloadRecord, nodes: &[Node]) -> Value {
 
 /// Which page of rows is asked for.
 fn read_page(parameters: &Parameters) -> ApiResult<(u64, u64)> {
-    let (page, size) = (parameters.number(&["page"], 1)?, parameters.number(&["page_size"], DEFAULT_ROWS)?);
-    if page == 0 {
-        return Err(ApiError::field("page", "pages are counted from 1"));
-    }
-    if !(1..=MAX_ROWS).contains(&size) {
-        return Err(ApiError::field("page_size", format!("1 to {MAX_ROWS} was expected")));
-    }
-    Ok((page, size))
+    Ok((PAGE.read(parameters)?, PAGE_SIZE.read(parameters)?))
 }
 
 fn paged(rows: Vec<Value>, page: u64, size: u64) -> Response {
@@ -228,12 +332,12 @@ impl Whose {
     }
 }
 
-pub(super) async fn vms(state: State, parameters: Parameters) -> ApiResult<Response> {
+async fn vms(state: State, parameters: Parameters) -> ApiResult<Response> {
     let (page, size) = read_page(&parameters)?;
-    let whose = Whose { owners: parameters.list(&["owner", "owners"])?, senders: parameters.list(&["sender"])? };
-    let statuses = [parameters.list(&["status"])?, parameters.list(&["scheduling_status"])?];
-    let prefix = parameters.get(&["vm_hash"]).unwrap_or_default().to_owned();
-    let on = parameters.get(&["node"]).map(str::to_owned);
+    let whose = Whose { owners: OWNERS.read(&parameters)?, senders: SENDERS.read(&parameters)? };
+    let statuses = [STATUS.read(&parameters)?, SCHEDULING_STATUS.read(&parameters)?];
+    let prefix = VM_HASH.read(&parameters)?.unwrap_or_default().to_owned();
+    let on = ON.read(&parameters)?.map(str::to_owned);
     let crns = state.service.config.crns.clone();
     let work = move |snapshot: &Snapshot| {
         let nodes = linked(&crns);
@@ -256,7 +360,7 @@ pub(super) async fn vms(state: State, parameters: Parameters) -> ApiResult<Respo
     state.read(work).await
 }
 
-pub(super) async fn vm(state: State, Path(vm): Path<String>) -> ApiResult<Response> {
+async fn vm(state: State, Path(vm): Path<String>) -> ApiResult<Response> {
     let hash = ItemHash::parse(&vm)?;
     let crns = state.service.config.crns.clone();
     let work =
@@ -269,10 +373,10 @@ fn node_row(crn: &Crn) -> Value {
     json!({"node_hash": crn.hash, "name": crn.name, "address": crn.url, "url": crn.url, "owner": crn.owner})
 }
 
-pub(super) async fn node_rows(state: State, parameters: Parameters) -> ApiResult<Response> {
+async fn node_rows(state: State, parameters: Parameters) -> ApiResult<Response> {
     let (page, size) = read_page(&parameters)?;
     // Clients print the last characters of a hash and ask by them.
-    let fragments = parameters.list(&["hash"])?;
+    let fragments = FRAGMENTS.read(&parameters)?;
     let is_asked = |crn: &&Crn| {
         let matches = |fragment: &String| crn.hash.starts_with(fragment) || crn.hash.ends_with(fragment);
         fragments.is_empty() || fragments.iter().any(matches)
@@ -280,7 +384,7 @@ pub(super) async fn node_rows(state: State, parameters: Parameters) -> ApiResult
     Ok(paged(state.service.config.crns.iter().filter(is_asked).map(node_row).collect(), page, size))
 }
 
-pub(super) async fn node(state: State, Path(hash): Path<String>) -> ApiResult<Response> {
+async fn node(state: State, Path(hash): Path<String>) -> ApiResult<Response> {
     let crn = state.service.config.crns.iter().find(|crn| crn.hash == hash);
     let unknown = || ApiError::not_found(format!("the compute node {hash} is not linked to this core node"));
     Ok(Json(node_row(crn.ok_or_else(unknown)?)).into_response())

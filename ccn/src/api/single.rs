@@ -5,6 +5,8 @@ use super::{
     element::{Element, json_text, with_content},
     error::details,
     moment,
+    reference::{Group, Operation, Shape},
+    routes::Routes,
 };
 use crate::store::{
     Reader as _, Snapshot, StoreError,
@@ -27,7 +29,74 @@ const MAX_COPIES: usize = 16;
 /// The label under which a message is found by how it is paid.
 pub(super) const PAYMENT_LABEL: &str = "payment-type";
 
-pub(super) async fn one(state: State, Path(hash): Path<String>) -> ApiResult<Response> {
+pub(super) fn routes(routes: Routes) -> Routes {
+    let status_shape = |words: &[&str]| {
+        Shape::object([
+            ("status", Shape::words(words)),
+            ("item_hash", Shape::hash()),
+            ("reception_time", Shape::moment()),
+        ])
+    };
+    let element = || Shape::named(super::element::NAME);
+    let processed = status_shape(&["processed", "removing"])
+        .and([("message", element()), ("reason", Shape::text().about("Why it is being removed.").optional())]);
+    let pending =
+        status_shape(&["pending"]).and([("messages", Shape::list(element())), ("message", element().or_null())]);
+    let rejected = status_shape(&["rejected"]).and([
+        ("message", Shape::any_object().or_null().about("As it was sent.")),
+        ("error_code", Shape::integer()),
+        ("details", Shape::anything()),
+    ]);
+    let hashes = Shape::list(Shape::hash()).about("The messages that hide it.");
+    let hidden = status_shape(&["forgotten"]).and([("message", skeleton_shape()), ("forgotten_by", hashes)]);
+    let gone = status_shape(&["removed"]).and([
+        ("message", skeleton_shape()),
+        ("reason", Shape::text()),
+        ("removed_at", Shape::number().about("Seconds since 1970.")),
+        ("size", Shape::whole()),
+    ]);
+    let operation = |summary| {
+        let operation = Operation::new(Group::Messages, summary).hash("The message.");
+        operation.refuses(404, "No such message is known.")
+    };
+    let of_one = operation("A message, and what became of it")
+        .answers("It, by its status.", &Shape::any_of([processed, pending, rejected, hidden, gone]))
+        .answers_with(410, "Nothing but its status is known.", "application/json", &status_shape(&["removed"]));
+    let all = ["pending", "processed", "rejected", "forgotten", "removing", "removed"];
+    let of_status = operation("What became of a message").answers("Its status.", &status_shape(&all));
+    let of_content = operation("What a message says")
+        .answers("Its content; of a POST, what its owner wrote.", &Shape::anything())
+        .refuses(422, "It is not processed.");
+    routes.get("/api/v0/messages/{hash}", one, of_one).get("/api/v0/messages/{hash}/status", status, of_status).get(
+        "/api/v0/messages/{hash}/content",
+        content,
+        of_content,
+    )
+}
+
+/// The shape of what is still said of a message that is no more.
+pub(super) fn skeleton_shape() -> Shape {
+    Shape::object([
+        ("sender", Shape::text()),
+        ("chain", Shape::text()),
+        ("type", Shape::text()),
+        ("channel", Shape::text().or_null()),
+        ("time", Shape::moment()),
+        ("item_type", Shape::words(&["inline", "storage", "ipfs"])),
+        ("item_hash", Shape::hash()),
+        ("signature", Shape::text().or_null()),
+        ("owner", Shape::text()),
+        ("size", Shape::whole()),
+        ("payment_type", Shape::text()),
+        ("forgotten_at", Shape::number().or_null().optional()),
+        ("status", Shape::words(&["forgotten", "removed"]).optional()),
+        ("forgotten_by", Shape::list(Shape::hash()).optional()),
+        ("reason", Shape::text().optional()),
+        ("removed_at", Shape::number().optional()),
+    ])
+}
+
+async fn one(state: State, Path(hash): Path<String>) -> ApiResult<Response> {
     let hash = ItemHash::parse(&hash)?;
     state.read(move |snapshot| describe(snapshot, &hash)).await
 }
@@ -194,13 +263,13 @@ fn payment_type(record: &MessageRecord) -> &str {
     labelled.map_or(PaymentRecord::Hold.name(), |(_, value)| value)
 }
 
-pub(super) async fn status(state: State, Path(hash): Path<String>) -> ApiResult<Response> {
+async fn status(state: State, Path(hash): Path<String>) -> ApiResult<Response> {
     let hash = ItemHash::parse(&hash)?;
     state.read(move |snapshot| Ok(Json(Status::of(&status_of(snapshot, &hash)?, &hash)).into_response())).await
 }
 
 /// The content; of a POST, what its owner wrote.
-pub(super) async fn content(state: State, Path(hash): Path<String>) -> ApiResult<Response> {
+async fn content(state: State, Path(hash): Path<String>) -> ApiResult<Response> {
     let hash = ItemHash::parse(&hash)?;
     let work = move |snapshot: &Snapshot| {
         let status = status_of(snapshot, &hash)?.status();

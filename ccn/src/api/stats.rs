@@ -1,6 +1,12 @@
 //! How many messages of each type addresses have sent (ccn spec 5.6).
 
-use super::{ApiError, ApiResult, State, paging::Paging, parameters::Parameters};
+use super::{
+    ApiResult, State,
+    paging::{self, Paging, SORT_ORDER, wrong_cursor},
+    parameters::{List, Number, Parameter, Parameters, Text, Word},
+    reference::{Group, Operation, Shape},
+    routes::Routes,
+};
 use crate::store::{
     Reader as _, Snapshot, Walk,
     schema::{IndexId, Key, Table, Tally, count_key, end_of, index_prefix, split_text, tally_key},
@@ -22,8 +28,17 @@ const TYPES: [(&str, &str); 6] = [
 ];
 /// A younger type: clients of the time before it accept no such field, so it is left out where it is 0.
 const YOUNGER: (&str, &str) = ("V-PROGRAM", "v_program");
-/// Entries of a page unless the client says otherwise.
-const DEFAULT_ENTRIES: u64 = 20;
+/// Entries of a page.
+static PAGINATION: Parameter<Number> = paging::pagination(20);
+static ADDRESSES: Parameter<List> =
+    Parameter::list(&["addresses", "addresses[]"], "Of these; of all when none is named.");
+static SORT_BY: Parameter<Word> = Parameter::word(
+    &["sortBy", "sort_by"],
+    "By how many messages of all types, or of one.",
+    &["total", "messages", "post", "aggregate", "store", "forget", "program", "instance", "v_program"],
+);
+static PART: Parameter<Text> =
+    Parameter::text(&["addressContains", "address_contains"], "With this in their address.").within(MAX_PART_CHARS);
 /// Longest part of an address that is looked for.
 const MAX_PART_CHARS: usize = 66;
 /// Rows that are read at a time.
@@ -32,6 +47,22 @@ const ROWS: usize = 256;
 const MAX_EXAMINED: u64 = 1_000_000;
 /// Bytes of a number in a key.
 const NUMBER_BYTES: usize = 8;
+
+pub(super) fn routes(routes: Routes) -> Routes {
+    let mut counts = Shape::object([("messages", Shape::whole())]);
+    for (_, field) in TYPES {
+        counts = counts.and([(field, Shape::whole())]);
+    }
+    let counts = counts.and([(YOUNGER.1, Shape::whole().optional())]);
+    let data = Shape::object([("data", Shape::map(counts).about("By address."))]);
+    let of_named = Operation::new(Group::Accounts, "How many messages of each type addresses have sent")
+        .query([&ADDRESSES])
+        .answers("Their numbers.", &data);
+    let of_sorted = Operation::new(Group::Accounts, "Who has sent most messages")
+        .query([&SORT_BY, &SORT_ORDER, &PART, &PAGINATION, &paging::PAGE, &paging::CURSOR])
+        .answers("A page of senders, in that order.", &paging::pages(data));
+    routes.get("/api/v0/addresses/stats.json", named, of_named).get("/api/v1/addresses/stats.json", sorted, of_sorted)
+}
 
 fn counts(snapshot: &Snapshot, sender: &str) -> ApiResult<Value> {
     let mut shown = Map::new();
@@ -46,8 +77,8 @@ fn counts(snapshot: &Snapshot, sender: &str) -> ApiResult<Value> {
 }
 
 /// Of the addresses that are named, or of all: those with most messages first.
-pub(super) async fn named(state: State, parameters: Parameters) -> ApiResult<Response> {
-    let addresses = parameters.list(&["addresses[]", "addresses"])?;
+async fn named(state: State, parameters: Parameters) -> ApiResult<Response> {
+    let addresses = ADDRESSES.read(&parameters)?;
     let work = move |snapshot: &Snapshot| {
         let senders = if addresses.is_empty() {
             let paging = Paging::Number { page: 1, entries: 0 };
@@ -69,16 +100,12 @@ pub(super) async fn named(state: State, parameters: Parameters) -> ApiResult<Res
 }
 
 /// By how many messages they have sent, of one type or of all.
-pub(super) async fn sorted(state: State, parameters: Parameters) -> ApiResult<Response> {
-    let words = ["total", "messages", "post", "aggregate", "store", "forget", "program", "instance", "v_program"];
-    let sort_by = parameters.word(&["sortBy", "sort_by"], &words)?;
+async fn sorted(state: State, parameters: Parameters) -> ApiResult<Response> {
+    let sort_by = SORT_BY.read(&parameters)?;
     let kind = TYPES.iter().chain([&YOUNGER]).find(|(_, field)| *field == sort_by).map_or("", |(kind, _)| kind);
-    let descending = parameters.word(&["sortOrder", "sort_order"], &["-1", "1"])? == "-1";
-    let part = parameters.get(&["addressContains", "address_contains"]).unwrap_or_default().to_lowercase();
-    if part.chars().count() > MAX_PART_CHARS {
-        return Err(ApiError::field("addressContains", format!("at most {MAX_PART_CHARS} characters are allowed")));
-    }
-    let paging = Paging::read(&parameters, DEFAULT_ENTRIES)?;
+    let descending = SORT_ORDER.read(&parameters)? == "-1";
+    let part = PART.read(&parameters)?.unwrap_or_default().to_lowercase();
+    let paging = Paging::read(&parameters, &PAGINATION)?;
     let work = move |snapshot: &Snapshot| {
         let (senders, total, more) = ranked(snapshot, kind, &part, descending, &paging)?;
         let last = senders.last().filter(|_| more);
@@ -101,7 +128,7 @@ fn ranked(snapshot: &Snapshot, kind: &str, part: &str, descending: bool, paging:
     let prefix = Key::new().text(kind).done();
     let (mut start, mut end) = (prefix.clone(), end_of(&prefix));
     if let Some(sender) = paging.after("a")? {
-        let number = paging.after("v")?.and_then(|text| text.parse().ok()).ok_or_else(super::paging::wrong_cursor)?;
+        let number = paging.after("v")?.and_then(|text| text.parse().ok()).ok_or_else(wrong_cursor)?;
         let place = crate::store::schema::rank_key(kind, number, sender);
         if descending { end = place } else { start = [place.as_slice(), &[0]].concat() }
     }

@@ -2,7 +2,9 @@
 
 use super::{
     Api, State,
-    error::{ApiError, ApiResult, details, sentence},
+    error::{ApiError, ApiResult, code_of, details, sentence},
+    reference::{Group, Operation, Shape},
+    routes::Routes,
 };
 use crate::{
     events::{ListenError, Listener},
@@ -52,6 +54,52 @@ impl From<Receipt> for Taken {
     }
 }
 
+pub(super) fn routes(routes: Routes) -> Routes {
+    let publication =
+        |words: &[&str]| Shape::object([("status", Shape::words(words)), ("failed", Shape::list(Shape::text()))]);
+    let text = || Shape::text().or_null().optional();
+    let envelope = Shape::open_object([
+        ("sender", Shape::text()),
+        ("chain", Shape::text()),
+        ("signature", Shape::anything().optional()),
+        ("type", Shape::text()),
+        ("item_type", Shape::words(&["inline", "storage", "ipfs"]).optional()),
+        ("item_content", text().about("The content as text, of an inline message.")),
+        ("item_hash", Shape::text().about("Of the content.")),
+        ("time", Shape::number().about("Seconds since 1970.")),
+        ("channel", text()),
+    ]);
+    let told = |statuses: &[&str]| {
+        Shape::object([("publication_status", publication(&["success"])), ("message_status", Shape::words(statuses))])
+    };
+    let body = Shape::open_object([
+        ("message", envelope),
+        ("sync", Shape::flag().or_null().about("Whether to wait for the verdict.").optional()),
+    ]);
+    let json = "application/json";
+    let of_messages = Operation::new(Group::Messages, "Sends a message")
+        .about("The message is signed by its sender. It may be sent again.")
+        .takes(&body)
+        .answers("It is processed.", &told(&["processed", "removing"]))
+        .answers_with(202, "It is taken in, and waits.", json, &told(&["pending"]))
+        .refuses(410, "It was forgotten or removed.");
+    let older = || {
+        let body = Shape::open_object([
+            ("topic", Shape::words(&[TOPIC])),
+            ("data", Shape::any_of([Shape::text(), Shape::any_object()]).about("The message, as text or as it is.")),
+        ]);
+        Operation::new(Group::Messages, "Sends a message, the older way")
+            .takes(&body)
+            .answers("It is taken in.", &publication(&["success"]))
+            .refuses(403, "This topic is not published here.")
+    };
+    routes.post("/api/v0/messages", messages, of_messages).post("/api/v0/ipfs/pubsub/pub", publish, older()).post(
+        "/api/v0/p2p/pubsub/pub",
+        publish,
+        older(),
+    )
+}
+
 /// Takes a message in; waits for its verdict when that is asked for.
 ///
 /// # Errors
@@ -93,7 +141,7 @@ fn members(body: &[u8]) -> ApiResult<Object<'_>> {
     Object::parse(text).map_err(|error| ApiError::format(&error))
 }
 
-pub(super) async fn messages(state: State, body: Result<Bytes, BytesRejection>) -> ApiResult<Response> {
+async fn messages(state: State, body: Result<Bytes, BytesRejection>) -> ApiResult<Response> {
     let body = body?;
     let (envelope, sync) = {
         let mut object = members(&body)?;
@@ -121,7 +169,20 @@ fn answer(taken: &Taken) -> serde_json::Value {
         answer["error_code"] = rejection.code.into();
         answer["details"] = details(&rejection.errors);
     }
+    explain(taken, &mut answer);
     answer
+}
+
+/// What is no success says so as all errors do.
+pub(super) fn explain(taken: &Taken, answer: &mut serde_json::Value) {
+    let code = taken.code();
+    if code.is_success() {
+        return;
+    }
+    if answer.get("error").is_none() {
+        answer["error"] = format!("this message is {}", taken.status.name()).into();
+    }
+    answer["code"] = code_of(code).into();
 }
 
 /// A format error leaves no status behind. Clients parse what they parse for a rejected message, people read the sentence.
@@ -130,6 +191,7 @@ fn format_answer(item_hash: Option<&ItemHash>, error: &FormatError) -> serde_jso
         "publication_status": {"status": "error", "failed": ["p2p"]},
         "message_status": MessageStatus::Rejected.name(),
         "error": error.to_string(),
+        "code": code_of(StatusCode::UNPROCESSABLE_ENTITY),
         "error_code": ErrorCode::InvalidFormat.number(),
         "field": error.field,
         "details": {"errors": [error.to_string()]},
@@ -154,14 +216,14 @@ fn text_or_object(value: Value<'_>) -> Result<String, FormatError> {
 }
 
 /// The older form: a topic, and the message. It never waits.
-pub(super) async fn publish(state: State, body: Result<Bytes, BytesRejection>) -> ApiResult<Response> {
+async fn publish(state: State, body: Result<Bytes, BytesRejection>) -> ApiResult<Response> {
     let body = body?;
     let data = {
         let mut object = members(&body)?;
         let topic = object.required("topic", Value::string).map_err(|error| ApiError::format(&error))?;
         if topic != TOPIC {
             let sentence = format!("topic: only {TOPIC} is published here");
-            return Err(ApiError::new(StatusCode::FORBIDDEN, sentence));
+            return Err(ApiError::new(StatusCode::FORBIDDEN, sentence).with("field", "topic"));
         }
         object.required("data", text_or_object).map_err(|error| ApiError::format(&error))?
     };

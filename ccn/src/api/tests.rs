@@ -8,6 +8,7 @@ mod listing;
 mod lists;
 mod live;
 mod messages;
+mod reference;
 mod removal;
 mod storage;
 mod workloads;
@@ -138,10 +139,16 @@ impl Answer {
     }
 }
 
+/// Sends a request. Whatever is asked, the answer must be one that the reference tells of.
 async fn send(request: reqwest::RequestBuilder) -> Answer {
-    let response = request.send().await.expect("an answer");
+    let (client, request) = request.build_split();
+    let request = request.expect("a request");
+    let (method, path) = (request.method().as_str().to_lowercase(), request.url().path().to_owned());
+    let response = client.execute(request).await.expect("an answer");
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
-    Answer { status, headers, body: response.bytes().await.expect("a body").to_vec() }
+    let answer = Answer { status, headers, body: response.bytes().await.expect("a body").to_vec() };
+    reference::check(&method, &path, &answer).await;
+    answer
 }
 
 fn client() -> reqwest::Client {
@@ -250,7 +257,7 @@ async fn what_is_not_here_says_so() {
     post_json("/api/v0/messages.json", &json!({})).await.refused(405, "POST is not possible here");
     get("/api/v0/storage/add_file").await.refused(405, "GET is not possible here");
     get("/api/v0/messages/%ff/status").await.refused(400, "Invalid URL");
-    get("/ipfs/x?format=car&format=car").await.refused(400, "duplicate field");
+    get("/ipfs/x?format=car&format=car").await.refused(400, "not an item hash");
     get("/api/ws0/messages").await.refused(400, "Connection");
 }
 

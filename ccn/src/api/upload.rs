@@ -381,6 +381,7 @@ pub(super) async fn publish(
         return Err(refused(&taken, hash));
     }
     answer["message_status"] = taken.status.name().into();
+    submit::explain(&taken, answer);
     Ok(taken.code())
 }
 

@@ -33,7 +33,7 @@ use crate::{
     config,
     fetch::Fetcher,
     files::Files,
-    host::{HostError, Indexer, PluginInfo, Plugins, Response},
+    host::{HostError, Indexer, Manifest, PluginInfo, Plugins, Response},
     pipeline::Pipeline,
     store::Store,
 };
@@ -162,6 +162,11 @@ impl Chains {
     #[must_use]
     pub fn status(&self) -> Vec<ChainStatus> {
         self.chains.iter().map(|chain| chain.status()).collect()
+    }
+
+    /// What the indexers say of themselves.
+    pub(crate) fn manifests(&self) -> impl Iterator<Item = &Manifest> {
+        self.indexers.iter().map(|indexer| indexer.manifest())
     }
 
     /// The indexers as plugins are shown.

@@ -49,8 +49,42 @@ pub struct Manifest {
     /// Patterns of the HTTP paths that it answers.
     #[serde(default)]
     pub routes: Vec<String>,
+    /// What it says of these paths.
+    #[serde(default)]
+    pub operations: Vec<Operation>,
     /// What a call may take.
     pub limits: Limits,
+}
+
+/// What a plugin says of some of its paths, which the reference of the interface shows to clients. The node goes by none of it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Operation {
+    /// The patterns of these paths.
+    pub routes: Vec<String>,
+    /// In a few words.
+    pub summary: String,
+    /// More than that.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// What can be asked for beside the path.
+    #[serde(default)]
+    pub query: Vec<QueryParameter>,
+    /// The shape of the answer, JSON Schema.
+    #[serde(default)]
+    pub answer: Option<serde_json::Value>,
+}
+
+/// What can be asked for beside a path.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueryParameter {
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    pub description: String,
+    /// What it can be, JSON Schema.
+    pub schema: serde_json::Value,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -158,6 +192,10 @@ impl Manifest {
         if lists.iter().any(|list| list.len() > MAX_ENTRIES) {
             return Err(invalid(format!("a list has more than {MAX_ENTRIES} entries")));
         }
+        let known = |operation: &Operation| operation.routes.iter().all(|route| manifest.routes.contains(route));
+        if manifest.operations.len() > MAX_ENTRIES || !manifest.operations.iter().all(known) {
+            return Err(invalid("it describes what is none of its routes".to_owned()));
+        }
         let words = [&manifest.name, &manifest.version, &manifest.state.own];
         for word in words.into_iter().chain(lists.into_iter().flatten()) {
             if word.is_empty() || word.len() > MAX_WORD_BYTES || word.chars().any(char::is_control) {
@@ -223,6 +261,8 @@ mod tests {
     const GOOD: &str = r#"{"name":"n","version":"1","wit":"aleph:plugin@0.2","kind":"handler","types":["T"],
         "state":{"own":"n","version":1,"read":["m"]},"limits":{"fuel":1,"memory-mib":1,"write-kib":1,"writes":1}}"#;
 
+    const LIMITS: &str = r#""fuel":1,"memory-mib":1,"write-kib":1,"writes":1"#;
+
     fn check(from: &str, to: &str, expect: &str) {
         let error = Manifest::parse(GOOD.replace(from, to).as_bytes()).expect_err("a refusal").to_string();
         assert!(error.contains(expect), "{to}: {error}");
@@ -238,6 +278,16 @@ mod tests {
         check("\"memory-mib\":1", "\"memory-mib\":65", "memory-mib 65; allowed are 1 to 64");
         check("\"types\":[\"T\"]", "\"types\":[\"\"]", "is not a word");
         check("\"types\":[\"T\"],", "", "types");
+        let operation = |routes: &str| {
+            format!(
+                "\"limits\":{{{LIMITS}}},\"routes\":[\"/api/a\"],\"operations\":[{{\"routes\":[{routes}],\"summary\":\"a\"}}]"
+            )
+        };
+        let limits = format!("\"limits\":{{{LIMITS}}}");
+        check(&limits, &operation("\"/api/b\""), "it describes what is none of its routes");
+        let described =
+            Manifest::parse(GOOD.replace(&limits, &operation("\"/api/a\"")).as_bytes()).expect("a manifest");
+        assert_eq!(described.operations[0].summary, "a");
         check("\"own\":\"n\"", &format!("\"own\":\"{}\"", "x".repeat(129)), "is not a word");
         assert_eq!(Manifest::parse(&vec![b' '; MAX_BYTES + 1]), Err(ManifestError::TooLong(MAX_BYTES + 1)));
         assert!(matches!(Manifest::of(b"\0asm\x01\0\0\0"), Err(ManifestError::NoComponent(_))));

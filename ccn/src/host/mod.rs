@@ -61,7 +61,7 @@ pub use indexer::Indexer;
 pub(crate) use indexer::{IndexerError, IndexerSubscription};
 pub(crate) use indexer_bindings::exports::aleph::plugin::indexer as indexing;
 pub use keeper::{Keeper, Request, RequestError};
-pub use manifest::{Limits, Manifest, ManifestError};
+pub use manifest::{Limits, Manifest, ManifestError, Operation, QueryParameter};
 pub use outcome::{Effects, Need, Outcome, Plan, Price, Rejection, Subject, TokenBalances, Workload, Write};
 pub use plugin::{Failures, Origin, Plugin, PluginInfo, PluginState, PrepareError, Quantiles, Session, Statistics};
 pub(crate) use profile::PROFILE;

@@ -31,6 +31,12 @@ pub fn error(status: u16, sentence: &str) -> Response {
     json_response(status, &json!({"error": sentence}))
 }
 
+/// A parameter is wrong: which, and how.
+#[must_use]
+pub fn wrong(name: &str, problem: &str) -> Response {
+    json_response(422, &json!({"error": format!("{name}: {problem}"), "field": name}))
+}
+
 /// A part of the path.
 #[must_use]
 pub fn path<'a>(request: &'a Request, name: &str) -> &'a str {
@@ -76,12 +82,12 @@ impl Page {
     pub fn read(request: &Request) -> Result<Self, Response> {
         let number = |name: &str, default: u64| match parameter(request, &[name]) {
             None => Ok(default),
-            Some(text) => text.parse().map_err(|_| error(422, &format!("{name}: a whole number was expected"))),
+            Some(text) => text.parse().map_err(|_| wrong(name, "a whole number was expected")),
         };
         let descending = match parameter(request, &["sortOrder", "sort_order"]) {
             None | Some("-1") => true,
             Some("1") => false,
-            Some(_) => return Err(error(422, "sortOrder: 1 or -1 was expected")),
+            Some(_) => return Err(wrong("sortOrder", "1 or -1 was expected")),
         };
         let in_path = path(request, "page").parse().ok();
         let page = Self {
@@ -90,7 +96,7 @@ impl Page {
             descending,
         };
         if page.number == 0 {
-            return Err(error(422, "page: pages are counted from 1"));
+            return Err(wrong("page", "pages are counted from 1"));
         }
         Ok(page)
     }
@@ -155,7 +161,7 @@ pub fn read_cursor(text: &str) -> Result<Option<Value>, Response> {
     }
     let json = URL_SAFE_NO_PAD.decode(text.trim_end_matches('='));
     let value = json.ok().and_then(|json| serde_json::from_slice(&json).ok());
-    value.map(Some).ok_or_else(|| error(422, "cursor: take the one that the last page gave"))
+    value.map(Some).ok_or_else(|| wrong("cursor", "take the one that the last page gave"))
 }
 
 /// A moment as clients read it: RFC 3339 with microseconds and offset.

@@ -4,6 +4,7 @@ pub mod aleph;
 pub mod anvil;
 pub mod bench_boot;
 pub mod bench_plugins;
+pub mod browser;
 pub mod devnet;
 pub mod hand_made;
 pub mod http;

@@ -39,8 +39,15 @@ pub(crate) const PYTHON: SystemPackage =
 const NPM: SystemPackage =
     SystemPackage { name: "npm", sign: Sign::Program("npm"), purpose: "the development chain of the tests" };
 
+/// The browser that opens the node's pages.
+const CHROMIUM: SystemPackage = SystemPackage {
+    name: "chromium-headless-shell",
+    sign: Sign::Program("chromium-headless-shell"),
+    purpose: "a browser for the node's pages",
+};
+
 /// Packages that the end-to-end tests need and the demo does not.
-pub(crate) const TO_TEST: &[SystemPackage] = &[NPM];
+pub(crate) const TO_TEST: &[SystemPackage] = &[NPM, CHROMIUM];
 
 /// Packages that the end-to-end tests and the demo need beyond that.
 pub(crate) const TO_RUN: &[SystemPackage] = &[EMULATOR, PYTHON];

@@ -39,7 +39,7 @@ fn list(request: &Request, view: &dyn View) -> Result<Response, Response> {
     page.length = if page.length == 0 { MAX_PAGE } else { page.length.min(MAX_PAGE) };
     let range = page.range();
     if range.start > MAX_SKIPPED {
-        return Err(answer::error(422, "page: too far in"));
+        return Err(answer::wrong("page", "too far in"));
     }
     let records = state::list(range, page.descending, view).into_iter().filter_map(|poll| Record::find(&poll, view));
     let polls = records.map(|record| head(&record, state::closed(&record.moment.item_hash, view).as_ref())).collect();

@@ -57,7 +57,7 @@ fn names(request: &Request, parameters: &[&str]) -> Result<Vec<String>, Response
     names.sort_unstable();
     names.dedup();
     if names.len() > MAX_NAMES {
-        return Err(answer::error(422, &format!("{}: at most {MAX_NAMES} are allowed", parameters[0])));
+        return Err(answer::wrong(parameters[0], &format!("at most {MAX_NAMES} are allowed")));
     }
     Ok(names)
 }
@@ -159,21 +159,21 @@ fn listing(request: &Request, view: &dyn View) -> Result<Response, Response> {
     let order = match answer::parameter(request, &["sortBy", "sort_by"]) {
         None | Some("last_modified") => Order::LastModified,
         Some("creation_time") => Order::Created,
-        Some(_) => return Err(answer::error(422, "sortBy: last_modified or creation_time was expected")),
+        Some(_) => return Err(answer::wrong("sortBy", "last_modified or creation_time was expected")),
     };
     let page = Page::read(request)?;
     if !(1..=MAX_PAGE).contains(&page.length) {
-        return Err(answer::error(422, &format!("pagination: 1 to {MAX_PAGE} was expected")));
+        return Err(answer::wrong("pagination", &format!("1 to {MAX_PAGE} was expected")));
     }
     let by_cursor = answer::parameter(request, &["cursor"]);
-    let wrong_cursor = || answer::error(422, "cursor: take the one that the last page gave");
+    let wrong_cursor = || answer::wrong("cursor", "take the one that the last page gave");
     let after = match by_cursor.map(answer::read_cursor).transpose()?.flatten() {
         Some(cursor) => Some(Place::read(&cursor).ok_or_else(wrong_cursor)?),
         None => None,
     };
     let range = if by_cursor.is_some() { 0..page.length } else { page.range() };
     if range.start > MAX_SKIPPED {
-        return Err(answer::error(422, &format!("page: beyond {MAX_SKIPPED} entries, go on with a cursor")));
+        return Err(answer::wrong("page", &format!("beyond {MAX_SKIPPED} entries, go on with a cursor")));
     }
     let (places, total) = if addresses.is_empty() {
         let mut prefixes: Vec<Option<&str>> = keys.iter().map(|key| Some(key.as_str())).collect();

@@ -41,7 +41,7 @@ struct Listing {
 fn values(request: &Request, names: &[&str]) -> Result<Vec<String>, Response> {
     let values = answer::list(request, names);
     if values.len() > MAX_VALUES {
-        return Err(answer::error(422, &format!("{}: at most {MAX_VALUES} are allowed", names[0])));
+        return Err(answer::wrong(names[0], &format!("at most {MAX_VALUES} are allowed")));
     }
     Ok(values)
 }
@@ -51,7 +51,7 @@ fn filter(request: &Request) -> Result<Filter, Response> {
         None => Ok(None),
         Some(text) => match text.parse::<f64>() {
             Ok(seconds) if seconds >= 0.0 => Ok(Some(seconds).filter(|seconds| *seconds > 0.0)),
-            _ => Err(answer::error(422, &format!("{}: seconds since 1970 were expected", names[0]))),
+            _ => Err(answer::wrong(names[0], "seconds since 1970 were expected")),
         },
     };
     let mut filter = Filter::default();
@@ -61,7 +61,7 @@ fn filter(request: &Request) -> Result<Filter, Response> {
     if let (Some(start), Some(end)) = (filter.start, filter.end)
         && end < start
     {
-        return Err(answer::error(422, "endDate: must not be before startDate"));
+        return Err(answer::wrong("endDate", "must not be before startDate"));
     }
     filter.restrict(Property::Owner, &values(request, &["addresses"])?);
     filter.restrict(Property::Kind, &values(request, &["types"])?);
@@ -76,7 +76,7 @@ fn read_cursor(text: &str) -> Result<Option<Place>, Response> {
     let text = |name: &str| cursor.get(name).and_then(Value::as_str);
     let place = text("t").and_then(answer::read_exact_time).zip(text("h"));
     let place = place.map(|(updated, hash)| Place { updated, hash: hash.to_owned() });
-    place.map(Some).ok_or_else(|| answer::error(422, "cursor: take the one that the last page gave"))
+    place.map(Some).ok_or_else(|| answer::wrong("cursor", "take the one that the last page gave"))
 }
 
 /// A part of the posts that match.
@@ -96,11 +96,11 @@ fn list(
     let page = Page::read(request)?;
     match answer::parameter(request, &["sortBy", "sort_by"]) {
         None | Some("time" | "tx-time") => {}
-        Some(_) => return Err(answer::error(422, "sortBy: time or tx-time was expected")),
+        Some(_) => return Err(answer::wrong("sortBy", "time or tx-time was expected")),
     }
     let cursor = answer::parameter(request, &["cursor"]);
     if cursor.is_some() && page.length == 0 {
-        return Err(answer::error(422, "pagination: pages with a cursor have at least one entry"));
+        return Err(answer::wrong("pagination", "pages with a cursor have at least one entry"));
     }
     let found = match cursor {
         None => by_number(&filter, page, view)?,
@@ -155,9 +155,8 @@ fn by_number(filter: &Filter, page: Page, view: &dyn View) -> Result<Found, Resp
         examined += 1;
         if examined > MAX_EXAMINED {
             if matching < range.end {
-                let sentence =
-                    "page: too far in; narrow the filters, or ask with an empty cursor and follow next_cursor";
-                return Err(answer::error(422, sentence));
+                let problem = "too far in; narrow the filters, or ask with an empty cursor and follow next_cursor";
+                return Err(answer::wrong("page", problem));
             }
             break;
         }

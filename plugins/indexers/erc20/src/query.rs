@@ -6,7 +6,7 @@ use crate::state::{self, Summary, decimal, spelled};
 use alloy_primitives::U256;
 use plugin_sdk::{
     Request, Response,
-    answer::{self, error, json_response},
+    answer::{self, error, json_response, wrong},
     indexer::{ChainView, bytes_of_hex, hex},
     layout::end_of,
 };
@@ -107,14 +107,14 @@ fn holders(request: &Request, view: &dyn ChainView) -> Result<Value, Response> {
     let limit = match answer::parameter(request, &["pagination"]).map(str::parse) {
         None => DEFAULT_PAGE,
         Some(Ok(number @ 1..=MAX_PAGE)) => number,
-        Some(_) => return Err(error(422, &format!("pagination: a number from 1 to {MAX_PAGE} was expected"))),
+        Some(_) => return Err(wrong("pagination", &format!("a number from 1 to {MAX_PAGE} was expected"))),
     };
     let prefix = state::holders(token.chain, &token.contract);
     let start = match answer::parameter(request, &["cursor"]).filter(|cursor| !cursor.is_empty()) {
         None => prefix.clone(),
         Some(cursor) => {
             let after = bytes_of_hex::<PLACE_BYTES>(cursor);
-            let after = after.ok_or_else(|| error(422, "cursor: take the one that the last page gave"))?;
+            let after = after.ok_or_else(|| wrong("cursor", "take the one that the last page gave"))?;
             [prefix.as_slice(), &after, &[0]].concat()
         }
     };
@@ -129,4 +129,21 @@ fn holders(request: &Request, view: &dyn ChainView) -> Result<Value, Response> {
     body["pagination_per_page"] = limit.into();
     body["next_cursor"] = next.into();
     Ok(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Clients read in the manifest what they can ask for: it must be what is kept.
+    #[test]
+    fn the_manifest_tells_the_bounds() {
+        let manifest: serde_json::Value = serde_json::from_str(include_str!("../manifest.json")).expect("JSON");
+        let operations = manifest["operations"].as_array().expect("a list").iter();
+        let query = operations.flat_map(|operation| operation["query"].as_array().into_iter().flatten());
+        let pages: Vec<&serde_json::Value> = query.filter(|one| one["name"] == "pagination").collect();
+        let [page] = pages.as_slice() else { panic!("{pages:?}") };
+        let told = ["default", "maximum"].map(|word| page["schema"][word].as_u64());
+        assert_eq!(told, [Some(DEFAULT_PAGE.into()), Some(MAX_PAGE.into())]);
+    }
 }

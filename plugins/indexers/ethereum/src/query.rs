@@ -2,7 +2,7 @@
 
 use plugin_sdk::{
     Request, Response,
-    answer::{self, error, json_response},
+    answer::{self, json_response, wrong},
     indexer::{ChainView, bytes_of_hex, chain_prefix, hex},
     layout::end_of,
 };
@@ -54,18 +54,35 @@ pub(crate) fn answer(request: &Request, view: &dyn ChainView) -> Response {
     let limit = match answer::parameter(request, &["pagination"]).map(str::parse) {
         None => DEFAULT_PAGE,
         Some(Ok(number @ 1..=MAX_PAGE)) => number,
-        Some(_) => return error(422, &format!("pagination: a number from 1 to {MAX_PAGE} was expected")),
+        Some(_) => return wrong("pagination", &format!("a number from 1 to {MAX_PAGE} was expected")),
     };
     let start = table(chain);
     let end = match answer::parameter(request, &["cursor"]).filter(|cursor| !cursor.is_empty()) {
         None => end_of(&start),
         Some(cursor) => match bytes_of_hex::<PLACE_BYTES>(cursor) {
             Some(place) => [start.as_slice(), &place].concat(),
-            None => return error(422, "cursor: take the one that the last page gave"),
+            None => return wrong("cursor", "take the one that the last page gave"),
         },
     };
     let page = view.scan(&start, &end, limit, true);
     let next = page.items.last().filter(|_| page.more).and_then(|(key, _)| key.get(start.len()..)).map(hex);
     let syncs: Vec<Sync> = page.items.iter().filter_map(|(_, value)| serde_json::from_slice(value).ok()).collect();
     json_response(200, &json!({"chain": chain, "syncs": syncs, "pagination_per_page": limit, "next_cursor": next}))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Clients read in the manifest what they can ask for: it must be what is kept.
+    #[test]
+    fn the_manifest_tells_the_bounds() {
+        let manifest: serde_json::Value = serde_json::from_str(include_str!("../manifest.json")).expect("JSON");
+        let operations = manifest["operations"].as_array().expect("a list").iter();
+        let query = operations.flat_map(|operation| operation["query"].as_array().into_iter().flatten());
+        let pages: Vec<&serde_json::Value> = query.filter(|one| one["name"] == "pagination").collect();
+        let [page] = pages.as_slice() else { panic!("{pages:?}") };
+        let told = ["default", "maximum"].map(|word| page["schema"][word].as_u64());
+        assert_eq!(told, [Some(DEFAULT_PAGE.into()), Some(MAX_PAGE.into())]);
+    }
 }

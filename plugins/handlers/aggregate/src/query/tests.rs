@@ -115,3 +115,24 @@ proptest! {
         prop_assert_eq!(visited, whole);
     }
 }
+
+/// Clients read in the manifest what they can ask for: it must be what is kept.
+#[test]
+fn the_manifest_tells_the_bounds() {
+    let manifest: Value = serde_json::from_str(include_str!("../../manifest.json")).expect("JSON");
+    let told = |operation: &Value, name: &str| {
+        let query = operation["query"].as_array().expect("a list");
+        query.iter().find(|one| one["name"] == name).unwrap_or_else(|| panic!("{name}"))["schema"].clone()
+    };
+    let [of_owner, listing] = manifest["operations"].as_array().expect("a list").as_slice() else { panic!("two") };
+    assert_eq!(told(of_owner, "keys")["maxItems"], super::MAX_NAMES);
+    assert_eq!(told(listing, "addresses")["maxItems"], super::MAX_NAMES);
+    assert_eq!(told(listing, "pagination")["maximum"], super::MAX_PAGE);
+    let most = super::MAX_PAGE + 1;
+    let node = node();
+    assert_eq!(ask(&node, &[], &[("pagination", &most.to_string())]).0, 422);
+    for word in told(listing, "sortBy")["enum"].as_array().expect("a list") {
+        let word = word.as_str().expect("a word");
+        assert_eq!(ask(&node, &[], &[("sortBy", word)]).0, 200, "{word}");
+    }
+}

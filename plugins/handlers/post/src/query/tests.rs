@@ -212,3 +212,29 @@ proptest! {
         prop_assert_eq!(by_cursor, expected);
     }
 }
+
+/// Clients read in the manifest what they can ask for: it must be what is kept.
+#[test]
+fn the_manifest_tells_the_bounds() {
+    let manifest: Value = serde_json::from_str(include_str!("../../manifest.json")).expect("JSON");
+    let node = Simulation::new("post");
+    let operations = manifest["operations"].as_array().expect("a list");
+    for (version, operation) in [(0, &operations[0]), (1, &operations[1])] {
+        for parameter in operation["query"].as_array().expect("a list") {
+            let (name, schema) = (parameter["name"].as_str().expect("a name"), &parameter["schema"]);
+            if schema["type"] == "array" {
+                assert_eq!(schema["maxItems"], super::MAX_VALUES, "{name}");
+                let most = vec!["x"; super::MAX_VALUES].join(",");
+                assert_eq!(ask(&node, version, &[(name, &most)]).0, 200, "{name}");
+                assert_eq!(ask(&node, version, &[(name, &format!("{most},x"))]).0, 422, "{name}");
+            }
+            for word in schema["enum"].as_array().into_iter().flatten() {
+                assert_eq!(ask(&node, version, &[(name, word.as_str().expect("a word"))]).0, 200, "{name}");
+            }
+            if schema.get("minimum").is_some() {
+                let (status, body) = ask(&node, version, &[(name, "-1")]);
+                assert_eq!((status, &body["field"]), (422, &json!(name)));
+            }
+        }
+    }
+}
