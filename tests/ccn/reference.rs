@@ -147,7 +147,7 @@ pub(crate) fn page() -> Result<()> {
     try_it(&mut browser, "get_api_v0_messages_hash", &[("hash", &unknown)], "404", "\"not_found\"")?;
     try_it(&mut browser, "get_api_v0_messages_json", &[("pagination", "1")], "200", "\"pagination_per_page\": 1")?;
     try_it(&mut browser, "post_api_v0_messages", &[], "422", "\"field\"")?;
-    try_it(&mut browser, "post_api_v0_digest_verify", &[], "403", "\"forbidden\"")?;
+    try_it(&mut browser, "post_api_v0_digest_verify", &[], "401", "\"unauthorized\"")?;
     try_it(&mut browser, "get_api_ws0_status", &[], "connected", "pyaleph_status_sync_messages_total")?;
     let troubles = browser.troubles();
     ensure!(troubles.is_empty(), "{troubles:#?}");
