@@ -151,7 +151,7 @@ pub(crate) fn hostile() -> Result<()> {
 
     // Nobody without the operator's word may do anything about it.
     for path in ["dropped/resume".to_owned(), "dropped/drop-state".to_owned(), format!("quarantine/{first}/retry")] {
-        expect(403, ccn.post_json(&format!("/api/v0/plugins/{path}"), &json!({}))?)?;
+        expect(401, ccn.post_json(&format!("/api/v0/plugins/{path}"), &json!({}))?)?;
     }
     let (is_good, text) = site.command(&["quarantine"])?;
     ensure!(is_good && text.contains(&first) && text.contains("unreachable"), "{text}");

@@ -73,13 +73,21 @@ pub(crate) fn conformance() -> Result<()> {
         .sum();
     let folder = stage::folder("reference")?;
     let found = schemathesis(&core, &folder, &here().join("schemathesis.toml"), "any")?;
-    ensure!(found.contains(&format!("{operations} selected / {operations} total")), "not all are asked:\n{found}");
+    // It leaves out the document itself, which it has read already.
+    let operations = operations - 1;
+    for all in [format!("Selected: {operations}/{operations}\n"), format!("Tested: {operations}\n")] {
+        ensure!(found.contains(&all), "not all are asked:\n{found}");
+    }
     // The same, where something is found: ours are the values for the parts of paths.
     let settings = fs::read_to_string(here().join("schemathesis.toml"))?;
     let settings = format!("{settings}\n{}", values(&known));
     let path = folder.join("known.toml");
     fs::write(&path, settings)?;
-    schemathesis(&core, &folder, &path, "known")?;
+    let found = schemathesis(&core, &folder, &path, "known")?;
+    // It says what was never there.
+    for path in ["storage/metadata/{hash}", "storage/raw/{hash}", "addresses/{address}/files"] {
+        ensure!(!found.contains(&format!("GET /api/v0/{path}\n")), "{path} was never there:\n{found}");
+    }
     Ok(())
 }
 
@@ -105,8 +113,7 @@ fn schemathesis(core: &CoreNode, folder: &Path, settings: &Path, name: &str) -> 
     command.arg("--config-file").arg(settings).arg("run").arg(format!("{}/api/v0/openapi.json", core.url()));
     command.args(["--checks", "all", "--max-examples", EXAMPLES, "--seed", SEED]);
     command.args(["--generation-database", "none", "--no-color"]);
-    command.args(["--report", "ndjson", "--report-ndjson-path"]).arg(folder.join(format!("{name}.ndjson")));
-    let output = command.current_dir(folder).env_remove("http_proxy").output().context("schemathesis is installed")?;
+    let output = command.current_dir(folder).output().context("schemathesis is installed")?;
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     fs::write(folder.join(format!("{name}.txt")), &text)?;
     if !output.status.success() {
@@ -147,7 +154,7 @@ pub(crate) fn page() -> Result<()> {
     try_it(&mut browser, "get_api_v0_messages_hash", &[("hash", &unknown)], "404", "\"not_found\"")?;
     try_it(&mut browser, "get_api_v0_messages_json", &[("pagination", "1")], "200", "\"pagination_per_page\": 1")?;
     try_it(&mut browser, "post_api_v0_messages", &[], "422", "\"field\"")?;
-    try_it(&mut browser, "post_api_v0_digest_verify", &[], "403", "\"forbidden\"")?;
+    try_it(&mut browser, "post_api_v0_digest_verify", &[], "401", "\"unauthorized\"")?;
     try_it(&mut browser, "get_api_ws0_status", &[], "connected", "pyaleph_status_sync_messages_total")?;
     let troubles = browser.troubles();
     ensure!(troubles.is_empty(), "{troubles:#?}");

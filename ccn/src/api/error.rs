@@ -4,10 +4,13 @@ use crate::{
     pipeline::{EngineError, PriceError},
     store::StoreError,
 };
-use axum::http::{HeaderValue, StatusCode, header::RETRY_AFTER};
+use axum::http::{
+    HeaderValue, StatusCode,
+    header::{RETRY_AFTER, WWW_AUTHENTICATE},
+};
 use axum::{
     Json,
-    extract::rejection::BytesRejection,
+    extract::{rejection::BytesRejection, ws::rejection::WebSocketUpgradeRejection},
     response::{IntoResponse, Response},
 };
 use ccn_message::{FormatError, item_hash::InvalidItemHash};
@@ -17,8 +20,9 @@ use serde_json::{Map, Value};
 const RETRY_AFTER_SECONDS: u32 = 5;
 
 /// What kind of error a status is, as a word for programs: part of the interface.
-pub(super) const CODES: [(StatusCode, &str); 16] = [
+pub(super) const CODES: [(StatusCode, &str); 17] = [
     (StatusCode::BAD_REQUEST, "bad_request"),
+    (StatusCode::UNAUTHORIZED, "unauthorized"),
     (StatusCode::PAYMENT_REQUIRED, "insufficient_funds"),
     (StatusCode::FORBIDDEN, "forbidden"),
     (StatusCode::NOT_FOUND, "not_found"),
@@ -109,6 +113,9 @@ impl IntoResponse for ApiError {
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
         }
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         response
     }
 }
@@ -142,6 +149,12 @@ impl From<BytesRejection> for ApiError {
             ),
             status => Self::new(status, format!("the body could not be read: {}", rejection.body_text())),
         }
+    }
+}
+
+impl From<WebSocketUpgradeRejection> for ApiError {
+    fn from(rejection: WebSocketUpgradeRejection) -> Self {
+        Self::new(rejection.status(), rejection.body_text())
     }
 }
 

@@ -16,7 +16,9 @@ use crate::{
     },
 };
 use axum::{
-    extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code},
+    extract::ws::{
+        CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code, rejection::WebSocketUpgradeRejection,
+    },
     response::Response,
 };
 use futures_util::SinkExt as _;
@@ -52,9 +54,14 @@ pub(super) fn websocket(group: Group, summary: &'static str) -> Operation {
         .refuses(426, "The connection cannot become a websocket.")
 }
 
-async fn messages(state: State, parameters: Parameters, upgrade: WebSocketUpgrade) -> ApiResult<Response> {
+async fn messages(
+    state: State,
+    parameters: Parameters,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> ApiResult<Response> {
     let filter = filter(&state, &parameters)?;
     let history = HISTORY.read(&parameters)?;
+    let upgrade = upgrade?;
     let api = state.0.clone();
     let place = api.websockets.clone().try_acquire_owned().ok();
     Ok(bounded(upgrade).on_upgrade(move |socket| serve(api, socket, filter, history, place)))

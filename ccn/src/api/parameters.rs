@@ -150,11 +150,13 @@ impl Parameter<List> {
 
     /// Its values; none when it is absent.
     pub(super) fn read(&self, given: &Parameters) -> ApiResult<Vec<String>> {
-        let values = given.values(self.names).flat_map(|value| value.split(','));
-        let values: Vec<String> = values.map(str::trim).filter(|value| !value.is_empty()).map(str::to_owned).collect();
+        let values: Vec<&str> = given.values(self.names).flat_map(|value| value.split(',')).collect();
+        // Empty ones count, and say nothing.
         if values.len() > MAX_VALUES {
             return Err(self.refuse(format!("at most {MAX_VALUES} values are allowed")));
         }
+        let values = values.into_iter().map(str::trim).filter(|value| !value.is_empty());
+        let values: Vec<String> = values.map(str::to_owned).collect();
         let words = self.kind.words.unwrap_or_default();
         let is_known = |value: &&String| words.is_empty() || words.contains(&value.as_str());
         if let Some(unknown) = values.iter().find(|value| !is_known(value)) {

@@ -16,7 +16,9 @@ use crate::{
         schema::{Key, Table, end_of, split_hash},
     },
 };
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header::AUTHORIZATION, header::CONTENT_TYPE};
+use axum::http::{
+    HeaderMap, HeaderValue, Method, StatusCode, header::ALLOW, header::AUTHORIZATION, header::CONTENT_TYPE,
+};
 use axum::{
     Json,
     body::Body,
@@ -163,7 +165,8 @@ pub(super) fn check_operator(state: &State, headers: &HeaderMap) -> ApiResult<()
     }
     let sentence =
         "only the operator of this node may do that: use the command line of ccn, or the word in its data folder";
-    Err(ApiError::new(StatusCode::FORBIDDEN, sentence))
+    let status = if given.is_some() { StatusCode::FORBIDDEN } else { StatusCode::UNAUTHORIZED };
+    Err(ApiError::new(status, sentence))
 }
 
 async fn retry(state: State, Path(hash): Path<String>, headers: HeaderMap) -> ApiResult<Response> {
@@ -202,10 +205,15 @@ async fn order(state: &State, headers: &HeaderMap, order: Order) -> ApiResult<Re
 pub(super) async fn answer(state: State, parameters: Parameters, request: Request) -> ApiResult<Response> {
     let path = request.uri().path();
     let nobodys = || ApiError::not_found(format!("no such path: {path}; /api/v0/plugins lists what plugins answer"));
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return Err(nobodys());
-    }
     let (service, pairs) = (&state.service, parameters.into_pairs());
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        if !service.plugins.answers(path) && !service.chains.answers(path) {
+            return Err(nobodys());
+        }
+        let mut refused = wrong_method(request).await.into_response();
+        refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET,HEAD"));
+        return Ok(refused);
+    }
     let answer = match service.plugins.query(&service.store, path, pairs.clone()).await {
         None => service.chains.query(&service.store, path, pairs).await,
         some => some,

@@ -41,7 +41,8 @@ pub(super) fn routes(routes: Routes) -> Routes {
     let of_file = with_message(operation("Stores a file", &stored), &stored)
         .about("Without a message that keeps it, it stays for a day.")
         .takes_as(PARTS, &parts())
-        .takes_as(BYTES, &file());
+        .takes_as(BYTES, &file())
+        .or_nothing();
     let of_ipfs_file = with_message(operation("Stores a file under its CID", &named), &named)
         .about("Without a message that keeps it, it stays for a day.")
         .takes_as(PARTS, &parts());

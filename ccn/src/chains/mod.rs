@@ -175,6 +175,11 @@ impl Chains {
         self.indexers.iter().map(|indexer| indexer.info()).collect()
     }
 
+    /// True for a path that an indexer answers.
+    pub(crate) fn answers(&self, path: &str) -> bool {
+        self.indexers.iter().any(|indexer| indexer.route(path).is_some())
+    }
+
     /// Answers an indexer's route; none when no indexer has it.
     pub async fn query(
         &self,

@@ -692,6 +692,11 @@ impl Plugins {
         Some((slot.clone(), route.pattern().to_owned(), parts))
     }
 
+    /// True for a path that a plugin answers.
+    pub(crate) fn answers(&self, path: &str) -> bool {
+        self.route(path).is_some()
+    }
+
     /// Answers a plugin's route; none when no plugin has it. The path is that of the URL, percent-encoded; parameters are decoded. Runs on a
     /// thread of its own, with what the store holds now.
     pub async fn query(

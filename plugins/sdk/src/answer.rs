@@ -56,6 +56,18 @@ pub fn list(request: &Request, names: &[&str]) -> Vec<String> {
     values.split(',').map(str::trim).filter(|value| !value.is_empty()).map(str::to_owned).collect()
 }
 
+/// A comma-separated list of no more than that many values. Empty ones count, and say nothing.
+///
+/// # Errors
+/// There are more: an answer for the client.
+pub fn list_within(request: &Request, names: &[&str], most: usize) -> Result<Vec<String>, Response> {
+    let given = parameter(request, names).map_or(0, |text| text.split(',').count());
+    if given > most {
+        return Err(wrong(names[0], &format!("at most {most} are allowed")));
+    }
+    Ok(list(request, names))
+}
+
 /// True for `true`, `1`, `yes` and the like.
 #[must_use]
 pub fn flag(request: &Request, names: &[&str]) -> bool {
@@ -249,6 +261,8 @@ mod tests {
     fn lists_are_split_at_commas() {
         assert_eq!(list(&request(&[("keys", "a, b,,c")]), &["keys"]), ["a", "b", "c"]);
         assert!(list(&request(&[]), &["keys"]).is_empty());
+        assert_eq!(list_within(&request(&[("keys", "a,,b")]), &["keys"], 3).expect("a list"), ["a", "b"]);
+        assert_eq!(list_within(&request(&[("keys", "a,,b")]), &["keys"], 2).expect_err("refused").status, 422);
         assert!(flag(&request(&[("with_info", "True")]), &["with_info"]));
     }
 }

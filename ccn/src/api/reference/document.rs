@@ -2,7 +2,7 @@
 
 use super::{
     Shape,
-    operation::{ERROR, Group, OPERATOR, error, id},
+    operation::{ERROR, Group, OPERATOR, TOO_LONG, error, id},
 };
 use crate::{
     api::{element, error::CODES, routes::Entry},
@@ -117,6 +117,7 @@ fn of_plugin(manifest: &Manifest, route: &str) -> Value {
                 "content": {"application/json": {"schema": answer}},
             },
             "4XX": error("What the plugin says is wrong."),
+            "414": {"description": TOO_LONG},
             "5XX": error("The plugin or the node cannot answer."),
         },
     });

@@ -9,6 +9,9 @@ const JSON: &str = "application/json";
 pub(super) const ERROR: &str = "Error";
 pub(super) const OPERATOR: &str = "operator";
 
+/// What the server says of itself, before any route is asked, and without a body.
+pub(super) const TOO_LONG: &str = "The address is longer than 64 KiB.";
+
 /// What routes are about: the headings of the reference, in its order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::api) enum Group {
@@ -117,7 +120,7 @@ impl Operation {
     pub(in crate::api) fn query<const N: usize>(mut self, parameters: [&'static dyn QueryParameter; N]) -> Self {
         self.query.extend(parameters.iter().map(|parameter| parameter.name()));
         self.parameters.extend(parameters.iter().map(|parameter| parameter.described()));
-        self.refuses(422, "A parameter is wrong; `field` says which.")
+        self.refuses(422, "A parameter is wrong; `field` says which.").answers_empty(414, TOO_LONG)
     }
 
     /// A header that changes the answer.
@@ -137,6 +140,14 @@ impl Operation {
         let body = self.body.get_or_insert_with(|| json!({"required": true, "content": {}}));
         body["content"][form] = json!({"schema": shape.schema()});
         self.refuses(422, "The request is wrong; `field` says where.").refuses(413, "The body is too long.")
+    }
+
+    /// Without a body, it is as if there were an empty one.
+    pub(in crate::api) fn or_nothing(mut self) -> Self {
+        if let Some(body) = &mut self.body {
+            body["required"] = false.into();
+        }
+        self
     }
 
     /// What comes when all is well.
@@ -166,7 +177,7 @@ impl Operation {
     /// For those who can read the data folder.
     pub(in crate::api) fn for_operator(mut self) -> Self {
         self.is_operators = true;
-        self.refuses(403, "The word of the operator is missing or wrong.")
+        self.refuses(401, "The word of the operator is missing.").refuses(403, "The word is wrong.")
     }
 
     /// The names of what can be asked for beside the path.

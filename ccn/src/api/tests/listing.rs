@@ -179,7 +179,7 @@ async fn wrong_parameters_are_named() {
     check("cursor=&pagination=0", 422, "pagination: a page with a cursor").await;
     check("cursor=&sortBy=tx-time", 422, "sortBy: with a cursor").await;
     check("msgStatuses=forgotten,processed", 400, "cannot be combined").await;
-    check("msgStatuses=lost", 422, "msgStatuses: `lost` is not a message status").await;
+    check("msgStatuses=lost", 422, "msgStatuses: `lost` is none of: pending").await;
     check("contentFormat=short", 422, "contentFormat").await;
     check(&format!("tags={}", "a,".repeat(1001)), 422, "tags: at most 1000").await;
 }

@@ -53,12 +53,9 @@ fn content(summary: &Summary, view: &dyn View, left: &mut usize) -> Result<Conte
 }
 
 fn names(request: &Request, parameters: &[&str]) -> Result<Vec<String>, Response> {
-    let mut names = answer::list(request, parameters);
+    let mut names = answer::list_within(request, parameters, MAX_NAMES)?;
     names.sort_unstable();
     names.dedup();
-    if names.len() > MAX_NAMES {
-        return Err(answer::wrong(parameters[0], &format!("at most {MAX_NAMES} are allowed")));
-    }
     Ok(names)
 }
 

@@ -39,11 +39,7 @@ struct Listing {
 }
 
 fn values(request: &Request, names: &[&str]) -> Result<Vec<String>, Response> {
-    let values = answer::list(request, names);
-    if values.len() > MAX_VALUES {
-        return Err(answer::wrong(names[0], &format!("at most {MAX_VALUES} are allowed")));
-    }
-    Ok(values)
+    answer::list_within(request, names, MAX_VALUES)
 }
 
 fn filter(request: &Request) -> Result<Filter, Response> {
