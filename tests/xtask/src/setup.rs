@@ -35,12 +35,27 @@ pub(crate) const EMULATOR: SystemPackage = SystemPackage {
 pub(crate) const PYTHON: SystemPackage =
     SystemPackage { name: "python3", sign: Sign::Program("python3"), purpose: "the official Python SDK" };
 
-/// What installs the chain that the tests follow.
-const NPM: SystemPackage =
-    SystemPackage { name: "npm", sign: Sign::Program("npm"), purpose: "the development chain of the tests" };
+/// What installs the chain that the tests follow, and runs the network's packages of TypeScript.
+const NPM: SystemPackage = SystemPackage {
+    name: "npm",
+    sign: Sign::Program("npm"),
+    purpose: "the development chain and a client of the tests",
+};
 
 /// Packages that the end-to-end tests need and the demo does not.
-pub(crate) const TO_TEST: &[SystemPackage] = &[NPM];
+pub(crate) const TO_TEST: &[SystemPackage] = &[
+    NPM,
+    SystemPackage {
+        name: "libssl-dev",
+        sign: Sign::File("/usr/include/openssl/ssl.h"),
+        purpose: "the network's command line in Rust",
+    },
+    SystemPackage {
+        name: "pkg-config",
+        sign: Sign::Program("pkg-config"),
+        purpose: "the network's command line in Rust",
+    },
+];
 
 /// Packages that the end-to-end tests and the demo need beyond that.
 pub(crate) const TO_RUN: &[SystemPackage] = &[EMULATOR, PYTHON];
