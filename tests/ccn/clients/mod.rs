@@ -27,12 +27,7 @@ use harness::{
 };
 use libtest_mimic::{Failed, Trial};
 use serde_json::{Value, json};
-use std::{
-    env, fs,
-    path::PathBuf,
-    sync::OnceLock,
-    time::Duration,
-};
+use std::{env, fs, path::PathBuf, sync::OnceLock, time::Duration};
 
 /// How long what was the newest counts as the newest.
 const NEWEST_FOR: Duration = Duration::from_secs(7 * 24 * 3600);

@@ -61,10 +61,8 @@ impl Aleph {
     pub fn in_rust(programs: &Path, core_url: &str, home: &Path, account: Account) -> Result<Self> {
         let is_new = !home.exists();
         fs::create_dir_all(home).with_context(|| home.display().to_string())?;
-        let variables = vec![
-            ("ALEPH_CRN_LIST_URL", format!("{core_url}/crns.json")),
-            ("ALEPH_PRIVATE_KEY", account.key.clone()),
-        ];
+        let variables =
+            vec![("ALEPH_CRN_LIST_URL", format!("{core_url}/crns.json")), ("ALEPH_PRIVATE_KEY", account.key.clone())];
         let somebody = Self { programs: programs.to_owned(), home: home.to_owned(), account, variables };
         if is_new {
             somebody.succeed(&["config", "network", "add", "local", "--scheduler-url", core_url])?;

@@ -90,10 +90,9 @@ pub(super) fn folders(clients: &Clients<PathBuf>) -> Result<()> {
     let cid = text(&content, "item_hash")?;
     let listed = json(&somebody, &["file", "list", "--address", &somebody.account().address])?;
     ensure!(listed[0]["file_hash"] == cid && listed[0]["type"] == "directory", "{listed:#}");
-    // A folder comes as an archive.
-    let answer = expect(200, clients.core.client().get(&format!("/api/v0/storage/raw/{cid}"))?)?;
-    let archive = answer.text();
-    for part in ["index.html", "<title>one</title>", "deep/page.html", "<p>a page</p>"] {
+    // A folder comes as the archive of its blocks.
+    let archive = expect(200, clients.core.client().get(&format!("/ipfs/{cid}?format=car"))?)?.text();
+    for part in ["index.html", "<title>one</title>", "page.html", "<p>a page</p>"] {
         ensure!(archive.contains(part), "{part} is not in the archive");
     }
     Ok(())
@@ -113,9 +112,10 @@ pub(super) fn websites(clients: &Clients<PathBuf>) -> Result<()> {
 
     site(&somebody, "two")?;
     let updated = signed(&["website", "update", "home", "site"])?;
-    ensure!(updated["version"] == 2 && updated["volume_id"] != first, "{updated:#}");
+    ensure!(updated["version"] == 2 && updated["old_volume_id"] == first, "{updated:#}");
+    ensure!(updated["domains_repointed"] == value!(["example.org"]), "{updated:#}");
     let shown = json(&somebody, &["website", "show", "home", "--address", address])?;
-    ensure!(shown["volume_id"] == updated["volume_id"] && shown["ipfs_cid"] == updated["ipfs_cid"], "{shown:#}");
+    ensure!(shown["volume_id"] == updated["new_volume_id"] && shown["ipfs_cid"] == updated["ipfs_cid"], "{shown:#}");
     ensure!(shown["history"] == value!({"1": first}) && shown["tags"] == value!(["blog"]), "{shown:#}");
     let listed = json(&somebody, &["website", "list", "--address", address])?;
     ensure!(of_each(&listed, "name") == ["home"], "{listed:#}");
@@ -123,7 +123,7 @@ pub(super) fn websites(clients: &Clients<PathBuf>) -> Result<()> {
     let domains = ["domain", "list", "--address", address];
     ensure!(of_each(&json(&somebody, &domains)?, "domain") == ["example.org"], "the domain is not listed");
     submit(clients, &somebody, &["domain", "add", "example.net", "--target", "home"])?;
-    submit(clients, &somebody, &["domain", "attach", "example.net", "--target", first])?;
+    submit(clients, &somebody, &["domain", "attach", "example.net", "--to", first])?;
     let listed = json(&somebody, &domains)?;
     let other = listed.as_array().into_iter().flatten().find(|entry| entry["domain"] == "example.net");
     ensure!(other.is_some_and(|entry| entry["message_id"] == first && entry["type"] == "ipfs"), "{listed:#}");

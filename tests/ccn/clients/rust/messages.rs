@@ -2,12 +2,15 @@
 
 use super::{SIGNED, json, submit, text};
 use crate::{
-    answer::{expect_json, sha256},
-    ccn::clients::Clients,
+    answer::{expect, sha256},
+    ccn::{
+        clients::Clients,
+        letter::{account_with_key, hash_of, message, publish},
+    },
     stage,
 };
 use anyhow::{Result, ensure};
-use harness::{aleph::Aleph, devnet::CoreNode};
+use harness::devnet::CoreNode;
 use serde_json::{Value, json as value};
 use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
@@ -60,29 +63,26 @@ pub(super) fn posts(clients: &Clients<PathBuf>) -> Result<()> {
 }
 
 pub(super) fn retry(clients: &Clients<PathBuf>) -> Result<()> {
-    let (author, other) = (clients.person(5)?, clients.person(6)?);
-    let mine = author.account().address.as_str();
-    let refused = json_of_refused(
-        &other,
-        &["post", "create", "--type", "note", "--content", "{\"n\": 1}", "--on-behalf-of", mine],
-    )?;
-    ensure!(refused["http_status"] == 422 && refused["rejection_code"].is_number(), "{refused:#}");
-    let path = "/api/v0/messages/hashes?status=rejected&pagination=0";
-    let rejected = expect_json(200, clients.core.client().get(path)?)?;
-    let hash = rejected["hashes"][0].as_str().unwrap_or_default().to_owned();
-    ensure!(clients.message(&hash)?["message"]["sender"] == other.account().address, "{rejected:#}");
-    other.complains(1, &["message", "retry", &hash], &["rejected"])?;
-    submit(clients, &author, &["authorization", "add", &other.account().address, "--message-types", "post"])?;
-    let sent = json(&other, &["message", "retry", &hash])?;
+    let (giver, poor) = (clients.person(5)?, clients.person_with(clients.unfunded("a beggar")?)?);
+    let content = value!({
+        "address": poor.account().address, "allow_amend": false, "volumes": [],
+        "environment": {"reproducible": false, "internet": true, "aleph_api": true, "shared_cache": false},
+        "resources": {"vcpus": 1, "memory": 2048, "seconds": 30}, "payment": {"chain": "ETH", "type": "credit"},
+        "rootfs": {"parent": {"ref": clients.image()?, "use_latest": true}, "persistence": "host", "size_mib": 20480},
+    });
+    let refused = message(&account_with_key(&poor.account().key)?, "INSTANCE", &content)?;
+    expect(422, publish(&clients.core.client(), &refused, true)?)?;
+    let hash = hash_of(&refused);
+    let again = poor.run(&["message", "retry", hash, "--json"])?;
+    ensure!(again.code == 1 && again.complained.contains("API request failed (HTTP 422)"), "{}", again.shown());
+    let printed: Value = serde_json::from_str(&again.printed)?;
+    ensure!(printed["rejection_code"] == clients.message(hash)?["error_code"], "{printed:#}");
+    let transfer = ["credit", "transfer", "--to", &poor.account().address, "--amount", "10000000", "--yes"];
+    submit(clients, &giver, &transfer)?;
+    let sent = json(&poor, &["message", "retry", hash])?;
     ensure!(sent["item_hash"] == hash && sent["message_status"] == "processed", "{sent:#}");
-    other.complains(1, &["message", "retry", &hash], &["nothing to retry"])
-}
-
-/// What a command prints as JSON of a message that the node refuses.
-fn json_of_refused(somebody: &Aleph, words: &[&str]) -> Result<Value> {
-    let ended = somebody.run(&[words, &SIGNED, &["--json"]].concat())?;
-    ensure!(ended.code == 1 && ended.complained.contains("API request failed"), "{}", ended.shown());
-    Ok(serde_json::from_str(&ended.printed)?)
+    ensure!(clients.message(hash)?["status"] == "processed", "the node thinks otherwise of {sent:#}");
+    poor.complains(1, &["message", "retry", hash], &["nothing to retry"])
 }
 
 pub(super) fn sync(clients: &Clients<PathBuf>) -> Result<()> {
@@ -139,7 +139,9 @@ pub(super) fn aggregates(clients: &Clients<PathBuf>) -> Result<()> {
     submit(clients, &somebody, &["message", "forget", &first, "--yes"])?;
     let left = get("profile")?;
     ensure!(text(&left["profile"], "name").is_err() && left["profile"]["age"] == 38, "{left:#}");
-    somebody.complains(1, &[&["aggregate", "edit", "--key", "nothing", "--content", "{}"], &SIGNED[..]].concat(), &[
-        "does not exist",
-    ])
+    somebody.complains(
+        1,
+        &[&["aggregate", "edit", "--key", "nothing", "--content", "{}"], &SIGNED[..]].concat(),
+        &["does not exist"],
+    )
 }

@@ -27,11 +27,20 @@ const NOT_RUN: [(&str, &str); 13] = [
     ("credit buy, token swap", "they pay on a chain"),
     ("instance create --interactive", "it asks a terminal"),
     ("instance create --confidential, --encrypt-rootfs", "they measure images of the network, and encrypt as root"),
-    ("instance start, stop, reboot, erase, logs, ssh, reinstall, backup, confidential, attest, unlock", "they talk to a compute node with the instance"),
+    (
+        "instance start, stop, reboot, erase, logs, ssh, reinstall, backup, confidential, attest, unlock",
+        "they talk to a compute node with the instance",
+    ),
     ("instance port-forward refresh", "it talks to a compute node with the instance"),
     ("vprogram create, run, call", "they need images of the network, QEMU and SEV-SNP"),
-    ("message forget --aggregates, aggregate forget", "they name aggregates by hashes, the network by keys: its own defect"),
-    ("node create-ccn, create-crn, link, stake, drop, amend", "a program of the network outside the node acts on these posts"),
+    (
+        "message forget --aggregates, aggregate forget",
+        "they name aggregates by hashes, the network by keys: its own defect",
+    ),
+    (
+        "node create-ccn, create-crn, link, stake, drop, amend",
+        "a program of the network outside the node acts on these posts",
+    ),
     ("domain, once DNS is asked", "nobody asks: DNS records are left to the one who owns the domain"),
 ];
 

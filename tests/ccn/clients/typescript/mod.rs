@@ -23,7 +23,10 @@ const NOT_RUN: [(&str, &str); 7] = [
     ("client getMessageError", "it asks a node on the internet, whatever node the client has: its own defect"),
     ("evm getALEPHBalance", "it reads a contract on the internet"),
     ("ethereum getAccountFromProvider", "it asks the wallet of a browser"),
-    ("program spawn, and programs with a file", "the file is paid by holding, which the network takes no more from 2027 on"),
+    (
+        "program spawn, and programs with a file",
+        "the file is paid by holding, which the network takes no more from 2027 on",
+    ),
     ("superfluid", "it opens streams on a chain"),
     ("dns", "it asks for DNS records of a domain that somebody owns"),
 ];
@@ -98,10 +101,7 @@ fn among(answer: &Value, expected: &Value) -> Result<()> {
 fn accounts(clients: &Clients<Packages>) -> Result<()> {
     let account = clients.funded(0)?;
     let answer = flow(clients, &account, &["accounts"])?;
-    ensure!(
-        answer == json!({"address": account.address, "chain": "ETH", "same": true, "words": 12}),
-        "{answer:#}"
-    );
+    ensure!(answer == json!({"address": account.address, "chain": "ETH", "same": true, "words": 12}), "{answer:#}");
     Ok(())
 }
 
