@@ -228,6 +228,11 @@ impl<E> Clients<E> {
     }
 }
 
+/// A text by its name.
+fn text<'a>(value: &'a Value, name: &str) -> Result<&'a str> {
+    value[name].as_str().with_context(|| format!("no {name} in {value}"))
+}
+
 /// Where clients are kept.
 fn cache() -> Result<PathBuf> {
     env::var_os("BETH_CACHE").map(PathBuf::from).context("`cargo xtask test` names the cache")

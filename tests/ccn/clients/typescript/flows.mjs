@@ -5,6 +5,7 @@
 import { AuthenticatedAlephHttpClient } from '@aleph-sdk/client'
 import { importAccountFromMnemonic, importAccountFromPrivateKey, newAccount } from '@aleph-sdk/ethereum'
 import { BaseMessageClient, ItemType, MessageType, PaymentType } from '@aleph-sdk/message'
+import { newAccount as newSolanaAccount } from '@aleph-sdk/solana'
 
 const core = process.env.CORE_URL
 const account = importAccountFromPrivateKey(process.env.PRIVATE_KEY)
@@ -42,6 +43,21 @@ async function accounts() {
     chain: account.getChain(),
     same: made.account.address === again.address,
     words: made.mnemonic.split(' ').length,
+  }
+}
+
+/** Somebody with a key of another chain, and with nothing else. */
+async function solana() {
+  const { account } = newSolanaAccount()
+  const other = new AuthenticatedAlephHttpClient(account, core)
+  const posted = await other.createPost({ postType: 'note', content: { title: 'from afar' }, sync: true })
+  await other.createAggregate({ key: 'profile', content: { name: 'Sol' }, sync: true })
+  const found = await other.getMessage(posted.item_hash)
+  return {
+    chain: found.chain,
+    mine: found.sender === account.address && found.signature === posted.signature,
+    profile: await other.fetchAggregate(account.address, 'profile'),
+    hash: posted.item_hash,
   }
 }
 
@@ -244,6 +260,7 @@ async function overspend(image) {
 
 const flows = {
   accounts,
+  solana,
   posts,
   aggregates,
   files,
@@ -259,6 +276,4 @@ const flows = {
 // The clients tell of their sockets on stdout, which is for the answer.
 console.log = console.error
 const [name, ...words] = process.argv.slice(2)
-const answered = JSON.stringify(await flows[name](...words))
-// Ethereum's provider would look for its chain on the internet for ever.
-process.stdout.write(`${answered}\n`, () => process.exit(0))
+process.stdout.write(`${JSON.stringify(await flows[name](...words))}\n`)

@@ -1,6 +1,6 @@
 //! The network's packages of TypeScript on Node, by `flows.mjs`.
 
-use super::{Clients, cache, here, not_run, trial};
+use super::{Clients, cache, here, not_run, text, trial};
 use crate::{
     answer::{expect, expect_json, sha256},
     ccn::letter::{account_with_key, hash_of, post, publish},
@@ -18,7 +18,7 @@ use std::{
 };
 
 /// What of these packages is not run, and why.
-const NOT_RUN: [(&str, &str); 7] = [
+const NOT_RUN: [(&str, &str); 6] = [
     ("client watchMessages", "it listens to a node on the internet, whatever node the client has: its own defect"),
     ("client getMessageError", "it asks a node on the internet, whatever node the client has: its own defect"),
     ("evm getALEPHBalance", "it reads a contract on the internet"),
@@ -28,7 +28,6 @@ const NOT_RUN: [(&str, &str); 7] = [
         "the file is paid by holding, which the network takes no more from 2027 on",
     ),
     ("superfluid", "it opens streams on a chain"),
-    ("dns", "it asks for DNS records of a domain that somebody owns"),
 ];
 
 static CLIENTS: OnceLock<Result<Clients<Packages>, String>> = OnceLock::new();
@@ -36,8 +35,9 @@ static CLIENTS: OnceLock<Result<Clients<Packages>, String>> = OnceLock::new();
 type Flow = fn(&Clients<Packages>) -> Result<()>;
 
 /// Flows; each has accounts of its own.
-const FLOWS: [(&str, Flow); 10] = [
+const FLOWS: [(&str, Flow); 11] = [
     ("accounts_are_made_and_imported", accounts),
+    ("an_account_of_solana_signs", solana),
     ("posts_are_created_amended_and_forgotten", posts),
     ("aggregates_are_created_and_fetched", aggregates),
     ("files_are_stored_pinned_priced_and_downloaded", files),
@@ -86,10 +86,6 @@ fn flow(clients: &Clients<Packages>, account: &Account, words: &[&str]) -> Resul
     serde_json::from_str(&printed).with_context(|| format!("flows.mjs {words:?} printed no JSON: {printed}"))
 }
 
-fn text<'a>(value: &'a Value, name: &str) -> Result<&'a str> {
-    value[name].as_str().with_context(|| format!("no {name} in {value}"))
-}
-
 /// Fails unless these are among what a flow answered.
 fn among(answer: &Value, expected: &Value) -> Result<()> {
     for (name, value) in expected.as_object().context("names and values")? {
@@ -102,6 +98,13 @@ fn accounts(clients: &Clients<Packages>) -> Result<()> {
     let account = clients.funded(0)?;
     let answer = flow(clients, &account, &["accounts"])?;
     ensure!(answer == json!({"address": account.address, "chain": "ETH", "same": true, "words": 12}), "{answer:#}");
+    Ok(())
+}
+
+fn solana(clients: &Clients<Packages>) -> Result<()> {
+    let answer = flow(clients, &clients.funded(0)?, &["solana"])?;
+    among(&answer, &json!({"chain": "SOL", "mine": true, "profile": {"name": "Sol"}}))?;
+    ensure!(clients.message(text(&answer, "hash")?)?["status"] == "processed", "{answer:#}");
     Ok(())
 }
 
