@@ -61,12 +61,12 @@ pub(super) fn files(clients: &Clients<PathBuf>) -> Result<()> {
     let poor = clients.person_with(clients.unfunded("nobody gave them anything")?)?;
     fs::write(poor.home().join("big.bin"), &big)?;
     let words = [&["file", "upload", "big.bin"], &SIGNED[..]].concat();
-    poor.complains(1, &words, &["Error"])?;
+    poor.complains(1, &words, &["Insufficient balance"])?;
     let path = format!("/api/v0/messages.json?addresses={}", poor.account().address);
     let none = clients.core.client().get(&path)?.json()?;
     ensure!(none["pagination_total"] == 0, "nobody paid for it: {none:#}");
     somebody.complains(1, &[&["file", "upload", "gone"], &SIGNED[..]].concat(), &["path not found: gone"])?;
-    somebody.complains(1, &["file", "download", &sha256(b"nothing")], &["Error"])
+    somebody.complains(1, &["file", "download", &sha256(b"nothing")], &["File not found"])
 }
 
 /// One field of each of a list.

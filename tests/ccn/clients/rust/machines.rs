@@ -5,7 +5,7 @@ use crate::{
     answer::expect_json,
     ccn::clients::{CRN, Clients},
 };
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::{Value, json as value};
 use std::{fs, path::PathBuf};
 
@@ -63,7 +63,7 @@ pub(super) fn instances(clients: &Clients<PathBuf>) -> Result<()> {
     let address = somebody.account().address.as_str();
     let (image, node) = (clients.image()?, clients.compute_node()?);
     let price = json(&somebody, &["instance", "price", "--size", "1vcpu-2gb"])?;
-    ensure!(price.to_string().contains("14250"), "{price:#}");
+    ensure!(price["total_credits_per_hour"] == 14250.0 && price["disk_mib"] == 20480, "{price:#}");
     let list = ["instance", "list", "--address", address];
     ensure!(json(&somebody, &list)? == value!([]), "there are instances from the start");
     fs::write(somebody.home().join("key.pub"), "ssh-ed25519 AAAA somebody@home\n")?;
@@ -91,7 +91,7 @@ pub(super) fn instances(clients: &Clients<PathBuf>) -> Result<()> {
     ensure!(shown.to_string().contains(&node), "{shown:#}");
     // It is to be found at a compute node that is registered and not there.
     let logs = ["instance", "logs", &hash];
-    somebody.complains(1, &[&logs[..], &SIGNED].concat(), &["Error"]).with_context(|| format!("at {CRN}"))?;
+    somebody.complains(1, &[&logs[..], &SIGNED].concat(), &[CRN.trim_start_matches("http://"), "refused"])?;
 
     let forward = |words: &[&str]| submit(clients, &somebody, &[&["instance", "port-forward"], words].concat());
     let forwards = || json(&somebody, &["instance", "port-forward", "list", "--address", address]);
