@@ -175,11 +175,7 @@ impl Aleph {
     /// It does not.
     pub fn ends(&self, code: i32, words: &[&str], expected: &[&str]) -> Result<()> {
         let ended = self.run(words)?;
-        ensure!(ended.code == code, "not the exit code {code}: {}", ended.shown());
-        for text in expected {
-            ensure!(ended.printed.contains(text), "{text:?} is not in what it printed: {}", ended.shown());
-        }
-        Ok(())
+        ended.expect(code, &ended.printed, expected)
     }
 
     /// Fails unless a command ends with that code and complains of all of that.
@@ -188,15 +184,19 @@ impl Aleph {
     /// It does not.
     pub fn complains(&self, code: i32, words: &[&str], expected: &[&str]) -> Result<()> {
         let ended = self.run(words)?;
-        ensure!(ended.code == code, "not the exit code {code}: {}", ended.shown());
-        for text in expected {
-            ensure!(ended.complained.contains(text), "{text:?} is not in what it complained of: {}", ended.shown());
-        }
-        Ok(())
+        ended.expect(code, &ended.complained, expected)
     }
 }
 
 impl Ended {
+    fn expect(&self, code: i32, said: &str, expected: &[&str]) -> Result<()> {
+        ensure!(self.code == code, "not the exit code {code}: {}", self.shown());
+        for text in expected {
+            ensure!(said.contains(text), "{text:?} was not said: {}", self.shown());
+        }
+        Ok(())
+    }
+
     /// All of it, for an error.
     #[must_use]
     pub fn shown(&self) -> String {

@@ -15,24 +15,19 @@ const credit = { chain: 'ETH', type: PaymentType.credit }
 const me = account.address
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds))
 
-/** The name of the error that a call ends with, or null. */
-async function refusal(call) {
+/** The error that a call ends with. */
+async function failure(call) {
   try {
     await call()
-    return null
   } catch (error) {
-    return error.name
+    return error
   }
+  throw new Error('what has to fail did not')
 }
 
-/** What the node answered to a call that it refused. */
-async function answer(call) {
-  try {
-    await call()
-    return null
-  } catch (error) {
-    return error.message
-  }
+/** Its name. */
+async function refusal(call) {
+  return (await failure(call)).name
 }
 
 async function accounts() {
@@ -152,7 +147,7 @@ async function programs(image) {
     code: found.content.code.ref === code.item_hash,
     same: estimate.cost === price.cost,
     payment: price.payment_type,
-    unknown: await answer(() => client.createProgram({ ...program, programRef: 'ab'.repeat(32) })),
+    unknown: (await failure(() => client.createProgram({ ...program, programRef: 'ab'.repeat(32) }))).message,
     forgotten: await refusal(() => client.getMessage(published.item_hash)),
     hash: published.item_hash,
   }
