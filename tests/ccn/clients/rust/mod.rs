@@ -6,6 +6,7 @@ mod accounts;
 mod files;
 mod machines;
 mod messages;
+mod network;
 
 use super::{Clients, cache, not_run, text, trial};
 use crate::stage;
@@ -19,7 +20,7 @@ use std::{path::PathBuf, sync::OnceLock};
 const VERSION: &str = "0.22.0";
 
 /// What of it is not run, and why.
-const NOT_RUN: [(&str, &str); 14] = [
+const NOT_RUN: [(&str, &str); 13] = [
     ("file upload --use-gateway-relay", "it sends folders to an IPFS gateway on the internet"),
     ("account create, import without --encrypted", "they keep keys in a desktop's keyring"),
     ("account import --ledger", "it asks a device"),
@@ -37,10 +38,6 @@ const NOT_RUN: [(&str, &str); 14] = [
         "message forget --aggregates, aggregate forget",
         "they name aggregates by hashes, the network by keys: its own defect",
     ),
-    (
-        "node create-ccn, create-crn, link, stake, drop, amend",
-        "a program of the network outside the node acts on these posts",
-    ),
     ("authorization received", "the node has no list yet of what others have given to an address"),
     (
         "file download of a folder",
@@ -53,7 +50,7 @@ static CLIENTS: OnceLock<Result<Clients<PathBuf>, String>> = OnceLock::new();
 type Flow = fn(&Clients<PathBuf>) -> Result<()>;
 
 /// Flows; each has accounts of its own.
-const FLOWS: [(&str, Flow); 14] = [
+const FLOWS: [(&str, Flow); 16] = [
     ("balances_and_credits_are_shown", accounts::credits),
     ("an_encrypted_account_signs", accounts::encrypted),
     ("keys_for_instances_are_registered", accounts::ssh_keys),
@@ -67,7 +64,9 @@ const FLOWS: [(&str, Flow); 14] = [
     ("folders_go_up_as_one", files::folders),
     ("websites_are_deployed_with_their_domains", files::websites),
     ("programs_are_created_updated_and_deleted", machines::programs),
-    ("instances_are_priced_created_forwarded_and_deleted", machines::instances),
+    ("instances_are_created_forwarded_and_deleted", machines::instances),
+    ("prices_are_shown", network::prices),
+    ("nodes_are_listed_and_their_operators_heard", network::nodes),
 ];
 
 pub(super) fn trials() -> Vec<Trial> {
