@@ -9,8 +9,12 @@ use std::{
 
 /// The tests wait for nothing else meanwhile, but other programs shall not wait for the compiler.
 const NICENESS: &str = "10";
-/// A program that is run some hundred times is not worth more of the compiler's time.
-const OPTIMISATION: &str = "1";
+/// How it is compiled: a program that is run some hundred times is not worth more of the compiler's time.
+const PROFILE: [(&str, &str); 3] = [
+    ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1"),
+    ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "256"),
+    ("CARGO_PROFILE_RELEASE_STRIP", "symbols"),
+];
 
 /// Compiles a crate's programs of that version in `cache`, with the versions of its own lock file, or takes those compiled before; returns the folder
 /// of the programs. What cargo says is printed.
@@ -31,8 +35,7 @@ pub fn install(cache: &Path, name: &str, version: &str) -> Result<PathBuf> {
             .args(["install", "--locked", name, "--version", version, "--root"])
             .arg(&place)
             .env("CARGO_TARGET_DIR", &target)
-            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", OPTIMISATION)
-            .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
+            .envs(PROFILE)
             // Settings of the tests' own workspace end here.
             .current_dir(&place);
         let status = command.status().context("cannot start nice, which starts cargo")?;
