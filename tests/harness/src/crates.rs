@@ -36,13 +36,13 @@ pub fn install(cache: &Path, name: &str, version: &str) -> Result<PathBuf> {
             .arg(&place)
             .env("CARGO_TARGET_DIR", &target)
             .envs(PROFILE)
-            // Settings of the tests' own workspace end here.
+            // Out of reach of the settings that the workspace has for cargo.
             .current_dir(&place);
         let status = command.status().context("cannot start nice, which starts cargo")?;
         ensure!(status.success(), "cargo install {name} {version} failed: {status}");
-        fs::remove_dir_all(&target).with_context(|| target.display().to_string())?;
-        // The stamp is written last: an interrupted installation is made again.
+        // Until it is written an interrupted installation is made again; after it, what it was made of is only in the way.
         fs::write(&stamp, "")?;
+        fs::remove_dir_all(&target).with_context(|| target.display().to_string())?;
     }
     Ok(place.join("bin"))
 }
