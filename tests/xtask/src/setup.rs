@@ -42,20 +42,19 @@ const NPM: SystemPackage = SystemPackage {
     purpose: "the development chain and a client of the tests",
 };
 
+/// What the network's command line in Rust is compiled against.
+const OPENSSL: SystemPackage = SystemPackage {
+    name: "libssl-dev",
+    sign: Sign::File("/usr/include/openssl/ssl.h"),
+    purpose: "a client of the tests, in Rust",
+};
+
+/// What finds that when it is compiled.
+const PKG_CONFIG: SystemPackage =
+    SystemPackage { name: "pkg-config", sign: Sign::Program("pkg-config"), purpose: "a client of the tests, in Rust" };
+
 /// Packages that the end-to-end tests need and the demo does not.
-pub(crate) const TO_TEST: &[SystemPackage] = &[
-    NPM,
-    SystemPackage {
-        name: "libssl-dev",
-        sign: Sign::File("/usr/include/openssl/ssl.h"),
-        purpose: "the network's command line in Rust",
-    },
-    SystemPackage {
-        name: "pkg-config",
-        sign: Sign::Program("pkg-config"),
-        purpose: "the network's command line in Rust",
-    },
-];
+pub(crate) const TO_TEST: &[SystemPackage] = &[NPM, OPENSSL, PKG_CONFIG];
 
 /// Packages that the end-to-end tests and the demo need beyond that.
 pub(crate) const TO_RUN: &[SystemPackage] = &[EMULATOR, PYTHON];
