@@ -1,6 +1,6 @@
 //! Flows of the command line.
 
-use super::{CRN, Clients, library};
+use super::{CRN, Clients, library, text};
 use crate::{
     answer::{expect, expect_json, noise, sha256},
     ccn::letter::{account_with_key, hash_of, message, publish},
@@ -12,10 +12,6 @@ use std::{fs, os::unix::fs::PermissionsExt as _, thread, time::Duration};
 
 /// How long it may take until somebody who watches sees something.
 const SEEN_WITHIN: Duration = Duration::from_secs(60);
-
-fn text<'a>(value: &'a Value, name: &str) -> Result<&'a str> {
-    value[name].as_str().with_context(|| format!("no {name} in {value}"))
-}
 
 pub(super) fn accounts(clients: &Clients) -> Result<()> {
     let somebody = clients.somebody(0)?;

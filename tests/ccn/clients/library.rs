@@ -10,7 +10,7 @@ use std::process::Command;
 const COUNTED: usize = 8;
 
 /// What a flow answers.
-pub(super) fn flow(somebody: &Aleph<'_>, words: &[&str]) -> Result<Value> {
+pub(super) fn flow(somebody: &Aleph, words: &[&str]) -> Result<Value> {
     let mut command: Command = somebody.command("python");
     let output = command.arg(here().join("flows.py")).args(words).output().context("cannot start Python")?;
     let complained = String::from_utf8_lossy(&output.stderr);
@@ -20,7 +20,7 @@ pub(super) fn flow(somebody: &Aleph<'_>, words: &[&str]) -> Result<Value> {
 }
 
 /// Fails unless a flow answers that.
-fn answers(somebody: &Aleph<'_>, name: &str, expected: &Value) -> Result<()> {
+fn answers(somebody: &Aleph, name: &str, expected: &Value) -> Result<()> {
     let answer = flow(somebody, &[name])?;
     ensure!(answer == *expected, "{name} answers\n{answer:#}\nand not\n{expected:#}");
     Ok(())

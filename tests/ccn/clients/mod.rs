@@ -1,5 +1,6 @@
 //! The network's own clients, unchanged, against a development node: the command line `aleph` and the library `aleph-sdk-python`, each in an environment
-//! of its own. A test runs the real program and looks at what it prints and how it ends.
+//! of its own, the command line in Rust ([`rust`]) and the packages of TypeScript ([`typescript`]). A test runs the real program and looks at what it
+//! prints and how it ends.
 //!
 //! | environment | what is in it |
 //! |---|---|
@@ -7,12 +8,17 @@
 //! | `newest` | the command line that PyPI installs today, with the library that it asks for |
 //! | `newest_sdk` | the library that PyPI installs today |
 //!
-//! [`NOT_RUN`] says what of them is not run, and why; such tests show as ignored.
+//! [`NOT_RUN`] says what of them is not run, and why, as those of the other clients do; such tests show as ignored.
 
 mod commands;
 mod library;
+mod rust;
+mod typescript;
 
-use crate::{answer::expect_json, stage};
+use crate::{
+    answer::{expect_json, sha256},
+    stage,
+};
 use anyhow::{Context as _, Result, ensure};
 use harness::{
     aleph::Aleph,
@@ -20,13 +26,8 @@ use harness::{
     python::Environment,
 };
 use libtest_mimic::{Failed, Trial};
-use serde_json::json;
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    sync::OnceLock,
-    time::Duration,
-};
+use serde_json::{Value, json};
+use std::{env, fs, path::PathBuf, sync::OnceLock, time::Duration};
 
 /// How long what was the newest counts as the newest.
 const NEWEST_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -58,10 +59,10 @@ const NOT_RUN: [(&str, &str); 12] = [
     ("account create, config, migrate", "they ask nobody"),
 ];
 
-/// An environment with clients, and the node that they are pointed to.
-pub(super) struct Clients {
+/// What clients run in, and the node that they are pointed to.
+pub(super) struct Clients<E = Environment> {
     name: &'static str,
-    environment: Environment,
+    environment: E,
     core: CoreNode,
     folder: PathBuf,
 }
@@ -97,25 +98,34 @@ const LIBRARY: [(&str, Flow); 7] = [
 ];
 
 pub(super) fn trials() -> Vec<Trial> {
-    let trial = |name: String, flow: Box<dyn FnOnce() -> Result<()> + Send>| {
-        Trial::test(name, move || flow().map_err(|error| Failed::from(format!("{error:#}"))))
-    };
     let mut trials = Vec::new();
     for (name, flow) in COMMANDS {
-        trials.push(trial(format!("ccn::clients::aleph::{name}"), Box::new(move || flow(pinned()?))));
+        trials.push(trial(format!("aleph::{name}"), move || flow(pinned()?)));
     }
     for (name, flow) in LIBRARY {
-        trials.push(trial(format!("ccn::clients::sdk::{name}"), Box::new(move || flow(pinned()?))));
-        trials.push(trial(format!("ccn::clients::newest_sdk::{name}"), Box::new(move || flow(newest_sdk()?))));
+        trials.push(trial(format!("sdk::{name}"), move || flow(pinned()?)));
+        trials.push(trial(format!("newest_sdk::{name}"), move || flow(newest_sdk()?)));
     }
+    trials.push(trial("newest::the_command_line_passes_the_same_flows".to_owned(), newest_commands));
+    trials.extend(not_run("not_run", &NOT_RUN));
+    trials.extend(rust::trials());
+    trials.extend(typescript::trials());
     trials
-        .push(trial("ccn::clients::newest::the_command_line_passes_the_same_flows".into(), Box::new(newest_commands)));
-    for (what, reason) in NOT_RUN {
-        let refuse = Box::new(move || anyhow::bail!("{what} cannot be run here: {reason}"));
-        let name = format!("ccn::clients::not_run::{}", what.replace(' ', "_"));
-        trials.push(trial(name, refuse).with_ignored_flag(true));
-    }
-    trials
+}
+
+/// A flow as a test.
+fn trial(name: String, flow: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
+    let test = move || flow().map_err(|error| Failed::from(format!("{error:#}")));
+    Trial::test(format!("ccn::clients::{name}"), test)
+}
+
+/// What is not run, each with its reason, as tests that are ignored.
+fn not_run(place: &str, list: &[(&'static str, &'static str)]) -> Vec<Trial> {
+    let refuse = |&(what, reason): &(&'static str, &'static str)| {
+        let name = format!("{place}::{}", what.replace(' ', "_"));
+        trial(name, move || anyhow::bail!("{what} cannot be run here: {reason}")).with_ignored_flag(true)
+    };
+    list.iter().map(refuse).collect()
 }
 
 fn pinned() -> Result<&'static Clients> {
@@ -144,10 +154,30 @@ fn newest_commands() -> Result<()> {
 
 impl Clients {
     fn start(name: &'static str, fresh_for: Option<Duration>) -> Result<Self> {
-        let cache = env::var_os("BETH_CACHE").context("`cargo xtask test` names the cache")?;
         let requirements = here().join(format!("{name}.txt"));
-        let environment =
-            Environment::install(Path::new(&cache), &format!("clients-{name}"), &requirements, fresh_for)?;
+        let environment = Environment::install(&cache()?, &format!("clients-{name}"), &requirements, fresh_for)?;
+        Self::with_environment(name, environment)
+    }
+
+    /// Somebody with one of the funded accounts.
+    fn somebody(&self, number: usize) -> Result<Aleph> {
+        self.with(self.funded(number)?)
+    }
+
+    /// Somebody who has nothing.
+    fn stranger(&self) -> Result<Aleph> {
+        self.with(self.penniless()?)
+    }
+
+    fn with(&self, account: Account) -> Result<Aleph> {
+        let home = self.folder.join(&account.address);
+        Aleph::in_python(&self.environment, self.core.url(), &home, account)
+    }
+}
+
+impl<E> Clients<E> {
+    /// Starts the node that these clients are pointed to.
+    fn with_environment(name: &'static str, environment: E) -> Result<Self> {
         let folder = stage::folder(&format!("clients-{name}"))?;
         let image = folder.join("image");
         fs::write(&image, "what an image is does not matter to a core node")?;
@@ -159,23 +189,23 @@ impl Clients {
         Ok(Self { name, environment, core, folder })
     }
 
-    /// Somebody with one of the funded accounts.
-    fn somebody(&self, number: usize) -> Result<Aleph<'_>> {
+    /// One of the funded accounts.
+    fn funded(&self, number: usize) -> Result<Account> {
         let accounts = self.core.accounts("account");
         ensure!(accounts.len() == 10, "ten accounts are funded, not {}", accounts.len());
-        self.with(accounts.into_iter().nth(number).context("there are ten accounts")?)
+        accounts.into_iter().nth(number).context("there are ten accounts")
     }
 
-    /// Somebody who has nothing.
-    fn stranger(&self) -> Result<Aleph<'_>> {
-        let account = super::letter::account(&format!("a stranger to {}", self.name))?;
-        let key = crate::answer::sha256(format!("a stranger to {}", self.name).as_bytes());
-        self.with(Account { address: account.address().to_owned(), key: format!("0x{key}") })
+    /// The account of somebody who has nothing.
+    fn penniless(&self) -> Result<Account> {
+        self.unfunded("a stranger")
     }
 
-    fn with(&self, account: Account) -> Result<Aleph<'_>> {
-        let home = self.folder.join(&account.address);
-        Aleph::new(&self.environment, self.core.url(), &home, account)
+    /// An account of their own for whom a test calls that, and who has nothing.
+    fn unfunded(&self, who: &str) -> Result<Account> {
+        let word = format!("{who} to {}", self.name);
+        let account = super::letter::account(&word)?;
+        Ok(Account { address: account.address().to_owned(), key: format!("0x{}", sha256(word.as_bytes())) })
     }
 
     /// The hash of the image that is there from the start.
@@ -191,6 +221,21 @@ impl Clients {
         let answer = expect_json(200, self.core.client().get("/api/v0/nodes")?)?;
         Ok(answer["nodes"][0]["node_id"].as_str().context("one is registered")?.to_owned())
     }
+
+    /// What the node says of a message.
+    fn message(&self, hash: &str) -> Result<Value> {
+        expect_json(200, self.core.client().get(&format!("/api/v0/messages/{hash}"))?)
+    }
+}
+
+/// A text by its name.
+fn text<'a>(value: &'a Value, name: &str) -> Result<&'a str> {
+    value[name].as_str().with_context(|| format!("no {name} in {value}"))
+}
+
+/// Where clients are kept.
+fn cache() -> Result<PathBuf> {
+    env::var_os("BETH_CACHE").map(PathBuf::from).context("`cargo xtask test` names the cache")
 }
 
 /// Where these tests are.

@@ -1,4 +1,4 @@
-//! The network's command line, `aleph`, as somebody would run it whose home is empty.
+//! The network's command lines, both called `aleph`, as somebody would run them whose home is empty.
 
 use crate::{devnet::Account, python::Environment};
 use anyhow::{Context as _, Result, ensure};
@@ -11,16 +11,16 @@ use std::{
 
 /// Wide enough that tables do not break what tests look for.
 const COLUMNS: &str = "240";
-/// Besides the programs of the environment.
+/// Besides the programs of the client.
 const SYSTEM_PROGRAMS: &str = "/usr/bin:/bin";
 
-/// Somebody with the client, a home and perhaps a key.
+/// Somebody with a client, a home and a key.
 #[derive(Debug)]
-pub struct Aleph<'a> {
-    environment: &'a Environment,
-    core_url: String,
+pub struct Aleph {
+    programs: PathBuf,
     home: PathBuf,
     account: Account,
+    variables: Vec<(&'static str, String)>,
 }
 
 /// How a command ended.
@@ -36,14 +36,40 @@ pub struct Ended {
     pub complained: String,
 }
 
-impl<'a> Aleph<'a> {
-    /// Somebody who uses that core node; what the client keeps is in `home`.
+impl Aleph {
+    /// Somebody with the client in Python who uses that core node; what the client keeps is in `home`.
     ///
     /// # Errors
     /// The home cannot be made.
-    pub fn new(environment: &'a Environment, core_url: &str, home: &Path, account: Account) -> Result<Self> {
-        fs::create_dir_all(home.join("settings")).with_context(|| home.display().to_string())?;
-        Ok(Self { environment, core_url: core_url.to_owned(), home: home.to_owned(), account })
+    pub fn in_python(environment: &Environment, core_url: &str, home: &Path, account: Account) -> Result<Self> {
+        let settings = home.join("settings");
+        fs::create_dir_all(&settings).with_context(|| settings.display().to_string())?;
+        let variables = vec![
+            ("ALEPH_CONFIG_HOME", settings.display().to_string()),
+            ("ALEPH_API_HOST", core_url.to_owned()),
+            ("ALEPH_CRN_LIST_URL", format!("{core_url}/crns.json")),
+            ("ALEPH_PRIVATE_KEY_STRING", account.key.clone()),
+        ];
+        Ok(Self { programs: environment.programs(), home: home.to_owned(), account, variables })
+    }
+
+    /// Somebody with the client in Rust, which is in `programs`, who uses that core node as the one of a network of its own; what the client keeps is in
+    /// `home`.
+    ///
+    /// # Errors
+    /// The home cannot be made, or the client refuses to be told of the network.
+    pub fn in_rust(programs: &Path, core_url: &str, home: &Path, account: Account) -> Result<Self> {
+        let is_new = !home.exists();
+        fs::create_dir_all(home).with_context(|| home.display().to_string())?;
+        let variables =
+            vec![("ALEPH_CRN_LIST_URL", format!("{core_url}/crns.json")), ("ALEPH_PRIVATE_KEY", account.key.clone())];
+        let somebody = Self { programs: programs.to_owned(), home: home.to_owned(), account, variables };
+        if is_new {
+            somebody.succeed(&["config", "network", "add", "local", "--scheduler-url", core_url])?;
+            somebody.succeed(&["config", "network", "use", "local"])?;
+            somebody.succeed(&["config", "ccn", "add", "node", core_url])?;
+        }
+        Ok(somebody)
     }
 
     /// Whose key it has.
@@ -58,24 +84,31 @@ impl<'a> Aleph<'a> {
         &self.home
     }
 
-    /// A command of the environment with nothing of the tests' own surroundings.
+    /// Sets a variable of the surroundings of its commands.
+    pub fn set(&mut self, name: &'static str, value: &str) {
+        self.unset(name);
+        self.variables.push((name, value.to_owned()));
+    }
+
+    /// Takes a variable out of them.
+    pub fn unset(&mut self, name: &str) {
+        self.variables.retain(|(other, _)| *other != name);
+    }
+
+    /// A command with the client's programs and nothing of the tests' own surroundings.
     #[must_use]
     pub fn command(&self, program: &str) -> Command {
-        let programs = self.environment.programs();
-        let mut command = Command::new(programs.join(program));
+        let mut command = Command::new(self.programs.join(program));
         command
             .current_dir(&self.home)
             .env_clear()
-            .env("PATH", format!("{}:{SYSTEM_PROGRAMS}", programs.display()))
+            .env("PATH", format!("{}:{SYSTEM_PROGRAMS}", self.programs.display()))
             .env("HOME", &self.home)
             .env("LANG", "C.UTF-8")
             .env("TERM", "dumb")
             .env("COLUMNS", COLUMNS)
-            .env("ALEPH_CONFIG_HOME", self.home.join("settings"))
-            .env("ALEPH_API_HOST", &self.core_url)
-            .env("ALEPH_CRN_LIST_URL", format!("{}/crns.json", self.core_url))
-            .env("ALEPH_PRIVATE_KEY_STRING", &self.account.key)
             .env("EDITOR", self.home.join("editor"))
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null());
         command
     }
@@ -142,15 +175,28 @@ impl<'a> Aleph<'a> {
     /// It does not.
     pub fn ends(&self, code: i32, words: &[&str], expected: &[&str]) -> Result<()> {
         let ended = self.run(words)?;
-        ensure!(ended.code == code, "not the exit code {code}: {}", ended.shown());
-        for text in expected {
-            ensure!(ended.printed.contains(text), "{text:?} is not in what it printed: {}", ended.shown());
-        }
-        Ok(())
+        ended.expect(code, &ended.printed, expected)
+    }
+
+    /// Fails unless a command ends with that code and complains of all of that.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn complains(&self, code: i32, words: &[&str], expected: &[&str]) -> Result<()> {
+        let ended = self.run(words)?;
+        ended.expect(code, &ended.complained, expected)
     }
 }
 
 impl Ended {
+    fn expect(&self, code: i32, said: &str, expected: &[&str]) -> Result<()> {
+        ensure!(self.code == code, "not the exit code {code}: {}", self.shown());
+        for text in expected {
+            ensure!(said.contains(text), "{text:?} was not said: {}", self.shown());
+        }
+        Ok(())
+    }
+
     /// All of it, for an error.
     #[must_use]
     pub fn shown(&self) -> String {

@@ -1,10 +1,9 @@
 //! Anvil, Foundry's development node: a real machine of Ethereum that mines, forgets and reorganises when it is told to.
 
-use crate::{http::Client, process::Process};
+use crate::{http::Client, npm::Packages, process::Process};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 use std::{
-    fs,
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
@@ -46,34 +45,13 @@ pub struct Anvil {
 }
 
 impl Anvil {
-    /// Installs the program of `folder/package-lock.json` in `cache`, or takes the one installed before from the same file. No script of a package
-    /// is run.
+    /// Installs the program of `folder/package-lock.json` in `cache`, or takes the one installed before from the same file.
     ///
     /// # Errors
-    /// No npm, or the package cannot be installed.
+    /// See [`Packages::install`].
     pub fn install(cache: &Path, folder: &Path) -> Result<PathBuf> {
-        let place = cache.join("evm");
-        let program = place.join("node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil");
-        let lock = fs::read_to_string(folder.join("package-lock.json"))?;
-        let stamp = place.join("installed");
-        if fs::read_to_string(&stamp).ok().as_deref() != Some(lock.as_str()) {
-            // The stamp is written last: an interrupted installation is made again.
-            if place.exists() {
-                fs::remove_dir_all(&place)?;
-            }
-            fs::create_dir_all(&place)?;
-            for file in ["package.json", "package-lock.json"] {
-                fs::copy(folder.join(file), place.join(file))?;
-            }
-            let mut command = Command::new("npm");
-            command.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&place);
-            let output = command.output().context("cannot start npm, which installs anvil")?;
-            if !output.status.success() {
-                bail!("npm ci in {} failed:\n{}", place.display(), String::from_utf8_lossy(&output.stderr));
-            }
-            fs::write(&stamp, lock)?;
-        }
-        Ok(program)
+        let packages = Packages::install(cache, "evm", folder)?;
+        Ok(packages.modules().join("@foundry-rs/anvil-linux-amd64/bin/anvil"))
     }
 
     /// Starts a chain: a block for each transaction, and otherwise those that are asked for.

@@ -35,9 +35,23 @@ pub(crate) const EMULATOR: SystemPackage = SystemPackage {
 pub(crate) const PYTHON: SystemPackage =
     SystemPackage { name: "python3", sign: Sign::Program("python3"), purpose: "the official Python SDK" };
 
-/// What installs the chain that the tests follow.
-const NPM: SystemPackage =
-    SystemPackage { name: "npm", sign: Sign::Program("npm"), purpose: "the development chain of the tests" };
+/// What installs the chain that the tests follow, and runs the network's packages of TypeScript.
+const NPM: SystemPackage = SystemPackage {
+    name: "npm",
+    sign: Sign::Program("npm"),
+    purpose: "the development chain and a client of the tests",
+};
+
+/// What the network's command line in Rust is compiled against.
+const OPENSSL: SystemPackage = SystemPackage {
+    name: "libssl-dev",
+    sign: Sign::File("/usr/include/openssl/ssl.h"),
+    purpose: "a client of the tests, in Rust",
+};
+
+/// What finds that when it is compiled.
+const PKG_CONFIG: SystemPackage =
+    SystemPackage { name: "pkg-config", sign: Sign::Program("pkg-config"), purpose: "a client of the tests, in Rust" };
 
 /// The browser that opens the node's pages.
 const CHROMIUM: SystemPackage = SystemPackage {
@@ -47,7 +61,7 @@ const CHROMIUM: SystemPackage = SystemPackage {
 };
 
 /// Packages that the end-to-end tests need and the demo does not.
-pub(crate) const TO_TEST: &[SystemPackage] = &[NPM, CHROMIUM];
+pub(crate) const TO_TEST: &[SystemPackage] = &[NPM, CHROMIUM, OPENSSL, PKG_CONFIG];
 
 /// Packages that the end-to-end tests and the demo need beyond that.
 pub(crate) const TO_RUN: &[SystemPackage] = &[EMULATOR, PYTHON];
