@@ -15,6 +15,12 @@ function make(name, className, ...children) {
   return element;
 }
 
+/** A sentence; what is between backticks is code. */
+function prose(name, sentence) {
+  const parts = sentence.split("`").map((part, place) => (place % 2 === 0 ? part : make("code", "", part)));
+  return make(name, "", ...parts);
+}
+
 /** The document that the page shows. */
 let reference = { components: { schemas: {} } };
 
@@ -89,7 +95,7 @@ function parameterRow(parameter) {
   if (parameter.required) input.required = true;
   const name = make("td", "", make("code", "", parameter.name), make("br"), parameter.in);
   const row = make("tr", "", name, make("td", "kind", kindOf(parameter.schema || {})));
-  row.append(make("td", "", parameter.description || ""), make("td", "", input));
+  row.append(prose("td", parameter.description || ""), make("td", "", input));
   return row;
 }
 
@@ -199,7 +205,7 @@ function bodyFields(body) {
       if (name === "file") input.type = "file";
       input.dataset.part = name;
       input.setAttribute("aria-label", name);
-      const about = make("td", "", member.description || "");
+      const about = prose("td", member.description || "");
       table.append(make("tr", "", make("td", "", make("code", "", name)), about, make("td", "", input)));
     }
     fields.push(table);
@@ -213,7 +219,7 @@ function bodyFields(body) {
 function answers(responses) {
   const table = make("table");
   for (const [status, response] of Object.entries(responses)) {
-    const cell = make("td", "", response.description || "");
+    const cell = prose("td", response.description || "");
     for (const [form, { schema }] of Object.entries(response.content || {})) {
       const isError = schema && schema.$ref && schema.$ref.endsWith("/Error");
       cell.append(make("p", "", form + (isError ? ", an error" : "")));
@@ -228,7 +234,7 @@ function answers(responses) {
 function inside(method, path, operation) {
   const form = make("form");
   if (operation.security) form.dataset.operator = "yes";
-  if (operation.description) form.append(make("p", "", operation.description));
+  if (operation.description) form.append(prose("p", operation.description));
   if (operation.security) form.append(make("p", "", "Needs the word of the operator."));
   const parameters = operation.parameters || [];
   if (parameters.length > 0) {

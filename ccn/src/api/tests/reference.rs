@@ -94,8 +94,8 @@ fn conforms(value: &Value, schema: &Value, named: &Value) -> Result<(), String> 
                 true
             }
             "required" => {
-                let required = given.as_array().into_iter().flatten().filter_map(Value::as_str);
-                let missing = required.filter(|name| value.is_object() && value.get(name).is_none()).next();
+                let mut required = given.as_array().into_iter().flatten().filter_map(Value::as_str);
+                let missing = required.find(|name| value.is_object() && value.get(name).is_none());
                 missing.map_or(Ok(true), |name| Err(format!("lacks {name}")))?
             }
             "properties" | "additionalProperties" => true,
