@@ -74,9 +74,11 @@ pub(super) fn routes(routes: Routes) -> Routes {
         &paging::PAGE,
         &paging::CURSOR,
     ]);
-    routes
-        .get("/api/v0/authorizations/granted/{address}", of_granter, granted)
-        .get("/api/v0/authorizations/received/{address}", of_grantee, received)
+    routes.get("/api/v0/authorizations/granted/{address}", of_granter, granted).get(
+        "/api/v0/authorizations/received/{address}",
+        of_grantee,
+        received,
+    )
 }
 
 /// What grants are asked for: each restriction lets those pass that do not restrict at all.
