@@ -112,11 +112,14 @@ pub(super) fn authorizations(clients: &Clients<PathBuf>) -> Result<()> {
     let listed = json(&owner, &["authorization", "list", "--address", mine])?;
     ensure!(listed[0]["address"] == address && listed[0]["types"] == value!(["POST"]), "{listed:#}");
     ensure!(listed[0]["post_types"] == value!(["note"]), "{listed:#}");
+    let received = || -> Result<String> { Ok(json(&delegate, &["authorization", "received"])?.to_string()) };
+    ensure!(received()?.contains(mine) && received()?.contains("note"), "{}", received()?);
     let hash = submit(clients, &delegate, &post)?;
     ensure!(clients.message(&hash)?["message"]["content"]["address"] == mine, "it is not the owner's");
     expect(422, publish(&client, &aggregate, true)?)?;
     submit(clients, &owner, &["authorization", "revoke", address])?;
     ensure!(json(&owner, &["authorization", "list", "--address", mine])? == value!([]), "one is left");
+    ensure!(!received()?.contains(mine), "{}", received()?);
     delegate.complains(1, &[&post[..], &SIGNED].concat(), &["rejected"])?;
     let kept = expect_json(200, client.get(&format!("/api/v0/aggregates/{mine}.json?keys=security"))?)?;
     ensure!(kept["data"]["security"] == value!({"authorizations": []}), "{kept:#}");

@@ -38,7 +38,6 @@ const NOT_RUN: [(&str, &str); 13] = [
         "message forget --aggregates, aggregate forget",
         "they name aggregates by hashes, the network by keys: its own defect",
     ),
-    ("authorization received", "the node has no list yet of what others have given to an address"),
     (
         "file download of a folder",
         "the node gives a folder as the archive of its blocks, this client wants one of files",
