@@ -77,7 +77,12 @@ fn index_prefixes(record: &MessageRecord) -> Vec<(Vec<u8>, Vec<u8>)> {
 /// What a message counts under and is not indexed by, as it stands in keys.
 fn further_counts(record: &MessageRecord) -> Vec<Vec<u8>> {
     let MessageRecord { envelope, owner, .. } = record;
-    let channel = envelope.channel.iter().map(|channel| count_key(IndexId::OwnerChannel, &[owner, channel]));
+    let channel = envelope.channel.iter().flat_map(|channel| {
+        [
+            count_key(IndexId::OwnerChannel, &[owner, channel]),
+            count_key(IndexId::ChannelKind, &[channel, &envelope.kind]),
+        ]
+    });
     let labels = record.labels.iter().filter(|(name, _)| name == COUNTED_LABEL);
     let labels = labels.map(|(_, value)| count_key(IndexId::OwnerLabel, &[owner, &envelope.kind, value]));
     let kind = count_key(IndexId::OwnerKind, &[owner, &envelope.kind]);

@@ -235,6 +235,8 @@ pub enum IndexId {
     SenderKind = 10,
     /// Content's address and message type. Counted, without rows in the index.
     OwnerKind = 11,
+    /// Channel and message type. Counted, without rows in the index.
+    ChannelKind = 12,
 }
 
 impl IndexId {

@@ -13,7 +13,7 @@ pub(super) struct Plan {
     pub(super) id: IndexId,
     /// What the entries begin with: several streams, to be merged.
     prefixes: Vec<Vec<u8>>,
-    /// Entries, as far as counters tell: not fewer than there are.
+    /// Entries.
     pub(super) size: u64,
     /// True when the entries decide everything but the dates.
     pub(super) exact: bool,
@@ -66,9 +66,8 @@ impl Plan {
         };
         let by_kind = id.is_by_kind().then_some(kinds).flatten();
         let exact = is_simple && restrictions.len() == 1 + usize::from(by_kind.is_some());
-        // A message may have several labels of one name; and of a channel the types are not counted.
-        let is_once = *id != IndexId::Label || values.len() == 1;
-        let counted = exact && is_once && !(*id == IndexId::Channel && by_kind.is_some());
+        // A message may have several labels of one name.
+        let counted = exact && (*id != IndexId::Label || values.len() == 1);
         Ok(Self { id: *id, prefixes: prefixes(reader, *id, values, by_kind)?, size, exact, counted })
     }
 
@@ -86,23 +85,19 @@ impl Plan {
 
 /// How many entries a restriction leaves, together with one to message types where those entries are kept by type.
 fn size(reader: &dyn Reader, (id, values): &Restriction, kinds: Option<&[String]>) -> Result<u64, StoreError> {
-    let alone = |id, values: &[String]| values.iter().map(|value| index_prefix(id, value)).collect::<Vec<_>>();
-    let with = |both, kinds: &[String]| {
-        let pairs = values.iter().flat_map(|value| kinds.iter().map(move |kind| [value.as_str(), kind]));
-        pairs.map(|pair| count_key(both, &pair)).collect::<Vec<_>>()
+    let both = match id {
+        IndexId::Sender => Some(IndexId::SenderKind),
+        IndexId::Owner => Some(IndexId::OwnerKind),
+        IndexId::Channel => Some(IndexId::ChannelKind),
+        _ => None,
     };
-    match (id, kinds) {
-        (IndexId::Sender, Some(kinds)) => sum(reader, &with(IndexId::SenderKind, kinds)),
-        (IndexId::Owner, Some(kinds)) => sum(reader, &with(IndexId::OwnerKind, kinds)),
-        (IndexId::Channel, Some(kinds)) => {
-            Ok(sum(reader, &alone(*id, values))?.min(sum(reader, &alone(IndexId::Kind, kinds))?))
+    let keys: Vec<Vec<u8>> = match both.zip(kinds) {
+        Some((both, kinds)) => {
+            let pairs = values.iter().flat_map(|value| kinds.iter().map(move |kind| [value.as_str(), kind]));
+            pairs.map(|pair| count_key(both, &pair)).collect()
         }
-        _ => sum(reader, &alone(*id, values)),
-    }
-}
-
-/// What is counted under these keys, together.
-fn sum(reader: &dyn Reader, keys: &[Vec<u8>]) -> Result<u64, StoreError> {
+        None => values.iter().map(|value| index_prefix(*id, value)).collect(),
+    };
     keys.iter().try_fold(0_u64, |sum, key| Ok(sum.saturating_add(reader.number(Table::Counts, key)?)))
 }
 

@@ -92,3 +92,55 @@ fn of_one_moment_hashes_go_upwards_in_both_directions() {
     expect.sort_by_key(|place| (1 - place % 2, hashes[*place].clone()));
     assert_eq!(places(&store, &hashes, &Filter::default(), true, (0, 500)), expect);
 }
+
+/// Whatever index drives it, a list has the messages that match, in order, and the count is their number.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_and_counts_are_those_of_a_walk_over_all() {
+    let node = crate::testing::TestNode::new().await;
+    let people = [account(7), account(8)];
+    let mut sent = Vec::new();
+    for place in 0..48_usize {
+        let channel = ["X", "Y", "Z"][place % 3];
+        let draft = match place % 4 {
+            0 => Draft::new("AGGREGATE", &format!(r#"{{"key":"k{}","content":{{"n":{place}}}}}"#, place % 2)),
+            1 => Draft::new("FORGET", &format!(r#"{{"hashes":["{}"]}}"#, sent[place - 1])),
+            _ => Draft::new("POST", &format!(r#"{{"type":"t{}","content":{place}}}"#, place % 5)),
+        };
+        let draft = draft.channel(channel).time(1000.0 + (place / 3) as f64);
+        sent.push(node.send(&people[place / 4 % 2], draft).await.item_hash);
+    }
+    let snapshot = node.service.store.snapshot().expect("a snapshot");
+    let every = Window { order: Order::Time, descending: false, skip: 0, limit: 1000, after: None };
+    let all = list(&snapshot, &Filter::default(), &every).expect("a list").messages;
+    assert_eq!(all.len(), 36, "a quarter is forgotten");
+    let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    let addresses = [vec![], texts(&[people[0].address()]), texts(&[people[0].address(), people[1].address()])];
+    let (kinds, channels) =
+        ([vec![], texts(&["POST"]), texts(&["POST", "FORGET"])], [vec![], texts(&["X"]), texts(&["X", "Y"])]);
+    let labels = [vec![], vec![("content-type".to_owned(), texts(&["t2", "t3"]))]];
+    let mut combinations = 0;
+    for (senders, owners) in addresses.iter().flat_map(|one| addresses.iter().map(move |other| (one, other))) {
+        for (kinds, channels) in kinds.iter().flat_map(|one| channels.iter().map(move |other| (one, other))) {
+            for labels in &labels {
+                let [senders, owners, kinds, channels] = [senders, owners, kinds, channels].map(Clone::clone);
+                let filter = Filter { senders, owners, kinds, channels, labels: labels.clone(), ..Filter::default() };
+                let matching: Vec<&ItemHash> = all
+                    .iter()
+                    .filter(|(hash, record)| filter.matches(hash, record, record.envelope.chain()))
+                    .map(|(hash, _)| hash)
+                    .collect();
+                assert_eq!(count(&snapshot, &filter).expect("a count"), matching.len() as u64, "{filter:?}");
+                let found = list(&snapshot, &filter, &every).expect("a list").messages;
+                assert_eq!(found.iter().map(|(hash, _)| hash).collect::<Vec<_>>(), matching, "{filter:?}");
+                let page = Window { skip: 2, limit: 3, ..every.clone() };
+                let found = list(&snapshot, &filter, &page).expect("a list").messages;
+                let expected: Vec<&ItemHash> = matching.iter().skip(2).take(3).copied().collect();
+                assert_eq!(found.iter().map(|(hash, _)| hash).collect::<Vec<_>>(), expected, "{filter:?}");
+                combinations += 1;
+            }
+        }
+    }
+    assert_eq!(combinations, 162);
+    drop(snapshot);
+    node.service.pipeline.stop().await;
+}
