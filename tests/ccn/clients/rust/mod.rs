@@ -20,7 +20,7 @@ use std::{path::PathBuf, sync::OnceLock};
 const VERSION: &str = "0.22.0";
 
 /// What of it is not run, and why.
-const NOT_RUN: [(&str, &str); 13] = [
+const NOT_RUN: [(&str, &str); 12] = [
     ("file upload --use-gateway-relay", "it sends folders to an IPFS gateway on the internet"),
     ("account create, import without --encrypted", "they keep keys in a desktop's keyring"),
     ("account import --ledger", "it asks a device"),
