@@ -124,6 +124,9 @@ mod tests {
     use super::*;
     use crate::store::{Batch, Store};
 
+    /// A row to set; none: to delete.
+    type Set = (Table, Vec<u8>, Option<Vec<u8>>);
+
     #[test]
     fn files_stand_by_time_and_are_counted() {
         let store = Store::on(redb::backends::InMemoryBackend::new()).expect("a store");
@@ -131,7 +134,7 @@ mod tests {
         let [first, second] = [b"a", b"b"].map(|bytes| ItemHash::sha256_of(bytes));
         let pin = |created| PinRecord { owner: "0xA".into(), reference: None, created };
         let key = |file: &ItemHash, message: &ItemHash| Key::new().hash(file).hash(message).done();
-        let set = |rows: &[(Table, Vec<u8>, Option<Vec<u8>>)]| {
+        let set = |rows: &[Set]| {
             let mut batch = Batch::new(store.snapshot().expect("a snapshot"));
             rows.iter().for_each(|(table, key, value)| batch.set(*table, key.clone(), value.clone()));
             batch.keep();
