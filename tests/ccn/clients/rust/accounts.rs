@@ -112,7 +112,8 @@ pub(super) fn authorizations(clients: &Clients<PathBuf>) -> Result<()> {
     let listed = json(&owner, &["authorization", "list", "--address", mine])?;
     ensure!(listed[0]["address"] == address && listed[0]["types"] == value!(["POST"]), "{listed:#}");
     ensure!(listed[0]["post_types"] == value!(["note"]), "{listed:#}");
-    let received = || -> Result<String> { Ok(json(&delegate, &["authorization", "received"])?.to_string()) };
+    let received =
+        || -> Result<String> { Ok(json(&delegate, &["authorization", "received", "--address", address])?.to_string()) };
     ensure!(received()?.contains(mine) && received()?.contains("note"), "{}", received()?);
     let hash = submit(clients, &delegate, &post)?;
     ensure!(clients.message(&hash)?["message"]["content"]["address"] == mine, "it is not the owner's");
