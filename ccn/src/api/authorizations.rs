@@ -45,35 +45,26 @@ pub(super) fn routes(routes: Routes) -> Routes {
         ("authorizations", Shape::map(Shape::list(grant)).about("Grants by the other address.")),
         ("address", Shape::text()),
     ]));
-    let operation = |summary| {
+    let operation = |summary, other: &'static Parameter<Text>| {
         let address = Shape::text().with("pattern", r"^[^/]+\.json$");
         Operation::new(Group::Accounts, summary)
             .path("address", "An address, spelled as in its messages, and `.json`.", &address)
+            .query([
+                other,
+                &CHANNELS,
+                &TYPES,
+                &CHAINS,
+                &POST_TYPES,
+                &AGGREGATE_KEYS,
+                &PAGINATION,
+                &paging::PAGE,
+                &paging::CURSOR,
+            ])
             .answers("A page of grants.", &page)
             .refuses(404, "It does not end with `.json`.")
     };
-    let granted = operation("Who may act for an address").query([
-        &GRANTEE,
-        &CHANNELS,
-        &TYPES,
-        &CHAINS,
-        &POST_TYPES,
-        &AGGREGATE_KEYS,
-        &PAGINATION,
-        &paging::PAGE,
-        &paging::CURSOR,
-    ]);
-    let received = operation("For whom an address may act").query([
-        &GRANTER,
-        &CHANNELS,
-        &TYPES,
-        &CHAINS,
-        &POST_TYPES,
-        &AGGREGATE_KEYS,
-        &PAGINATION,
-        &paging::PAGE,
-        &paging::CURSOR,
-    ]);
+    let granted = operation("Who may act for an address", &GRANTEE);
+    let received = operation("For whom an address may act", &GRANTER);
     routes.get("/api/v0/authorizations/granted/{address}", of_granter, granted).get(
         "/api/v0/authorizations/received/{address}",
         of_grantee,

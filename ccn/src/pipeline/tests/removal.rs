@@ -1,6 +1,6 @@
 //! Who cannot pay any more: the moment is given, so that years pass in a test.
 
-use super::rules::{PROCESSED, status_within};
+use super::rules::{PROCESSED, program, status_within};
 use crate::{
     clock::now_ms,
     pipeline::Reviewed,
@@ -45,18 +45,6 @@ fn store_file(file: &ItemHash, time: f64) -> Draft {
 
 fn forget(target: &ItemHash, time: f64) -> Draft {
     Draft::new("FORGET", &json!({"hashes": [target.to_string()]}).to_string()).time(time)
-}
-
-fn program(code: &ItemHash, payment: &str) -> Draft {
-    let content = json!({
-        "type": "vm-function", "allow_amend": false, "variables": {}, "on": {"http": true, "persistent": false},
-        "environment": {"reproducible": false, "internet": false, "aleph_api": false, "shared_cache": false},
-        "resources": {"vcpus": 1, "memory": 128, "seconds": 30},
-        "code": {"encoding": "plain", "entrypoint": "main:app", "ref": code.to_string(), "use_latest": false},
-        "runtime": {"ref": code.to_string(), "use_latest": false, "comment": ""},
-        "volumes": [], "payment": {"chain": "ETH", "type": payment},
-    });
-    Draft::new("PROGRAM", &content.to_string()).time(1_788_000_000.0)
 }
 
 /// Credits that expire, in a grant of its own moment.

@@ -22,6 +22,19 @@ pub(super) fn post(text: &str) -> Draft {
     Draft::new("POST", &json!({"type": "note", "content": text}).to_string()).time(1000.0)
 }
 
+/// A function on demand, made of one file.
+pub(super) fn program(code: &ItemHash, payment: &str) -> Draft {
+    let content = json!({
+        "type": "vm-function", "allow_amend": false, "variables": {}, "on": {"http": true, "persistent": false},
+        "environment": {"reproducible": false, "internet": false, "aleph_api": false, "shared_cache": false},
+        "resources": {"vcpus": 1, "memory": 128, "seconds": 30},
+        "code": {"encoding": "plain", "entrypoint": "main:app", "ref": code.to_string(), "use_latest": false},
+        "runtime": {"ref": code.to_string(), "use_latest": false, "comment": ""},
+        "volumes": [], "payment": {"chain": "ETH", "type": payment},
+    });
+    Draft::new("PROGRAM", &content.to_string()).time(1_788_000_000.0)
+}
+
 pub(super) fn amend(original: &ItemHash, time: f64) -> Draft {
     Draft::new("POST", &json!({"type": "amend", "ref": original.to_string(), "content": "new"}).to_string()).time(time)
 }
@@ -292,17 +305,7 @@ async fn funds_are_asked_for_with_figures() {
     let code = node.put_file(b"code").await;
     let store = json!({"item_type": "storage", "item_hash": code.to_string()});
     let code = node.send(&account(1), Draft::new("STORE", &store.to_string()).time(1000.0)).await.item_hash;
-    let program = |payment: &str| {
-        let content = json!({
-            "type": "vm-function", "allow_amend": false, "variables": {}, "on": {"http": true, "persistent": false},
-            "environment": {"reproducible": false, "internet": false, "aleph_api": false, "shared_cache": false},
-            "resources": {"vcpus": 1, "memory": 128, "seconds": 30},
-            "code": {"encoding": "plain", "entrypoint": "main:app", "ref": code.to_string(), "use_latest": false},
-            "runtime": {"ref": code.to_string(), "use_latest": false, "comment": ""},
-            "volumes": [], "payment": {"chain": "ETH", "type": payment},
-        });
-        Draft::new("PROGRAM", &content.to_string()).time(1_788_000_000.0)
-    };
+    let program = |payment: &str| program(&code, payment);
     let errors = |receipt: crate::pipeline::Receipt| {
         let rejection = receipt.rejection.expect("a rejection");
         let errors: Vec<Value> =
