@@ -13,8 +13,7 @@ use super::{
 };
 use crate::{
     files::{FileWriter, NewFile},
-    ledger,
-    pipeline::PriceRequest,
+    pipeline::{Funds, PriceRequest},
     store::{
         Snapshot,
         record::{FileKind, PaymentRecord},
@@ -49,8 +48,6 @@ const MAX_PARTS: usize = 16;
 /// Deepest nesting of JSON that is stored as a file; what is deeper can be uploaded as one.
 const MAX_JSON_DEPTH: usize = 64;
 const MIB: u64 = 1 << 20;
-/// Credits must last that long.
-const DAY_SECONDS: i128 = 86_400;
 /// Anybody may leave as much for a day, so no funds are asked for before the message is judged.
 const UNASKED_MIB: u64 = 25;
 
@@ -435,23 +432,14 @@ fn lacking(
     payment: PaymentRecord,
     cost: Amount,
 ) -> Result<Option<ApiError>, crate::store::StoreError> {
-    let balance = ledger::balance(snapshot, address, now_ms())?;
-    let spending = ledger::spending(snapshot, address, payment)?;
-    let (required, available, code, names) = match payment {
-        PaymentRecord::Hold => {
-            let names = ["required_balance", "account_balance"];
-            (spending + cost, balance.total, ErrorCode::BalanceInsufficient, names)
+    let funds = Funds::of(snapshot, address, payment, now_ms())?;
+    let (available, Some(required)) = (funds.available, funds.lack(cost)) else { return Ok(None) };
+    let (code, names) = match payment {
+        PaymentRecord::Hold | PaymentRecord::Superfluid => {
+            (ErrorCode::BalanceInsufficient, ["required_balance", "account_balance"])
         }
-        PaymentRecord::Credit => {
-            let available = Amount::from_integer(i128::try_from(balance.credits).unwrap_or(i128::MAX));
-            let names = ["required_credits", "account_credits"];
-            ((spending + cost).times(DAY_SECONDS), available, ErrorCode::CreditInsufficient, names)
-        }
-        PaymentRecord::Superfluid => return Ok(None),
+        PaymentRecord::Credit => (ErrorCode::CreditInsufficient, ["required_credits", "account_credits"]),
     };
-    if required <= available {
-        return Ok(None);
-    }
     let errors = json!({"errors": [{names[0]: required.to_string(), names[1]: available.to_string()}]});
     let sentence = format!("the owner has {available} and needs {required}: add funds, or store less");
     let refused = ApiError::new(StatusCode::PAYMENT_REQUIRED, sentence);

@@ -14,5 +14,5 @@ pub use balance::{Balance, Lot, balance, spending};
 pub use credits::{NotCovered, Replayed};
 pub(crate) use credits::{move_credits, take_back};
 pub use history::{Details, Entry, entries, entries_of, summary};
-pub(crate) use totals::count_costs;
 pub use totals::{consumed, priced_prefix, totals};
+pub(crate) use totals::{count_costs, payer_of};

@@ -3,7 +3,7 @@
 use crate::store::{
     Batch, Reader, StoreError,
     record::{CostRecord, PaymentRecord, Record as _, TotalsRecord},
-    schema::{Key, Table, hash_key},
+    schema::{Key, Table, hash_key, split_text},
 };
 use ccn_message::ItemHash;
 
@@ -12,6 +12,15 @@ use ccn_message::ItemHash;
 pub fn priced_prefix(payment: PaymentRecord, address: Option<&str>) -> Vec<u8> {
     let key = Key::new().text(payment.name());
     address.map_or(key.clone(), |address| key.text(address)).done()
+}
+
+/// Who pays, and how, by a key of the sums of one address; none for those of all.
+#[must_use]
+pub(crate) fn payer_of(key: &[u8]) -> Option<(PaymentRecord, &str)> {
+    let (word, rest) = split_text(key)?;
+    let ways = [PaymentRecord::Hold, PaymentRecord::Superfluid, PaymentRecord::Credit];
+    let payment = ways.into_iter().find(|payment| payment.name() == word)?;
+    Some((payment, split_text(rest)?.0))
 }
 
 /// Sums over what is paid in one way, by one address or by all.

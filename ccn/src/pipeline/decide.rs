@@ -205,7 +205,6 @@ struct Present {
     record: MessageRecord,
     /// As it is shown.
     status: MessageStatus,
-    is_hidden: bool,
     /// True when its content is deleted: nothing of it can change any more.
     is_final: bool,
 }
@@ -214,12 +213,12 @@ impl Present {
     fn of(desk: &Desk, hash: &ItemHash) -> Result<Option<Self>, StoreError> {
         if let Some(record) = desk.read().message(hash)? {
             let status = desk.read().status(hash)?.map_or(MessageStatus::Processed, |row| row.status());
-            return Ok(Some(Self { record, status, is_hidden: false, is_final: false }));
+            return Ok(Some(Self { record, status, is_final: false }));
         }
         let hidden = standing::forgotten(desk.read(), hash)?;
         Ok(hidden.map(|hidden| {
             let status = MessageStatus::Forgotten;
-            Self { record: hidden.message, status, is_hidden: true, is_final: hidden.purged }
+            Self { record: hidden.message, status, is_final: hidden.purged }
         }))
     }
 
@@ -232,7 +231,7 @@ impl Present {
 
     /// What is said to another copy, or to this one when it comes again.
     fn said_to(&self, envelope: &Envelope) -> Verdict {
-        if self.is_hidden {
+        if self.status == MessageStatus::Forgotten {
             let code = ErrorCode::ForgottenDuplicate.number();
             let rejection = Rejection::sentence(code, "the message was forgotten");
             return Verdict::Rejected(rejection_record(envelope, rejection));

@@ -15,6 +15,7 @@ use crate::{
             COUNTED_LABEL, IndexId, KEPT_FILES, Key, Table, Tally, count_key, entry_prefix, hash_key, index_prefix,
             index_suffix, rank_key, split_hash, tally_key,
         },
+        standing,
     },
 };
 use ccn_message::{Envelope, ItemHash, MessageStatus};
@@ -176,31 +177,30 @@ impl Desk {
         let sequence = batch.add(Table::Meta, SEQUENCE.to_vec(), 1)?;
         batch.put(Table::Messages, sequence.to_be_bytes().to_vec(), record.to_bytes());
         batch.put(Table::Sequence, hash_key(hash), sequence.to_be_bytes().to_vec());
-        self.list(hash, record)
+        self.list(hash, record, sequence, 1)
     }
 
-    /// Puts a stored message into lists and counts.
-    pub(super) fn list(&mut self, hash: &ItemHash, record: &MessageRecord) -> Result<(), StoreError> {
-        let sequence = self.read().number(Table::Sequence, &hash_key(hash))?;
+    /// Puts a stored message into lists and counts (`difference` 1), or takes it out of them (-1).
+    fn list(
+        &mut self,
+        hash: &ItemHash,
+        record: &MessageRecord,
+        sequence: u64,
+        difference: i64,
+    ) -> Result<(), StoreError> {
         let suffix = index_suffix(record.envelope.time, hash, sequence);
         let batch = self.edit();
         for (counted, prefix) in index_prefixes(record) {
-            batch.add(Table::Counts, counted, 1)?;
-            batch.put(Table::Index, [prefix.as_slice(), &suffix].concat(), Vec::new());
+            batch.add(Table::Counts, counted, difference)?;
+            batch.set(Table::Index, [prefix.as_slice(), &suffix].concat(), (difference > 0).then(Vec::new));
         }
-        self.count(record, 1)
+        self.count(record, difference)
     }
 
-    /// Takes a stored message out of lists and counts.
+    /// Takes a stored message out of lists and counts: it stays, and is not found any more.
     pub(super) fn unlist(&mut self, hash: &ItemHash, record: &MessageRecord) -> Result<(), StoreError> {
         let sequence = self.read().number(Table::Sequence, &hash_key(hash))?;
-        let suffix = index_suffix(record.envelope.time, hash, sequence);
-        let batch = self.edit();
-        for (counted, prefix) in index_prefixes(record) {
-            batch.add(Table::Counts, counted, -1)?;
-            batch.delete(Table::Index, [prefix.as_slice(), &suffix].concat());
-        }
-        self.count(record, -1)
+        self.list(hash, record, sequence, -1)
     }
 
     /// Counts a message beyond what it is indexed by, or one less.
@@ -228,12 +228,17 @@ impl Desk {
         Ok(())
     }
 
-    /// Takes a processed message out, with its indexes.
+    /// Takes a processed message out, with its indexes and with what is said of its removal: one that was removed is in no list any more.
     pub(super) fn remove(&mut self, hash: &ItemHash) -> Result<Option<MessageRecord>, StoreError> {
         let sequence = self.read().number(Table::Sequence, &hash_key(hash))?;
         let Some(record) = self.read().message_at(sequence)? else { return Ok(None) };
-        self.unlist(hash, &record)?;
+        if self.read().get(Table::Removed, &hash_key(hash))?.is_some() {
+            self.edit().delete(Table::Removed, hash_key(hash));
+        } else {
+            self.list(hash, &record, sequence, -1)?;
+        }
         let batch = self.edit();
+        batch.delete(Table::Removing, standing::removing_key(&record.owner, hash));
         batch.delete(Table::Messages, sequence.to_be_bytes().to_vec());
         batch.delete(Table::Sequence, hash_key(hash));
         Ok(Some(record))

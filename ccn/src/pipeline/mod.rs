@@ -56,6 +56,7 @@ use tokio_util::sync::CancellationToken;
 use turns::Turns;
 
 pub use crate::store::record::FileKind;
+pub(crate) use funds::Funds;
 pub use review::Reviewed;
 pub use stage::MAX_CONTENT_BYTES;
 

@@ -763,8 +763,7 @@ impl Owner {
                     && let Some(mut record) = standing::forgotten(desk.read(), &hash)?
                 {
                     record.purged = true;
-                    record.message.content = None;
-                    record.message.envelope.item_content = None;
+                    record.message.drop_content();
                     desk.edit().put(Table::Forgotten, hash_key(&hash), record.to_bytes());
                     // It cannot fall any more: nothing comes after it.
                     for (key, _) in desk.pending_of(&hash)? {

@@ -6,8 +6,8 @@
 //! its costs and what was run for it.
 
 use super::{
-    desk::{Desk, pending_key},
-    funds::{MIN_RUNTIME_SECONDS, holds},
+    desk::Desk,
+    funds::{Funds, needed},
     withdraw,
 };
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     store::{
         Reader, Snapshot, StoreError, Walk, confirmation,
         record::{BasisRecord, CostRecord, MessageRecord, PaymentRecord, Record as _, RemovedRecord, RemovingRecord},
-        schema::{Table, end_of, hash_key, split_hash, split_text},
+        schema::{Key, Table, end_of, hash_key, split_hash},
         standing::{self, Position},
     },
 };
@@ -82,53 +82,28 @@ fn plan(funds: Amount, dues: &[Due], now_ms: u64) -> Vec<Removal> {
     removals
 }
 
-/// How far a look at all who pay has come: the address, and what it pays with. Those after it are next.
-pub(super) type Payer = (PaymentRecord, String);
-
 /// What came of looking at some of those who pay.
 #[derive(Debug)]
 pub(super) struct Stretch {
     pub(super) removals: Vec<Removal>,
     /// Where to go on; none when that was all.
-    pub(super) next: Option<Payer>,
+    pub(super) next: Option<Vec<u8>>,
 }
 
-/// Looks at those who pay in ways that can run out, after that one, as of a moment, milliseconds since 1970: so many that others have their turn.
+/// Looks at those who pay in ways that can run out, from that place on, as of a moment, milliseconds since 1970: so many that others have their turn.
 ///
 /// # Errors
 /// The store fails.
-pub(super) fn step(
-    snapshot: &Snapshot,
-    after: Option<Payer>,
-    from_height: u64,
-    now_ms: u64,
-) -> Result<Stretch, StoreError> {
-    let ways = [PaymentRecord::Hold, PaymentRecord::Credit];
-    let (mut way, mut start) = match after {
-        Some((payment, address)) => {
-            let last = ledger::priced_prefix(payment, Some(&address));
-            (usize::from(payment == ways[1]), Some([last.as_slice(), &[0]].concat()))
-        }
-        None => (0, None),
-    };
+pub(super) fn step(snapshot: &Snapshot, from: &[u8], from_height: u64, now_ms: u64) -> Result<Stretch, StoreError> {
+    let rows = snapshot.range(Table::Totals, from, &end_of(&[]), PAGE, false)?;
     let mut removals = Vec::new();
-    while let Some(payment) = ways.get(way).copied() {
-        let all = ledger::priced_prefix(payment, None);
-        let start = start.take().unwrap_or_else(|| all.clone());
-        let rows = snapshot.range(Table::Totals, &start, &end_of(&all), PAGE, false)?;
-        let mut last = None;
-        for (key, _) in &rows {
-            // The row without an address is the sum over all.
-            let Some((address, _)) = key.get(all.len()..).and_then(split_text) else { continue };
+    for (payment, address) in rows.iter().filter_map(|(key, _)| ledger::payer_of(key)) {
+        if payment != PaymentRecord::Superfluid {
             removals.extend(review(snapshot, payment, address, from_height, now_ms)?);
-            last = Some((payment, address.to_owned()));
         }
-        if rows.len() == PAGE {
-            return Ok(Stretch { removals, next: last });
-        }
-        way += 1;
     }
-    Ok(Stretch { removals, next: None })
+    let last = rows.last().filter(|_| rows.len() == PAGE);
+    Ok(Stretch { removals, next: last.map(|(key, _)| [key.as_slice(), &[0]].concat()) })
 }
 
 /// What is to be done with the messages of an address that it pays in one way, as of a moment, milliseconds since 1970. Holdings are asked of what was
@@ -143,9 +118,10 @@ fn review(
     from_height: u64,
     now_ms: u64,
 ) -> Result<Vec<Removal>, StoreError> {
-    let announced = RemovingRecord::prefix(address);
+    let announced = Key::new().text(address).done();
     let is_announced = !snapshot.range(Table::Removing, &announced, &end_of(&announced), 1, false)?.is_empty();
-    if !is_announced && can_pay(snapshot, payment, address, now_ms)? {
+    let funds = Funds::of(snapshot, address, payment, now_ms)?;
+    if !is_announced && funds.lack(Amount::ZERO).is_none() {
         return Ok(Vec::new());
     }
     let prefix = ledger::priced_prefix(payment, Some(address));
@@ -163,46 +139,28 @@ fn review(
         // What no chain vouches for is not removed; nor does it take anything from others.
         let amount = if height.is_some() { needed(payment, cost.total()) } else { Amount::ZERO };
         let is_early = payment == PaymentRecord::Hold && height.is_none_or(|height| height < from_height);
-        let spared = is_early || is_small(snapshot, payment, &hash, &message)?;
-        let announced = standing::removing(snapshot, &message)?.map(|record| record.until_ms);
+        let removing = standing::removing(snapshot, &message.owner, &hash)?;
+        let has_run = removing.as_ref().is_some_and(|record| record.workload.is_some());
+        let runs = has_run || snapshot.get(Table::Workloads, &hash_key(&hash))?.is_some();
+        let spared = is_early || !runs && is_small(snapshot, payment, &message)?;
+        let announced = removing.map(|record| record.until_ms);
         dues.push((Position::of(&hash, &message), Due { hash, amount, spared, announced }));
     }
     dues.sort_by(|(one, _), (other, _)| one.cmp(other));
     let dues: Vec<Due> = dues.into_iter().map(|(_, due)| due).collect();
-    let (funds, _) = holds(snapshot, payment, address, now_ms)?;
-    Ok(plan(funds, &dues, now_ms))
+    Ok(plan(funds.available, &dues, now_ms))
 }
 
-/// True when an address has what all its messages need that are paid in that way.
-fn can_pay(reader: &dyn Reader, payment: PaymentRecord, address: &str, now_ms: u64) -> Result<bool, StoreError> {
-    let (funds, spent) = holds(reader, payment, address, now_ms)?;
-    Ok(needed(payment, spent) <= funds)
-}
-
-/// What must be there: tokens, or credits for a day.
-fn needed(payment: PaymentRecord, cost: Amount) -> Amount {
-    match payment {
-        PaymentRecord::Hold | PaymentRecord::Superfluid => cost,
-        PaymentRecord::Credit => cost.times(MIN_RUNTIME_SECONDS),
-    }
-}
-
-/// True for what keeps little and runs nothing, as long as that is free.
-fn is_small(
-    reader: &dyn Reader,
-    payment: PaymentRecord,
-    hash: &ItemHash,
-    message: &MessageRecord,
-) -> Result<bool, StoreError> {
+/// True for what keeps little, as long as that is free.
+fn is_small(reader: &dyn Reader, payment: PaymentRecord, message: &MessageRecord) -> Result<bool, StoreError> {
     let is_free = payment != PaymentRecord::Credit || message.content_time < SPARED_BY_CREDITS_UNTIL;
-    let runs = reader.get(Table::Workloads, &hash_key(hash))?.is_some()
-        || standing::removing(reader, message)?.is_some_and(|record| record.workload.is_some());
-    if !is_free || runs {
-        return Ok(false);
-    }
-    let basis = reader.get(Table::Bases, &pending_key(&message.envelope.clone().envelope()?))?;
-    let basis = basis.map(|row| BasisRecord::read(&row)).transpose()?.unwrap_or_default();
-    Ok(kept_bytes(reader, &basis)? <= SPARED_BYTES)
+    Ok(is_free && kept_bytes(reader, &basis_of(reader, message)?)? <= SPARED_BYTES)
+}
+
+/// What a message rests on and did.
+fn basis_of(reader: &dyn Reader, message: &MessageRecord) -> Result<BasisRecord, StoreError> {
+    let row = reader.get(Table::Bases, &withdraw::key_of(message)?)?;
+    Ok(row.map(|row| BasisRecord::read(&row)).transpose()?.unwrap_or_default())
 }
 
 /// Bytes of the files that a message keeps.
@@ -222,8 +180,8 @@ pub(super) fn apply(desk: &mut Desk, removal: &Removal, now_ms: u64) -> Result<b
     let Removal { hash, change } = removal;
     let Some(message) = desk.read().message(hash)? else { return Ok(false) };
     let Some(status) = desk.read().status(hash)? else { return Ok(false) };
-    let removing = standing::removing(desk.read(), &message)?;
-    let key = RemovingRecord::key(&message.owner, hash);
+    let removing = standing::removing(desk.read(), &message.owner, hash)?;
+    let key = standing::removing_key(&message.owner, hash);
     match (change, status.status(), removing) {
         (Change::Announce, MessageStatus::Processed, None) => {
             let workload = desk.read().get(Table::Workloads, &hash_key(hash))?;
@@ -240,7 +198,7 @@ pub(super) fn apply(desk: &mut Desk, removal: &Removal, now_ms: u64) -> Result<b
         (Change::Remove, MessageStatus::Removing, Some(record)) if record.until_ms <= now_ms => {
             let Some(cost) = desk.read().costs(hash)? else { return Ok(false) };
             // Somebody may have paid in the last moment.
-            if can_pay(desk.read(), cost.payment, &cost.address, now_ms)? {
+            if Funds::of(desk.read(), &cost.address, cost.payment, now_ms)?.lack(Amount::ZERO).is_none() {
                 return Ok(false);
             }
             desk.edit().delete(Table::Removing, key);
@@ -261,30 +219,15 @@ fn remove(
     cost: &CostRecord,
     now_ms: u64,
 ) -> Result<(), StoreError> {
-    let basis = desk.basis(&pending_key(&message.envelope.clone().envelope()?))?.unwrap_or_default();
+    let basis = basis_of(desk.read(), message)?;
     let kept = kept_bytes(desk.read(), &basis)?;
     let size = if kept > 0 { kept } else { message.size };
     withdraw::release(desk, hash, &basis, now_ms)?;
     desk.unlist(hash, message)?;
     let mut skeleton = message.clone();
-    skeleton.content = None;
-    skeleton.envelope.item_content = None;
+    skeleton.drop_content();
     let record = RemovedRecord { message: skeleton, payment: cost.payment, removed_at: now_ms, size };
     desk.edit().put(Table::Removed, hash_key(hash), record.to_bytes());
-    Ok(())
-}
-
-/// Makes a message one like any other before it is taken out: what it had lost in lists and counts it has again, and nobody means to remove it.
-///
-/// # Errors
-/// The store fails.
-pub(super) fn end(desk: &mut Desk, hash: &ItemHash) -> Result<(), StoreError> {
-    let Some(message) = desk.read().message(hash)? else { return Ok(()) };
-    if standing::removed(desk.read(), hash)?.is_some() {
-        desk.edit().delete(Table::Removed, hash_key(hash));
-        desk.list(hash, &message)?;
-    }
-    desk.edit().delete(Table::Removing, RemovingRecord::key(&message.owner, hash));
     Ok(())
 }
 

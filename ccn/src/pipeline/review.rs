@@ -40,23 +40,22 @@ impl Pipeline {
     /// See [`EngineError`]. What was done until then stays done.
     pub async fn review(&self, now_ms: u64) -> Result<Reviewed, EngineError> {
         let mut reviewed = Reviewed::default();
-        let mut after = None;
+        let mut from = Vec::new();
         loop {
             let shared = self.shared.clone();
             let step = self.on_worker(move || {
                 let snapshot = shared.store.snapshot()?;
-                removal::step(&snapshot, after, shared.paid_from_height, now_ms)
+                removal::step(&snapshot, &from, shared.paid_from_height, now_ms)
             });
             let Stretch { removals, next } = step.await?.map_err(EngineError::from)?;
-            let mut left = removals.into_iter().peekable();
-            while left.peek().is_some() {
-                let removals = left.by_ref().take(removal::MAX_STEP).collect();
+            for removals in removals.chunks(removal::MAX_STEP) {
+                let removals = removals.to_vec();
                 let (reply, done) = oneshot::channel();
                 self.send(Input::Removals { removals, now_ms, reply }).await?;
                 reviewed.count(&done.await.map_err(|_| EngineError::Stopped)??);
             }
             match next {
-                Some(next) => after = Some(next),
+                Some(next) => from = next,
                 None => return Ok(reviewed),
             }
         }

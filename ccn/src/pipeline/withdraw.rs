@@ -8,7 +8,7 @@ use super::{
     desk::{Desk, pending_key},
     facts::Asking,
     rank::Rank,
-    rebuild, removal,
+    rebuild,
 };
 use crate::{
     host::{HostError, Outcome, Plugins, Withdrawal, contract_message},
@@ -51,7 +51,6 @@ pub(super) fn hide(
     hash: &ItemHash,
     inherited: &[Position],
 ) -> Result<(), Undecided> {
-    removal::end(desk, hash)?;
     let Some(message) = desk.remove(hash)? else { return Ok(()) };
     let key = key_of(&message)?;
     let basis = desk.basis(&key)?.unwrap_or_default();
@@ -107,7 +106,6 @@ pub(super) fn recheck(desk: &mut Desk, plugins: &Plugins, rules: &Rules, hash: &
 
 /// Takes everything back that a message did, and has it decided anew.
 pub(super) fn void(desk: &mut Desk, plugins: &Plugins, rules: &Rules, hash: &ItemHash) -> Result<(), Undecided> {
-    removal::end(desk, hash)?;
     let (message, was_hidden) = match desk.remove(hash)? {
         Some(message) => (message, false),
         None => {
@@ -280,7 +278,7 @@ fn take_out(
     }
 }
 
-fn key_of(message: &MessageRecord) -> Result<Vec<u8>, StoreError> {
+pub(super) fn key_of(message: &MessageRecord) -> Result<Vec<u8>, StoreError> {
     Ok(pending_key(&message.envelope.clone().envelope()?))
 }
 

@@ -314,7 +314,7 @@ fn matches(reader: &dyn Reader, filter: &Filter, hash: &ItemHash, record: &Messa
         return Ok(false);
     }
     if let Some(removing) = filter.removing
-        && standing::removing(reader, record)?.is_some() != removing
+        && standing::removing(reader, &record.owner, hash)?.is_some() != removing
     {
         return Ok(false);
     }

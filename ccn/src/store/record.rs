@@ -1,6 +1,5 @@
 //! What the tables hold.
 
-use super::schema::Key;
 use ccn_message::{Amount, Chain, Envelope, ItemHash, ItemType, MessageStatus};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -173,6 +172,12 @@ impl MessageRecord {
     #[must_use]
     pub fn content(&self) -> &str {
         self.content.as_deref().or(self.envelope.item_content.as_deref()).unwrap_or("{}")
+    }
+
+    /// Without its content, wherever that is.
+    pub fn drop_content(&mut self) {
+        self.content = None;
+        self.envelope.item_content = None;
     }
 }
 
@@ -548,20 +553,6 @@ pub struct RemovingRecord {
     pub until_ms: u64,
     /// The row of `workloads` of what ran for it.
     pub workload: Option<Vec<u8>>,
-}
-
-impl RemovingRecord {
-    /// The beginning of the keys of the messages of an address.
-    #[must_use]
-    pub fn prefix(owner: &str) -> Vec<u8> {
-        Key::new().text(owner).done()
-    }
-
-    /// Its key.
-    #[must_use]
-    pub fn key(owner: &str, hash: &ItemHash) -> Vec<u8> {
-        Key::new().text(owner).hash(hash).done()
-    }
 }
 
 /// Something a compute node is asked to run.

@@ -106,13 +106,22 @@ pub fn removed<R: Reader + ?Sized>(reader: &R, hash: &ItemHash) -> Result<Option
     Ok(row.map(|row| RemovedRecord::read(&row)).transpose()?)
 }
 
+/// The key of what is announced of a message of that owner.
+#[must_use]
+pub fn removing_key(owner: &str, hash: &ItemHash) -> Vec<u8> {
+    Key::new().text(owner).hash(hash).done()
+}
+
 /// What is announced of a message that stands: none when it is not to be removed.
 ///
 /// # Errors
 /// The store fails.
-pub fn removing<R: Reader + ?Sized>(reader: &R, message: &MessageRecord) -> Result<Option<RemovingRecord>, StoreError> {
-    let Ok(hash) = ItemHash::parse(message.envelope.item_hash()) else { return Ok(None) };
-    let row = reader.get(Table::Removing, &RemovingRecord::key(&message.owner, &hash))?;
+pub fn removing<R: Reader + ?Sized>(
+    reader: &R,
+    owner: &str,
+    hash: &ItemHash,
+) -> Result<Option<RemovingRecord>, StoreError> {
+    let row = reader.get(Table::Removing, &removing_key(owner, hash))?;
     Ok(row.map(|row| RemovingRecord::read(&row)).transpose()?)
 }
 
