@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use harness::{browser::Browser, devnet::CoreNode, python::Environment};
 use serde_json::{Value, json};
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -107,8 +107,7 @@ fn values(known: &Value) -> String {
 
 /// Runs it against a node; returns what it says.
 fn schemathesis(core: &CoreNode, folder: &Path, settings: &Path, name: &str) -> Result<String> {
-    let cache = env::var_os("BETH_CACHE").context("`cargo xtask test` names the cache")?;
-    let environment = Environment::install(Path::new(&cache), "reference", &here().join("requirements.txt"), None)?;
+    let environment = Environment::install(&stage::cache()?, "reference", &here().join("requirements.txt"), None)?;
     let mut command = Command::new(environment.programs().join("schemathesis"));
     command.arg("--config-file").arg(settings).arg("run").arg(format!("{}/api/v0/openapi.json", core.url()));
     command.args(["--checks", "all", "--max-examples", EXAMPLES, "--seed", SEED]);

@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Where the environment of the SDK and the images are kept.
+/// Names the folder of [`cache`].
 const CACHE_VARIABLE: &str = "BETH_CACHE";
 /// Compute nodes that can be reached: the shared one and those that tests start for themselves.
 const COMPUTE_NODES: usize = 6;
@@ -125,21 +125,19 @@ pub(crate) fn folder(name: &str) -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// Where clients, environments and images are kept.
+pub(crate) fn cache() -> Result<PathBuf> {
+    env::var_os(CACHE_VARIABLE).map(PathBuf::from).context("`cargo xtask test` names the cache")
+}
+
 /// The official SDK.
 pub(crate) fn sdk() -> Result<&'static Sdk> {
-    once(&STAGE.sdk, || {
-        let cache = env::var_os(CACHE_VARIABLE).context("`cargo xtask test` names the cache")?;
-        Sdk::install(Path::new(&cache), &repository().join("tests/both/sdk"))
-    })
+    once(&STAGE.sdk, || Sdk::install(&cache()?, &repository().join("tests/both/sdk")))
 }
 
 /// The program of a development chain.
 pub(crate) fn anvil() -> Result<PathBuf> {
-    once(&STAGE.anvil, || {
-        let cache = env::var_os(CACHE_VARIABLE).context("`cargo xtask test` names the cache")?;
-        Anvil::install(Path::new(&cache), &repository().join("tests/ccn/evm"))
-    })
-    .cloned()
+    once(&STAGE.anvil, || Anvil::install(&cache()?, &repository().join("tests/ccn/evm"))).cloned()
 }
 
 /// An interpreter with the SDK.

@@ -26,6 +26,7 @@ use axum::{
 };
 use ccn_message::ItemHash;
 use serde_json::{Map, Value, json};
+use std::cmp::Ordering;
 
 /// Most entries of a page of files.
 const MAX_FILES: u64 = 1000;
@@ -141,12 +142,9 @@ async fn files(state: State, Path(address): Path<String>, parameters: Parameters
             Some(file) => {
                 let all = keepers(snapshot, &address, file, descending)?;
                 let (count, bytes) = (all.len() as u64, all.iter().map(|owned| owned.size).sum());
-                let is_after = |owned: &OwnedFile| match &after {
-                    Some((time, hash)) => {
-                        let order = owned.created.total_cmp(time).then_with(|| owned.item_hash.cmp(hash));
-                        if descending { order.is_lt() } else { order.is_gt() }
-                    }
-                    None => true,
+                let is_after = |owned: &OwnedFile| {
+                    let place = after.as_ref().map(|(time, hash)| (*time, hash));
+                    place.is_none_or(|place| order(place, (owned.created, &owned.item_hash), descending).is_lt())
                 };
                 (count, bytes, window(all.into_iter().filter(is_after).map(Ok), skip, length)?)
             }
@@ -215,9 +213,12 @@ fn keepers(
             kind: record.kind,
         });
     }
-    found.sort_by(|one, other| {
-        let order = one.created.total_cmp(&other.created).then_with(|| one.item_hash.cmp(&other.item_hash));
-        if descending { order.reverse() } else { order }
-    });
+    found.sort_by(|one, other| order((one.created, &one.item_hash), (other.created, &other.item_hash), descending));
     Ok(found)
+}
+
+/// The order of files: by when they were kept, then by the message that keeps them.
+fn order(one: (f64, &ItemHash), other: (f64, &ItemHash), descending: bool) -> Ordering {
+    let order = one.0.total_cmp(&other.0).then_with(|| one.1.cmp(other.1));
+    if descending { order.reverse() } else { order }
 }

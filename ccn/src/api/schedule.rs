@@ -11,10 +11,10 @@ use crate::{
     config::Crn,
     schedule::{Node, Placement, assign},
     store::{
-        Reader as _, Snapshot,
+        Reader as _, Snapshot, Walk,
         listing::{self, Filter, Order, Window},
         record::{Record as _, WorkloadRecord},
-        schema::{IndexId, Table, hash_key, index_prefix, split_hash},
+        schema::{IndexId, Table, end_of, hash_key, index_prefix, split_hash},
     },
 };
 use axum::{
@@ -157,21 +157,17 @@ fn node_info(crn: &Crn) -> Value {
 
 /// All workloads, in the order of their hashes.
 fn workloads(snapshot: &Snapshot) -> ApiResult<Vec<(ItemHash, WorkloadRecord)>> {
-    let (mut start, mut workloads) = (Vec::new(), Vec::new());
-    loop {
-        let rows = snapshot.range(Table::Workloads, &start, &[u8::MAX; 8], ROWS, false)?;
-        let Some((last, _)) = rows.last() else { return Ok(workloads) };
-        start.clone_from(last);
-        start.push(0);
-        for (key, row) in rows {
-            let Some((hash, _)) = split_hash(&key) else { continue };
-            workloads.push((hash, WorkloadRecord::read(&row).map_err(crate::store::StoreError::from)?));
-        }
+    let mut workloads = Vec::new();
+    for row in Walk::new(snapshot, Table::Workloads, (Vec::new(), end_of(&[])), false, ROWS) {
+        let (key, row) = row?;
+        let Some((hash, _)) = split_hash(&key) else { continue };
+        workloads.push((hash, WorkloadRecord::read(&row).map_err(crate::store::StoreError::from)?));
         if workloads.len() > MAX_LISTED {
             let sentence = format!("more than {MAX_LISTED} workloads; ask for one of them: /api/v0/allocation/<hash>");
             return Err(ApiError::too_large(sentence));
         }
     }
+    Ok(workloads)
 }
 
 async fn plan(state: State) -> ApiResult<Response> {

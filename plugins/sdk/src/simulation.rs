@@ -15,7 +15,20 @@ use ccn_message::{FormatError, ItemHash as Hash, envelope::ContentHeader};
 use decide::Known;
 use facts::Plugin;
 pub use orders::{ORDERS, shuffled};
+use serde_json::Value;
 use std::{collections::BTreeMap, marker::PhantomData};
+
+/// The shapes that a manifest gives to the query parameter of that name: one for each of its operations that has it.
+///
+/// # Panics
+/// It is no manifest with operations.
+#[must_use]
+pub fn described(manifest: &str, parameter: &str) -> Vec<Value> {
+    let manifest: Value = serde_json::from_str(manifest).expect("a manifest is JSON");
+    let operations = manifest["operations"].as_array().expect("a list of operations").iter();
+    let query = operations.flat_map(|operation| operation["query"].as_array().into_iter().flatten());
+    query.filter(|one| one["name"] == parameter).map(|one| one["schema"].clone()).collect()
+}
 
 /// A message of that kind with that content, as its owner would have signed it for the chain `ETH`, at the content's own time.
 ///

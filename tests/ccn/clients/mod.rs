@@ -27,7 +27,12 @@ use harness::{
 };
 use libtest_mimic::{Failed, Trial};
 use serde_json::{Value, json};
-use std::{env, fs, path::PathBuf, sync::OnceLock, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+    time::Duration,
+};
 
 /// How long what was the newest counts as the newest.
 const NEWEST_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -155,10 +160,24 @@ fn newest_commands() -> Result<()> {
 impl Clients {
     fn start(name: &'static str, fresh_for: Option<Duration>) -> Result<Self> {
         let requirements = here().join(format!("{name}.txt"));
-        let environment = Environment::install(&cache()?, &format!("clients-{name}"), &requirements, fresh_for)?;
+        let environment = Environment::install(&stage::cache()?, &format!("clients-{name}"), &requirements, fresh_for)?;
         Self::with_environment(name, environment)
     }
+}
 
+/// What a command line runs in.
+pub(super) trait CommandLine {
+    /// Somebody who uses it with that core node; what it keeps is in `home`.
+    fn aleph(&self, core_url: &str, home: &Path, account: Account) -> Result<Aleph>;
+}
+
+impl CommandLine for Environment {
+    fn aleph(&self, core_url: &str, home: &Path, account: Account) -> Result<Aleph> {
+        Aleph::in_python(self, core_url, home, account)
+    }
+}
+
+impl<E: CommandLine> Clients<E> {
     /// Somebody with one of the funded accounts.
     fn somebody(&self, number: usize) -> Result<Aleph> {
         self.with(self.funded(number)?)
@@ -171,7 +190,7 @@ impl Clients {
 
     fn with(&self, account: Account) -> Result<Aleph> {
         let home = self.folder.join(&account.address);
-        Aleph::in_python(&self.environment, self.core.url(), &home, account)
+        self.environment.aleph(self.core.url(), &home, account)
     }
 }
 
@@ -231,11 +250,6 @@ impl<E> Clients<E> {
 /// A text by its name.
 fn text<'a>(value: &'a Value, name: &str) -> Result<&'a str> {
     value[name].as_str().with_context(|| format!("no {name} in {value}"))
-}
-
-/// Where clients are kept.
-fn cache() -> Result<PathBuf> {
-    env::var_os("BETH_CACHE").map(PathBuf::from).context("`cargo xtask test` names the cache")
 }
 
 /// Where these tests are.

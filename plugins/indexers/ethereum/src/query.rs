@@ -73,16 +73,14 @@ pub(crate) fn answer(request: &Request, view: &dyn ChainView) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use plugin_sdk::simulation::described;
 
     /// Clients read in the manifest what they can ask for: it must be what is kept.
     #[test]
     fn the_manifest_tells_the_bounds() {
-        let manifest: serde_json::Value = serde_json::from_str(include_str!("../manifest.json")).expect("JSON");
-        let operations = manifest["operations"].as_array().expect("a list").iter();
-        let query = operations.flat_map(|operation| operation["query"].as_array().into_iter().flatten());
-        let pages: Vec<&serde_json::Value> = query.filter(|one| one["name"] == "pagination").collect();
+        let pages = described(include_str!("../manifest.json"), "pagination");
         let [page] = pages.as_slice() else { panic!("{pages:?}") };
-        let told = ["default", "maximum"].map(|word| page["schema"][word].as_u64());
+        let told = ["default", "maximum"].map(|word| page[word].as_u64());
         assert_eq!(told, [Some(DEFAULT_PAGE.into()), Some(MAX_PAGE.into())]);
     }
 }

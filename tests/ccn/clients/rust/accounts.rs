@@ -17,14 +17,14 @@ use std::path::PathBuf;
 const CREDITS: i64 = 1_000_000_000_000;
 
 pub(super) fn credits(clients: &Clients<PathBuf>) -> Result<()> {
-    let somebody = clients.person(0)?;
+    let somebody = clients.somebody(0)?;
     let address = somebody.account().address.as_str();
     let balance = json(&somebody, &["account", "balance", address])?;
     ensure!(balance["address"] == address && balance["aleph_tokens"] == 1_000_000.0, "{balance:#}");
     ensure!(balance["credits"] == CREDITS, "{balance:#}");
     somebody.complains(1, &["account", "balance"], &["no default account set"])?;
 
-    let other = clients.beggar()?;
+    let other = clients.stranger()?;
     let transfer = ["credit", "transfer", "--to", &other.account().address, "--amount", "1000000", "--yes"];
     submit(clients, &somebody, &transfer)?;
     let balance = json(&other, &["account", "balance", &other.account().address])?;
@@ -43,7 +43,7 @@ fn amounts(history: &Value) -> Vec<i64> {
 }
 
 pub(super) fn encrypted(clients: &Clients<PathBuf>) -> Result<()> {
-    let mut somebody = clients.person(1)?;
+    let mut somebody = clients.somebody(1)?;
     let (address, key) = (somebody.account().address.clone(), somebody.account().key.clone());
     // From now on its key is in its own store and nowhere else.
     somebody.unset("ALEPH_PRIVATE_KEY");
@@ -69,7 +69,7 @@ pub(super) fn encrypted(clients: &Clients<PathBuf>) -> Result<()> {
 }
 
 pub(super) fn ssh_keys(clients: &Clients<PathBuf>) -> Result<()> {
-    let somebody = clients.person(2)?;
+    let somebody = clients.somebody(2)?;
     let address = somebody.account().address.as_str();
     let list = ["account", "ssh-key", "list", "--address", address];
     ensure!(json(&somebody, &list)? == value!([]), "there are keys from the start");
@@ -85,7 +85,7 @@ pub(super) fn ssh_keys(clients: &Clients<PathBuf>) -> Result<()> {
 pub(super) fn solana(clients: &Clients<PathBuf>) -> Result<()> {
     // A key of Solana is as long as one of Ethereum.
     let key = sha256(b"somebody with an account of Solana");
-    let somebody = clients.person_with(Account { address: "somebody-of-solana".to_owned(), key })?;
+    let somebody = clients.with(Account { address: "somebody-of-solana".to_owned(), key })?;
     let post = ["post", "create", "--type", "note", "--content", "{\"title\": \"from afar\"}", "--chain", "sol"];
     let sent = json(&somebody, &post)?;
     ensure!(sent["message_status"] == "processed" && sent["chain"] == "SOL", "{sent:#}");
@@ -97,7 +97,7 @@ pub(super) fn solana(clients: &Clients<PathBuf>) -> Result<()> {
 }
 
 pub(super) fn authorizations(clients: &Clients<PathBuf>) -> Result<()> {
-    let (owner, delegate) = (clients.person(3)?, clients.beggar()?);
+    let (owner, delegate) = (clients.somebody(3)?, clients.stranger()?);
     let (mine, address) = (owner.account().address.as_str(), delegate.account().address.as_str());
     let client = clients.core.client();
     let aggregate = message(

@@ -11,7 +11,7 @@ use serde_json::{Value, json as value};
 use std::{fs, path::PathBuf};
 
 pub(super) fn files(clients: &Clients<PathBuf>) -> Result<()> {
-    let somebody = clients.person(9)?;
+    let somebody = clients.somebody(9)?;
     let address = somebody.account().address.as_str();
     let (small, big) = (b"hello world\n".to_vec(), noise(5_000_001));
     fs::write(somebody.home().join("small.txt"), &small)?;
@@ -48,7 +48,7 @@ pub(super) fn files(clients: &Clients<PathBuf>) -> Result<()> {
     somebody.prints(&["file", "download", "--ref", "readme", "--owner", address, "--stdout"], &["hello again\n"])?;
 
     // Somebody else keeps it too.
-    let other = clients.person(0)?;
+    let other = clients.somebody(0)?;
     let pinned = submit(clients, &other, &["file", "pin", cid])?;
     submit(clients, &somebody, &["file", "delete", cid, &file, "--yes"])?;
     for hash in [&message, &message_of_big] {
@@ -58,7 +58,7 @@ pub(super) fn files(clients: &Clients<PathBuf>) -> Result<()> {
     expect(200, clients.core.client().get(&format!("/api/v0/storage/raw/{cid}"))?)?;
     somebody.complains(1, &[&["file", "delete", cid, "--yes"], &SIGNED[..]].concat(), &["no STORE message"])?;
 
-    let poor = clients.person_with(clients.unfunded("nobody gave them anything")?)?;
+    let poor = clients.with(clients.unfunded("nobody gave them anything")?)?;
     fs::write(poor.home().join("big.bin"), &big)?;
     let words = [&["file", "upload", "big.bin"], &SIGNED[..]].concat();
     poor.complains(1, &words, &["Insufficient balance"])?;
@@ -83,7 +83,7 @@ fn site(somebody: &Aleph, title: &str) -> Result<()> {
 }
 
 pub(super) fn folders(clients: &Clients<PathBuf>) -> Result<()> {
-    let somebody = clients.person(1)?;
+    let somebody = clients.somebody(1)?;
     site(&somebody, "one")?;
     let message = submit(clients, &somebody, &["file", "upload", "site"])?;
     let content = clients.message(&message)?["message"]["content"].take();
@@ -99,7 +99,7 @@ pub(super) fn folders(clients: &Clients<PathBuf>) -> Result<()> {
 }
 
 pub(super) fn websites(clients: &Clients<PathBuf>) -> Result<()> {
-    let somebody = clients.person(2)?;
+    let somebody = clients.somebody(2)?;
     let address = somebody.account().address.as_str();
     site(&somebody, "one")?;
     let signed = |words: &[&str]| json(&somebody, &[words, &SIGNED].concat());

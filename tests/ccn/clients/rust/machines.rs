@@ -10,7 +10,7 @@ use serde_json::{Value, json as value};
 use std::{fs, path::PathBuf};
 
 pub(super) fn programs(clients: &Clients<PathBuf>) -> Result<()> {
-    let somebody = clients.person(3)?;
+    let somebody = clients.somebody(3)?;
     let address = somebody.account().address.as_str();
     let list = ["program", "list", "--address", address];
     ensure!(json(&somebody, &list)? == value!([]), "there are programs from the start");
@@ -59,7 +59,7 @@ pub(super) fn programs(clients: &Clients<PathBuf>) -> Result<()> {
 }
 
 pub(super) fn instances(clients: &Clients<PathBuf>) -> Result<()> {
-    let somebody = clients.person(4)?;
+    let somebody = clients.somebody(4)?;
     let address = somebody.account().address.as_str();
     let (image, node) = (clients.image()?, clients.compute_node()?);
     let list = ["instance", "list", "--address", address];
@@ -108,7 +108,7 @@ pub(super) fn instances(clients: &Clients<PathBuf>) -> Result<()> {
     ensure!(clients.message(&hash)?["status"] == "forgotten", "{hash} is there still");
     ensure!(json(&somebody, &list)? == value!([]), "the instance is still listed");
 
-    let poor = clients.person_with(clients.unfunded("nobody gave them credits")?)?;
+    let poor = clients.with(clients.unfunded("nobody gave them credits")?)?;
     fs::write(poor.home().join("key.pub"), "ssh-ed25519 AAAA somebody@home\n")?;
     poor.complains(1, &[&create[..], &SIGNED].concat(), &["rejected"])?;
 

@@ -20,7 +20,7 @@ fn hashes(list: &Value) -> Vec<&str> {
 }
 
 pub(super) fn posts(clients: &Clients<PathBuf>) -> Result<()> {
-    let somebody = clients.person(4)?;
+    let somebody = clients.somebody(4)?;
     let address = somebody.account().address.as_str();
     let create = |title: &str| {
         let content = value!({"title": title, "tags": [title]}).to_string();
@@ -63,7 +63,7 @@ pub(super) fn posts(clients: &Clients<PathBuf>) -> Result<()> {
 }
 
 pub(super) fn retry(clients: &Clients<PathBuf>) -> Result<()> {
-    let (giver, poor) = (clients.person(5)?, clients.person_with(clients.unfunded("a beggar")?)?);
+    let (giver, poor) = (clients.somebody(5)?, clients.with(clients.unfunded("a beggar")?)?);
     let content = value!({
         "address": poor.account().address, "allow_amend": false, "volumes": [],
         "environment": {"reproducible": false, "internet": true, "aleph_api": true, "shared_cache": false},
@@ -86,7 +86,7 @@ pub(super) fn retry(clients: &Clients<PathBuf>) -> Result<()> {
 }
 
 pub(super) fn sync(clients: &Clients<PathBuf>) -> Result<()> {
-    let somebody = clients.person(7)?;
+    let somebody = clients.somebody(7)?;
     let hash = submit(clients, &somebody, &["post", "create", "--type", "note", "--content", "{\"n\": 1}"])?;
     let target = CoreNode::start(stage::installation(), &stage::folder("clients-rust-target")?, &["--dev".to_owned()])?;
     let carry = [
@@ -110,7 +110,7 @@ pub(super) fn sync(clients: &Clients<PathBuf>) -> Result<()> {
 }
 
 pub(super) fn aggregates(clients: &Clients<PathBuf>) -> Result<()> {
-    let somebody = clients.person(8)?;
+    let somebody = clients.somebody(8)?;
     let address = somebody.account().address.as_str();
     let get = |key: &str| json(&somebody, &["aggregate", "get", key, "--address", address]);
     let aggregate = |words: &[&str]| submit(clients, &somebody, &[&["aggregate"], words].concat());

@@ -8,13 +8,16 @@ mod machines;
 mod messages;
 mod network;
 
-use super::{Clients, cache, not_run, text, trial};
+use super::{Clients, CommandLine, not_run, text, trial};
 use crate::stage;
 use anyhow::{Result, ensure};
 use harness::{aleph::Aleph, crates, devnet::Account};
 use libtest_mimic::Trial;
 use serde_json::Value;
-use std::{path::PathBuf, sync::OnceLock};
+use std::{
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
 
 /// What somebody gets who compiles it today.
 const VERSION: &str = "0.22.0";
@@ -75,25 +78,14 @@ pub(super) fn trials() -> Vec<Trial> {
 
 fn clients() -> Result<&'static Clients<PathBuf>> {
     stage::once(&CLIENTS, || {
-        let programs = crates::install(&cache()?, "aleph-cli", VERSION)?;
+        let programs = crates::install(&stage::cache()?, "aleph-cli", VERSION)?;
         Clients::with_environment("rust", programs)
     })
 }
 
-impl Clients<PathBuf> {
-    /// Somebody with one of the funded accounts.
-    fn person(&self, number: usize) -> Result<Aleph> {
-        self.person_with(self.funded(number)?)
-    }
-
-    /// Somebody who has nothing.
-    fn beggar(&self) -> Result<Aleph> {
-        self.person_with(self.penniless()?)
-    }
-
-    fn person_with(&self, account: Account) -> Result<Aleph> {
-        let home = self.folder.join(&account.address);
-        Aleph::in_rust(&self.environment, self.core.url(), &home, account)
+impl CommandLine for PathBuf {
+    fn aleph(&self, core_url: &str, home: &Path, account: Account) -> Result<Aleph> {
+        Aleph::in_rust(self, core_url, home, account)
     }
 }
 

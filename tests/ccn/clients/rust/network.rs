@@ -7,7 +7,7 @@ use serde_json::{Value, json as value};
 use std::path::PathBuf;
 
 pub(super) fn prices(clients: &Clients<PathBuf>) -> Result<()> {
-    let somebody = clients.person(5)?;
+    let somebody = clients.somebody(5)?;
     for (words, field, expected) in [
         (&["--size", "1vcpu-2gb"][..], "total_credits_per_hour", value!(14250.0)),
         (&["--size", "4vcpu-8gb"], "total_credits_per_hour", value!(57000.0)),
@@ -24,7 +24,7 @@ pub(super) fn prices(clients: &Clients<PathBuf>) -> Result<()> {
 }
 
 pub(super) fn nodes(clients: &Clients<PathBuf>) -> Result<()> {
-    let somebody = clients.person(6)?;
+    let somebody = clients.somebody(6)?;
     let node = clients.compute_node()?;
     let listed = json(&somebody, &["node", "list", "--all"])?;
     let nodes: Vec<&Value> = listed.as_array().into_iter().flatten().collect();

@@ -1,6 +1,6 @@
 //! The network's packages of TypeScript on Node, by `flows.mjs`.
 
-use super::{Clients, cache, here, not_run, text, trial};
+use super::{Clients, here, not_run, text, trial};
 use crate::{
     answer::{expect, expect_json, sha256},
     ccn::letter::{account_with_key, hash_of, post, publish},
@@ -57,7 +57,7 @@ pub(super) fn trials() -> Vec<Trial> {
 fn clients() -> Result<&'static Clients<Packages>> {
     stage::once(&CLIENTS, || {
         let source = here().join("typescript");
-        let packages = Packages::install(&cache()?, "clients-typescript", &source)?;
+        let packages = Packages::install(&stage::cache()?, "clients-typescript", &source)?;
         let clients = Clients::with_environment("typescript", packages)?;
         // Node looks for packages beside what asks for them.
         fs::copy(source.join("flows.mjs"), clients.folder.join("flows.mjs"))?;
