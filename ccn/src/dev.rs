@@ -102,7 +102,7 @@ impl Keys {
         })
     }
 
-    /// The network of the settings, with the treasury in place of everybody who makes money.
+    /// The network of the settings, with the treasury in place of everybody who makes money or measures nodes.
     #[must_use]
     pub fn network(&self, settings: &Network) -> Network {
         let treasury = vec![self.treasury.account.address().to_owned()];
@@ -110,7 +110,8 @@ impl Keys {
             name: NETWORK.into(),
             credit_treasury: treasury.clone(),
             credit_minters: treasury.clone(),
-            balance_publishers: treasury,
+            balance_publishers: treasury.clone(),
+            metrics_publishers: treasury,
             ..settings.clone()
         }
     }

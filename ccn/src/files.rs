@@ -178,6 +178,17 @@ impl Files {
         Self::open_path(&self.archive_path(hash)).await
     }
 
+    /// Opens the archive of a folder to be read here and there.
+    ///
+    /// # Errors
+    /// The system refuses. That there is no such archive is none.
+    pub(crate) async fn archive_on_disk(&self, hash: &ItemHash) -> io::Result<Option<fs::File>> {
+        match self.open_archive(hash).await? {
+            Some((file, _)) => Ok(Some(file.into_std().await)),
+            None => Ok(None),
+        }
+    }
+
     async fn open_path(path: &Path) -> io::Result<Option<(File, u64)>> {
         match File::open(path).await {
             Ok(file) => {

@@ -17,6 +17,10 @@ pub struct Network {
     pub credit_channel: String,
     /// Whose posts say how many tokens there are on a chain.
     pub balance_publishers: Vec<String>,
+    /// Whose posts say what was measured of nodes.
+    pub metrics_publishers: Vec<String>,
+    /// The channel of such posts.
+    pub metrics_channel: String,
     /// Whose aggregates say what things cost.
     pub pricing_owner: String,
     /// Whose aggregate lists the nodes.
@@ -42,6 +46,11 @@ impl Default for Network {
                 "0xB34f25f2c935bCA437C061547eA12851d719dEFb",
                 "0xa1B3bb7d2332383D96b7796B908fB7f7F3c2Be10",
             ]),
+            metrics_publishers: list(&[
+                "0x4D52380D3191274a04846c89c069E6C3F2Ed94e4",
+                "0x4Ec8b55e73F5f32118a90B8FD555706bD5dd42e7",
+            ]),
+            metrics_channel: "aleph-scoring".into(),
             pricing_owner: "0xFba561a84A537fCaa567bb7A2257e7142701ae2A".into(),
             corechannel_owner: "0xa1B3bb7d2332383D96b7796B908fB7f7F3c2Be10".into(),
             paid_from_height: 22_196_000,
@@ -62,6 +71,8 @@ impl Network {
             ("credits.whitelist".to_owned(), self.credit_minters.join(",")),
             ("credits.channel".to_owned(), self.credit_channel.clone()),
             ("balances.publishers".to_owned(), self.balance_publishers.join(",")),
+            ("metrics.publishers".to_owned(), self.metrics_publishers.join(",")),
+            ("metrics.channel".to_owned(), self.metrics_channel.clone()),
             ("pricing.owner".to_owned(), self.pricing_owner.clone()),
             ("corechannel.owner".to_owned(), self.corechannel_owner.clone()),
         ]);

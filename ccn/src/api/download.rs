@@ -1,7 +1,7 @@
 //! Files go out: as they are, in pieces, or as base64 for other nodes (ccn spec 5.5).
 
 use super::{
-    ApiError, ApiResult, State,
+    ApiError, ApiResult, State, folder,
     reference::{Group, Operation, Shape},
     routes::Routes,
 };
@@ -74,11 +74,15 @@ pub(super) fn routes(routes: Routes) -> Routes {
             ]),
         ),
     ]);
-    let of_raw = operation("A file")
+    let of_raw = operation("A file, or a folder")
+        .about("A folder is sent as an archive of its files, without ranges; everything lies in a folder that is called as the hash is.")
         .header("Range", "Some of its bytes, as `bytes=FIRST-LAST`.")
-        .answers_with(200, "Its bytes.", BYTES, &Shape::text())
+        .answers_with(200, "Its bytes, or those of the archive.", BYTES, &Shape::text())
+        .or_in(200, folder::TAR, &Shape::text())
         .answers_with(206, "Some of its bytes.", BYTES, &Shape::text())
         .answers_empty(304, "The client has it.")
+        .refuses(406, "The folder has a name that no file can have.")
+        .refuses(413, "The folder is too large for this form.")
         .refuses(416, "None of its bytes are in this range.");
     let of_base64 =
         operation("A file inside JSON").answers("The file.", &content).refuses(413, "It is too large for this form.");
@@ -107,13 +111,7 @@ pub(super) async fn record(state: &State, hash: &ItemHash) -> ApiResult<FileReco
     state.read(move |snapshot| Ok(snapshot.file(&wanted)?)).await?.ok_or_else(missing)
 }
 
-async fn find(state: &State, hash: &str) -> ApiResult<Found> {
-    let hash = ItemHash::parse(hash)?;
-    let record = record(state, &hash).await?;
-    if record.kind == FileKind::Directory {
-        let sentence = format!("{hash} is a folder: its blocks are at /ipfs/{hash}?format=car");
-        return Err(ApiError::not_found(sentence));
-    }
+async fn find(state: &State, hash: ItemHash) -> ApiResult<Found> {
     match state.service.files.open(&hash).await? {
         Some((file, size)) => Ok(Found { hash, file, size }),
         None => Err(ApiError::internal(format!("file {hash} is recorded and is not in the folder of files"))),
@@ -160,7 +158,12 @@ fn digits(text: &str) -> Option<u64> {
 
 /// The bytes. Ranges make downloads resumable; the hash is the tag.
 async fn raw(state: State, Path(hash): Path<String>, headers: HeaderMap) -> ApiResult<Response> {
-    let Found { hash, mut file, size } = find(&state, &hash).await?;
+    let hash = ItemHash::parse(&hash)?;
+    let record = record(&state, &hash).await?;
+    if record.kind == FileKind::Directory {
+        return folder::send(&state, &hash, record.size).await;
+    }
+    let Found { hash, mut file, size } = find(&state, hash).await?;
     let tag = format!("\"{hash}\"");
     let text = |name| headers.get(&name).and_then(|value: &HeaderValue| value.to_str().ok());
     let mut answer = HeaderMap::new();
@@ -202,7 +205,12 @@ fn content_range(range: &str, size: u64) -> ApiResult<HeaderValue> {
 
 /// A file inside JSON, which is how other nodes of the network fetch it. Written as it is read.
 async fn base64(state: State, Path(hash): Path<String>) -> ApiResult<Response> {
-    let Found { hash, file, size } = find(&state, &hash).await?;
+    let hash = ItemHash::parse(&hash)?;
+    if record(&state, &hash).await?.kind == FileKind::Directory {
+        let sentence = format!("{hash} is a folder: its files are at /api/v0/storage/raw/{hash}");
+        return Err(ApiError::not_found(sentence));
+    }
+    let Found { hash, file, size } = find(&state, hash).await?;
     if size > MAX_BASE64_BYTES {
         let sentence = format!("the file has {size} bytes; fetch it from /api/v0/storage/raw/{hash}");
         return Err(ApiError::too_large(sentence));

@@ -21,6 +21,8 @@ mod download;
 mod element;
 mod ended;
 mod error;
+mod folder;
+mod hashes;
 mod linger;
 mod live;
 mod messages;
@@ -61,6 +63,8 @@ struct Api {
     readers: Semaphore,
     /// Uploads at once.
     uploads: places::Places,
+    /// Folders that are sent as archives of files.
+    folders: folder::Folders,
     /// Websockets at once; more are closed.
     websockets: Arc<Semaphore>,
     /// What compute nodes say of themselves.
@@ -84,6 +88,7 @@ pub fn router(service: Arc<Service>) -> Router {
     let api = Arc::new(Api {
         readers: Semaphore::new(limits.queries),
         uploads: places::Places::new(limits.uploads),
+        folders: folder::Folders::default(),
         websockets: Arc::new(Semaphore::new(limits.websockets)),
         crns: crns::Crns::new(),
         metrics: metrics::Board::default(),
@@ -127,6 +132,7 @@ fn bounded() -> Routes {
         .with(chains::routes)
         .with(submit::routes)
         .with(messages::routes)
+        .with(hashes::routes)
         .with(single::routes)
         .with(live::routes)
         .with(metrics::routes)

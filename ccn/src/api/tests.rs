@@ -92,6 +92,8 @@ fn note_plugin() -> Vec<u8> {
         ("[\"ledger\"]", "[        ]"),
         ("/api/v0/posts", "/api/v0/notes"),
         ("/api/v1/posts", "/api/v1/notes"),
+        ("/api/v0/core/", "/api/v9/core/"),
+        ("/api/v0/compute/", "/api/v9/compute/"),
     ];
     let manifest = bytes.windows(14).rposition(|window| window == b"aleph:manifest").expect("a manifest");
     for (from, to) in changes {

@@ -2,16 +2,19 @@
 //! folder as the archive of its blocks.
 //!
 //! [`cid`] names blocks, [`node`] reads them, [`car`] reads archives of them; [`walk`] says which block is next and what it adds, without I/O;
-//! [`spool`] keeps blocks that came before their turn; [`assemble`] puts all of it together. Who supplies the blocks is the caller's: an upload,
+//! [`spool`] keeps blocks that came before their turn; [`assemble`] puts all of it together. The other way, [`archived`] finds the blocks in the
+//! archive of a folder again, and [`tar`] makes an archive of files of them. Who supplies the blocks is the caller's: an upload,
 //! or a source of [`crate::fetch`]. Nothing here believes it: sizes, depth and number of blocks have bounds, and whatever was read is
 //! either what the hash names or an error.
 
+pub(crate) mod archived;
 #[cfg(test)]
 pub(crate) mod building;
 pub(crate) mod car;
 pub(crate) mod cid;
 mod node;
 pub(crate) mod spool;
+pub(crate) mod tar;
 pub(crate) mod walk;
 
 pub use self::{car::CarError, cid::CidError, node::NodeError, spool::SpoolError, walk::DagError};

@@ -33,12 +33,16 @@ pub enum NodeError {
 pub(crate) struct Node<'block> {
     /// Those that it links, in order.
     pub(crate) links: Vec<Cid>,
+    /// What it calls them, in the same order; parts of files have empty names.
+    pub(crate) names: Vec<&'block [u8]>,
     /// What it is.
     pub(crate) kind: NodeKind,
     /// Bytes of a file before those of its links; of others, something of their own.
     pub(crate) data: &'block [u8],
     /// Bytes of the file below it, as it says.
     pub(crate) file_bytes: Option<u64>,
+    /// Into how many a shard spreads its entries.
+    pub(crate) fanout: u64,
 }
 
 /// What a node is.
@@ -54,6 +58,9 @@ pub(crate) enum NodeKind {
     Symlink,
 }
 
+/// Into how many everybody's shards spread their entries.
+const USUAL_FANOUT: u64 = 256;
+
 /// Fields of UnixFS `Data.Type`.
 const KINDS: [(u64, NodeKind); 5] = [
     (0, NodeKind::File), // "Raw", which old programs wrote for the leaves of files
@@ -65,21 +72,26 @@ const KINDS: [(u64, NodeKind); 5] = [
 
 impl<'block> Node<'block> {
     pub(crate) fn parse(block: &'block [u8]) -> Result<Self, NodeError> {
-        let (mut links, mut data) = (Vec::new(), None);
+        let (mut links, mut names, mut data) = (Vec::new(), Vec::new(), None);
         for field in Fields(block) {
             match field? {
                 (1, Value::Bytes(bytes)) if data.is_none() => data = Some(bytes),
                 (1, Value::Bytes(_)) => return Err(NodeError::Malformed("it has data twice")),
-                (2, Value::Bytes(bytes)) => links.push(link(bytes)?),
+                (2, Value::Bytes(bytes)) => {
+                    let (cid, name) = link(bytes)?;
+                    links.push(cid);
+                    names.push(name);
+                }
                 _ => return Err(NodeError::Malformed("a field that dag-pb does not have")),
             }
         }
         let data = data.ok_or(NodeError::Malformed("it has no data, so it is of no file or folder"))?;
-        Self::of_unixfs(links, data)
+        Self::of_unixfs(links, names, data)
     }
 
-    fn of_unixfs(links: Vec<Cid>, bytes: &'block [u8]) -> Result<Self, NodeError> {
+    fn of_unixfs(links: Vec<Cid>, names: Vec<&'block [u8]>, bytes: &'block [u8]) -> Result<Self, NodeError> {
         let (mut kind, mut data, mut file_bytes, mut lengths) = (None, &[][..], None, 0);
+        let mut fanout = USUAL_FANOUT;
         for field in Fields(bytes) {
             match field? {
                 (1, Value::Number(number)) => kind = Some(number),
@@ -93,7 +105,8 @@ impl<'block> Node<'block> {
                         lengths += 1;
                     }
                 }
-                // Hash and width of a folder's spread, mode and time of change: nothing here depends on them.
+                (6, Value::Number(number)) => fanout = number,
+                // Hash of a folder's spread, mode and time of change: nothing here depends on them.
                 _ => {}
             }
         }
@@ -105,19 +118,21 @@ impl<'block> Node<'block> {
         if known == NodeKind::Symlink && !links.is_empty() {
             return Err(NodeError::Malformed("a symbolic link has no links"));
         }
-        Ok(Self { links, kind: known, data, file_bytes })
+        Ok(Self { links, names, kind: known, data, file_bytes, fanout })
     }
 }
 
-/// Reads a link: where it leads. Its name and the size that it claims are the reader's of the folder.
-fn link(bytes: &[u8]) -> Result<Cid, NodeError> {
-    let mut cid = None;
+/// Reads a link: where it leads, and its name. The size that it claims nobody believes.
+fn link(bytes: &[u8]) -> Result<(Cid, &[u8]), NodeError> {
+    let (mut cid, mut name) = (None, &[][..]);
     for field in Fields(bytes) {
-        if let (1, Value::Bytes(bytes)) = field? {
-            cid = Some(Cid::from_bytes(bytes)?);
+        match field? {
+            (1, Value::Bytes(bytes)) => cid = Some(Cid::from_bytes(bytes)?),
+            (2, Value::Bytes(bytes)) => name = bytes,
+            _ => {}
         }
     }
-    cid.ok_or(NodeError::Malformed("a link leads nowhere"))
+    Ok((cid.ok_or(NodeError::Malformed("a link leads nowhere"))?, name))
 }
 
 /// The fields of a protobuf message, one after the other; after a malformed one there are no more.
@@ -172,6 +187,7 @@ mod tests {
         let car = crate::testing::fixture("signed/files/folder.car");
         let node = Node::parse(&car[car.len() - 105..]).expect("a folder");
         assert_eq!((node.kind, node.links.len(), node.data, node.file_bytes), (NodeKind::Directory, 2, &[][..], None));
+        assert_eq!(node.names, [&b"index.html"[..], b"sub"]);
         let file = building::file(&[(Cid::of_raw(b"ab"), 2), (Cid::of_raw(b"c"), 1)]);
         let node = Node::parse(&file).expect("a file");
         assert_eq!((node.kind, node.file_bytes), (NodeKind::File, Some(3)));

@@ -2,7 +2,11 @@
 
 use super::{failure::Failure, source::Question};
 use bytes::Bytes;
-use reqwest::{Client, Response, Url, header::ACCEPT, redirect};
+use reqwest::{
+    Client, Response, Url,
+    header::{ACCEPT, CONTENT_TYPE},
+    redirect,
+};
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
@@ -135,6 +139,11 @@ impl<'fetcher> Answer<'fetcher> {
     /// Bytes of all of it, if it says so.
     pub(super) fn length(&self) -> Option<u64> {
         self.response.content_length()
+    }
+
+    /// True for a folder as an archive of its files, which proves nothing: its blocks are asked for.
+    pub(super) fn is_of_files(&self) -> bool {
+        self.response.headers().get(CONTENT_TYPE).is_some_and(|form| form == "application/x-tar")
     }
 
     /// The next piece; its first one makes the source one that has begun.

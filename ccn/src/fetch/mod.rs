@@ -324,6 +324,9 @@ impl Shared {
     async fn bytes(&self, question: Question, hash: &ItemHash, share: &mut Share<'_>) -> Result<Found, Failure> {
         let too_large = || Failure::TooLarge(self.max_bytes);
         let mut answer = self.answer(question).await?;
+        if answer.is_of_files() {
+            return Err(Failure::Wrong("an archive of files".to_owned()));
+        }
         if answer.length().is_some_and(|length| length > self.max_bytes) {
             return Err(too_large());
         }

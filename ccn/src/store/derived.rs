@@ -7,13 +7,14 @@
 //! | `holdings` | `balances` and `chain_balances` |
 //! | `grantees` | `delegations` ([`super::grantees`]) |
 //! | `owned` | `pins` and `files` ([`super::owned`]) |
-//! | `own_counts` | `ended`, `holdings`, `owned` |
+//! | `arrivals` | `status` ([`super::arrivals`]) |
+//! | `own_counts` | `ended`, `holdings`, `owned`, `arrivals` |
 //!
 //! They hold this node's own view, like what they follow from in part, so they are no part of the state digest. Records that cannot be read count as
 //! missing: whoever asks for them is told.
 
 use super::{
-    StoreError,
+    StoreError, arrivals,
     confirmation::ConfirmationRecord,
     grantees, number, owned,
     record::{BalanceRecord, ForgottenRecord, MessageRecord, Record as _, RemovedRecord},
@@ -64,6 +65,8 @@ pub(super) struct Touched {
     ended: BTreeSet<Vec<u8>>,
     /// Address and chain, as in the keys.
     holdings: BTreeSet<Vec<u8>>,
+    /// Rows of `status`.
+    statuses: arrivals::Before,
     /// Rows of `pins`.
     pins: owned::Before,
     /// Owners of delegations.
@@ -101,6 +104,9 @@ impl Touched {
             }
             Table::Forgotten | Table::Forgets => self.ended.extend(hash_of(key)),
             Table::Delegations => self.granters.extend(grantees::owner_of(key)),
+            Table::Status => {
+                self.statuses.insert(key.to_vec(), old.map(<[u8]>::to_vec));
+            }
             Table::Pins => {
                 self.pins.insert(key.to_vec(), old.map(<[u8]>::to_vec));
             }
@@ -119,6 +125,9 @@ impl Touched {
         }
         if !self.holdings.is_empty() {
             hold(write, self.holdings)?;
+        }
+        if !self.statuses.is_empty() {
+            arrivals::follow(write, self.statuses)?;
         }
         if !self.pins.is_empty() {
             owned::follow(write, self.pins)?;

@@ -66,6 +66,7 @@ fn share(table: Table) -> Share {
         | Table::Grace
         | Table::Purge
         | Table::Removing
+        | Table::Arrivals
         | Table::Grantees
         | Table::Owned
         | Table::Workloads

@@ -1,5 +1,6 @@
 //! The store: redb, one writer, snapshots for readers.
 
+pub mod arrivals;
 pub mod batch;
 pub mod confirmation;
 pub mod derived;

@@ -59,11 +59,12 @@
 //! | `chronicle` | first confirmation, seconds or all ones; then as in `index` | nothing |
 //! | `ended` | an [`Ending`], as in `counts`, time of the end, hash key | nothing |
 //! | `ended` | 0, hash key | the keys of its other rows |
+//! | `arrivals` | a status, milliseconds, hash key | nothing |
 //! | `grantees` | 1, address that may act, owner | nothing |
 //! | `grantees` | 0, owner | addresses that may act for it |
-//! | `own_counts` | `h`, chain or nothing: rows of `holdings`; [`Ending`], as in `counts`: rows of `ended`; `f` or `b`, address: rows of `owned` or their bytes | number, u64 |
+//! | `own_counts` | `h`, chain or nothing: rows of `holdings`; [`Ending`], as in `counts`: rows of `ended`; `a`, a status: rows of `arrivals`; `f` or `b`, address: rows of `owned` or their bytes | number, u64 |
 //!
-//! `owned` and the last five follow from other tables, and are kept by every commit from what it changes ([`crate::store::derived`]).
+//! `owned` and the last six follow from other tables, and are kept by every commit from what it changes ([`crate::store::derived`]).
 //!
 //! Records are postcard. The `meta` row `schema` holds [`SCHEMA_VERSION`]; a store of another version is refused.
 
@@ -71,7 +72,7 @@ use ccn_message::ItemHash;
 use redb::TableDefinition;
 
 /// Version of everything above.
-pub const SCHEMA_VERSION: u64 = 6;
+pub const SCHEMA_VERSION: u64 = 7;
 
 macro_rules! tables {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
@@ -203,6 +204,8 @@ tables! {
     Chronicle = "chronicle",
     /// Messages that are hidden or removed, by when.
     Ended = "ended",
+    /// Hashes by what became of their messages, and by when they came.
+    Arrivals = "arrivals",
     /// Owners by those who may act for them.
     Grantees = "grantees",
     /// How many rows tables of this node's own have of a kind.

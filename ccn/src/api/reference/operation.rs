@@ -162,6 +162,13 @@ impl Operation {
         self
     }
 
+    /// The same answer in another form.
+    pub(in crate::api) fn or_in(mut self, status: u16, form: &str, shape: &Shape) -> Self {
+        self.answers.entry(status.to_string()).or_insert_with(|| json!({}))["content"][form] =
+            json!({"schema": shape.schema()});
+        self
+    }
+
     /// An answer without a body.
     pub(in crate::api) fn answers_empty(mut self, status: u16, about: &str) -> Self {
         self.answers.insert(status.to_string(), json!({"description": about}));

@@ -164,3 +164,39 @@ async fn the_node_tells_how_it_does() {
     assert!(text.text().contains("\npyaleph_status_sync_permanent_files_total "));
     assert!(!text.text().contains("null"));
 }
+
+#[tokio::test]
+async fn hashes_are_listed_by_when_they_came() {
+    let sender = account("hashes_are_listed");
+    let before =
+        get_json("/api/v0/messages/hashes?status=processed").await["pagination_total"].as_u64().expect("a number");
+    let first = processed(&post_of(&sender, &json!({"n": 1}))).await;
+    let second = processed(&post_of(&sender, &json!({"n": 2}))).await;
+    let found = get_json("/api/v0/messages/hashes?status=processed&pagination=1000").await;
+    assert_fields(&found, &["hashes", "pagination_per_page", "pagination_page", "pagination_total", "pagination_item"]);
+    assert_eq!(found["pagination_item"], "hashes");
+    assert!(found["pagination_total"].as_u64().expect("a number") >= before + 2);
+    let place =
+        |found: &Value, hash: &str| found["hashes"].as_array().expect("a list").iter().position(|other| other == hash);
+    let (later, earlier) = (place(&found, &second).expect("it"), place(&found, &first).expect("it"));
+    assert!(later < earlier, "the last one comes first");
+
+    let told = get_json("/api/v0/messages/hashes?hash_only=false&pagination=1000&sortOrder=1").await;
+    let told = told["hashes"].as_array().expect("a list");
+    let entry = told.iter().find(|entry| entry["item_hash"] == first.as_str()).expect("it");
+    assert_eq!(*entry, get_json(&format!("/api/v0/messages/{first}/status")).await);
+    let moments: Vec<&str> = told.iter().filter_map(|entry| entry["reception_time"].as_str()).collect();
+    assert!(moments.len() == told.len() && moments.is_sorted());
+
+    processed(&draft("FORGET", &json!({"hashes": [first]})).sign(&sender)).await;
+    let of = async |status: &str| get_json(&format!("/api/v0/messages/hashes?status={status}&pagination=1000")).await;
+    assert!(place(&of("forgotten").await, &first).is_some());
+    assert!(place(&of("processed").await, &first).is_none());
+    assert!(place(&of("processed,forgotten").await, &first).is_some());
+    let past = get_json("/api/v0/messages/hashes?endDate=1000").await;
+    assert_eq!((past["hashes"].clone(), past["pagination_total"].clone()), (json!([]), json!(0)));
+    let since = get_json("/api/v0/messages/hashes?startDate=1000&pagination=1000").await;
+    assert!(place(&since, &second).is_some());
+    get("/api/v0/messages/hashes?status=lost").await.refused(422, "status");
+    get("/api/v0/messages/hashes?startDate=5&endDate=2").await.refused(422, "endDate");
+}

@@ -228,7 +228,17 @@ async fn a_folder_comes_and_goes_as_an_archive() {
     assert_eq!(answer.json(), expect);
     let described = get_json(&format!("/api/v0/storage/metadata/{cid}")).await;
     assert_eq!((described["type"].clone(), described["size"].clone()), (json!("directory"), json!(size)));
-    get(&format!("/api/v0/storage/raw/{cid}")).await.refused(404, "?format=car");
+    get(&format!("/api/v0/storage/{cid}")).await.refused(404, "/api/v0/storage/raw/");
+    let sent = get(&format!("/api/v0/storage/raw/{cid}")).await;
+    assert_eq!((sent.status, sent.header("content-type")), (200, "application/x-tar"));
+    let mut paths = Vec::new();
+    for entry in tar::Archive::new(&sent.body[..]).entries().expect("an archive") {
+        paths.push(entry.expect("an entry").path().expect("a path").display().to_string());
+    }
+    let expected = ["/", "/index.html", "/sub/", "/sub/a.txt"].map(|path| format!("{cid}{path}"));
+    assert_eq!(paths, expected);
+    let head = send(client().head(format!("{}/api/v0/storage/raw/{cid}", NODE.url))).await;
+    assert_eq!((head.status, head.header("content-type"), head.body.len()), (200, "application/x-tar", 0));
 
     let found = get(&format!("/ipfs/{cid}?format=car")).await;
     assert_eq!(found.status, 200);

@@ -1,9 +1,10 @@
-//! What POST messages mean: free content that its owner may amend, and movements of credits and balances when accounts of the network say so
-//! (messages spec 5, ccn spec 2.1 and 2.7).
+//! What POST messages mean: free content that its owner may amend, and movements of credits and balances, and measurements of nodes, when
+//! accounts of the network say so (messages spec 5, ccn spec 2.1 and 2.7).
 
 mod element;
 mod ledger;
 mod listing;
+mod measurements;
 mod query;
 mod rules;
 mod state;
@@ -32,7 +33,7 @@ impl Handler for Post {
     }
 
     fn query(request: &Request, view: &dyn View) -> Response {
-        query::answer(request, view)
+        if measurements::is_asked(request) { measurements::answer(request, view) } else { query::answer(request, view) }
     }
 }
 

@@ -4,7 +4,7 @@
 //! takes the place of the content, whatever comes first.
 
 use crate::{
-    ledger,
+    ledger, measurements,
     state::{self, Record},
 };
 use plugin_sdk::{
@@ -49,6 +49,7 @@ fn effects(message: &Message, view: &dyn View) -> Result<Effects, Refusal> {
         }
         return Ok(Effects { writes, follows: Some(original), ..plugin_sdk::no_effects() });
     }
+    let measured = measurements::put_all(message, &content, view);
     let ledger: Vec<LedgerEntry> = ledger::entry(message, &content, view)?.into_iter().collect();
     let text = |text: &String| bounded(text).into_owned();
     let mut record = Record::new(&message.address, &content.kind, content.tags, message.time);
@@ -56,7 +57,8 @@ fn effects(message: &Message, view: &dyn View) -> Result<Effects, Refusal> {
     record.channel = message.channel.as_ref().map(text);
     // Amends may be here already, if it stood before.
     let record = record.newest(&message.item_hash, None, view);
-    let writes = state::change(&message.item_hash, None, Some(&record), view);
+    let mut writes = state::change(&message.item_hash, None, Some(&record), view);
+    writes.extend(measured);
     Ok(Effects { writes, ledger, ..plugin_sdk::no_effects() })
 }
 
@@ -99,7 +101,9 @@ pub(crate) fn withdraw(message: &Message, view: &dyn View) -> Vec<Write> {
     let Ok(content) = PostContent::parse(text) else { return Vec::new() };
     if content.kind != AMEND {
         let record = Record::find(&message.item_hash, view);
-        return state::change(&message.item_hash, record.as_ref(), None, view);
+        let mut writes = state::change(&message.item_hash, record.as_ref(), None, view);
+        writes.extend(measurements::delete_all(message, &content, view));
+        return writes;
     }
     let (original, moment) = (content.reference.unwrap_or_default(), Moment::of(message));
     let mut writes = vec![delete(state::amend(&original, &moment))];

@@ -6,6 +6,7 @@
 //! | `a` amends | original, time, hash | its tags |
 //! | `i` listing | property, value, time of the last update (later ones first), hash of the original | nothing |
 //! | `n` how many there are | property, value | number |
+//! | `m` measurements of nodes | kind of node, node, time, hash of the post | a number or null for each column |
 //!
 //! An amended post is listed once, where its newest amend puts it. All amends stay known, whether their original stands or not: one that goes
 //! uncovers the one before, and an original that comes finds those that were there.
@@ -20,6 +21,7 @@ const POST: u8 = b'p';
 const AMEND: u8 = b'a';
 const LISTED: u8 = b'i';
 const COUNT: u8 = b'n';
+pub(crate) const MEASUREMENT: u8 = b'm';
 
 /// A property that posts are listed by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

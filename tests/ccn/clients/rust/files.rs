@@ -8,7 +8,7 @@ use crate::{
 use anyhow::{Result, ensure};
 use harness::aleph::Aleph;
 use serde_json::{Value, json as value};
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, process::Command};
 
 pub(super) fn files(clients: &Clients<PathBuf>) -> Result<()> {
     let somebody = clients.somebody(9)?;
@@ -90,10 +90,18 @@ pub(super) fn folders(clients: &Clients<PathBuf>) -> Result<()> {
     let cid = text(&content, "item_hash")?;
     let listed = json(&somebody, &["file", "list", "--address", &somebody.account().address])?;
     ensure!(listed[0]["file_hash"] == cid && listed[0]["type"] == "directory", "{listed:#}");
-    // A folder comes as the archive of its blocks.
+    // A folder comes as an archive of its blocks.
     let archive = expect(200, clients.core.client().get(&format!("/ipfs/{cid}?format=car"))?)?.text();
     for part in ["index.html", "<title>one</title>", "page.html", "<p>a page</p>"] {
         ensure!(archive.contains(part), "{part} is not in the archive");
+    }
+    // And as one of its files.
+    somebody.succeed(&["file", "download", cid, "--output", "site.tar"])?;
+    let unpacked = Command::new("tar").current_dir(somebody.home()).args(["-xf", "site.tar"]).status()?;
+    ensure!(unpacked.success(), "tar does not read what was downloaded: {unpacked}");
+    for page in ["index.html", "deep/page.html"] {
+        let (sent, came) = (somebody.home().join("site").join(page), somebody.home().join(cid).join(page));
+        ensure!(fs::read(sent)? == fs::read(came)?, "{page} came back otherwise");
     }
     Ok(())
 }

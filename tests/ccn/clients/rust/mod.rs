@@ -23,7 +23,7 @@ use std::{
 const VERSION: &str = "0.22.0";
 
 /// What of it is not run, and why.
-const NOT_RUN: [(&str, &str); 12] = [
+const NOT_RUN: [(&str, &str); 11] = [
     ("file upload --use-gateway-relay", "it sends folders to an IPFS gateway on the internet"),
     ("account create, import without --encrypted", "they keep keys in a desktop's keyring"),
     ("account import --ledger", "it asks a device"),
@@ -40,10 +40,6 @@ const NOT_RUN: [(&str, &str); 12] = [
     (
         "message forget --aggregates, aggregate forget",
         "they name aggregates by hashes, the network by keys: its own defect",
-    ),
-    (
-        "file download of a folder",
-        "the node gives a folder as the archive of its blocks, this client wants one of files",
     ),
 ];
 
