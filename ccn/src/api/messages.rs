@@ -12,7 +12,7 @@ use super::{
 };
 use crate::store::{
     Reader as _, Snapshot,
-    listing::{self, Blocks, Filter, Listing, Order, Window},
+    listing::{self, Blocks, Filter, Listing, MAX_CONTENT_BYTES, Order, Window},
     schema::Ending,
 };
 use axum::http::StatusCode;
@@ -92,8 +92,6 @@ pub(super) static FILTERS: [&dyn QueryParameter; 17] = [
 
 /// Most entries of a page with a cursor.
 const MAX_CURSOR_PAGE: u64 = 200;
-/// Most bytes of content in an answer.
-const MAX_ANSWER_BYTES: usize = 64 << 20;
 
 pub(super) fn routes(routes: Routes) -> Routes {
     let element = || Shape::named(super::element::NAME);
@@ -280,15 +278,14 @@ fn by_number(
     }
     let window = Window { limit: entries_at_most(length), ..window };
     let listing = listing::list(snapshot, filter, &window)?;
-    let (messages, cut) = elements(snapshot, &listing, format)?;
-    if cut {
+    if listing.is_cut {
         let sentence = format!(
-            "this page has more than {MAX_ANSWER_BYTES} bytes: ask for a smaller one, or with `contentFormat=headers`"
+            "the contents of this page have more than {MAX_CONTENT_BYTES} bytes: ask for a smaller one, or with a cursor"
         );
         return Err(ApiError::too_large(sentence));
     }
     Ok(Json(Page {
-        messages,
+        messages: elements(snapshot, &listing, format)?,
         pagination_per_page: length,
         pagination_page: number,
         pagination_total: total,
@@ -299,27 +296,22 @@ fn by_number(
 
 fn by_cursor(snapshot: &Snapshot, filter: &Filter, window: &Window, format: ContentFormat) -> ApiResult<Response> {
     let listing = listing::list(snapshot, filter, window)?;
-    let (messages, cut) = elements(snapshot, &listing, format)?;
-    // A page that would be too large ends early; the next one goes on there.
-    let last = listing.messages.get(messages.len().saturating_sub(1)).filter(|_| cut || listing.more);
+    // A page that would be too long ends early; the next one goes on there.
+    let last = listing.messages.last().filter(|_| listing.more);
     let last = last.map(|(hash, record)| (record.envelope.time, hash));
     // Where the search ended before the page was full, the next one goes on behind what was looked at.
-    let ended_at = listing.ended_at.as_ref().filter(|_| !cut).map(|(time, hash)| (*time, hash));
+    let ended_at = listing.ended_at.as_ref().map(|(time, hash)| (*time, hash));
     let next_cursor = ended_at.or(last).map(|(time, hash)| moment::write_cursor(time, hash));
+    let messages = elements(snapshot, &listing, format)?;
     Ok(Json(CursorPage { messages, pagination_per_page: window.limit, next_cursor }).into_response())
 }
 
-/// Messages as clients read them, as many as fit into an answer; true when there were more.
-fn elements(snapshot: &Snapshot, listing: &Listing, format: ContentFormat) -> ApiResult<(Vec<Element>, bool)> {
-    let (mut elements, mut bytes) = (Vec::new(), 0);
+/// Messages as clients read them.
+fn elements(snapshot: &Snapshot, listing: &Listing, format: ContentFormat) -> ApiResult<Vec<Element>> {
+    let mut elements = Vec::new();
     for (hash, record) in &listing.messages {
-        // Inline content is shown twice: as text, and as what it means.
-        bytes += 2 * record.content().len();
-        if bytes > MAX_ANSWER_BYTES && !elements.is_empty() {
-            return Ok((elements, true));
-        }
         let confirmations = snapshot.confirmations(hash)?;
         elements.extend(Element::listed(record, format).map(|element| element.confirmed_by(confirmations)));
     }
-    Ok((elements, false))
+    Ok(elements)
 }

@@ -9,6 +9,7 @@
 
 mod about;
 mod addresses;
+mod answers;
 mod archive;
 mod authorizations;
 mod balances;
@@ -47,7 +48,11 @@ mod uploads;
 
 use crate::{node::Service, store::Snapshot};
 use axum::http::{Method, header};
-use axum::{Router, extract::DefaultBodyLimit, middleware::from_fn};
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    middleware::{from_fn, from_fn_with_state},
+};
 use error::{ApiError, ApiResult};
 use reference::Reference;
 use routes::Routes;
@@ -63,6 +68,8 @@ struct Api {
     readers: Semaphore,
     /// Uploads at once.
     uploads: places::Places,
+    /// Texts that are rewritten at once.
+    json: Semaphore,
     /// Folders that are sent as archives of files.
     folders: folder::Folders,
     /// Websockets at once; more are closed.
@@ -88,6 +95,7 @@ pub fn router(service: Arc<Service>) -> Router {
     let api = Arc::new(Api {
         readers: Semaphore::new(limits.queries),
         uploads: places::Places::new(limits.uploads),
+        json: Semaphore::new(upload::JSON_AT_ONCE),
         folders: folder::Folders::default(),
         websockets: Arc::new(Semaphore::new(limits.websockets)),
         crns: crns::Crns::new(),
@@ -105,7 +113,13 @@ pub fn router(service: Arc<Service>) -> Router {
         .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::OPTIONS])
         .allow_headers(Any)
         .expose_headers([header::CONTENT_RANGE, header::ETAG, header::RETRY_AFTER]);
-    rest.merge(uploads).layer(from_fn(plain::as_json)).layer(from_fn(linger::hear_out)).layer(cors).with_state(api)
+    let answers = from_fn_with_state(answers::Answers::default(), answers::within);
+    rest.merge(uploads)
+        .layer(from_fn(plain::as_json))
+        .layer(answers)
+        .layer(from_fn(linger::hear_out))
+        .layer(cors)
+        .with_state(api)
 }
 
 impl Api {

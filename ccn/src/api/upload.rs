@@ -12,7 +12,7 @@ use super::{
     submit::{self, Taken},
 };
 use crate::{
-    files::{FileWriter, NewFile},
+    files::{Aside, FileWriter, NewFile},
     pipeline::{Funds, PriceRequest},
     store::{
         Snapshot,
@@ -47,6 +47,8 @@ const OVERHEAD_BYTES: u64 = 4 << 20;
 const MAX_PARTS: usize = 16;
 /// Deepest nesting of JSON that is stored as a file; what is deeper can be uploaded as one.
 const MAX_JSON_DEPTH: usize = 64;
+/// Texts of JSON that are rewritten at once: each takes some three times its length of memory, up to 75 MiB by default.
+pub(super) const JSON_AT_ONCE: usize = 2;
 const MIB: u64 = 1 << 20;
 /// Anybody may leave as much for a day, so no funds are asked for before the message is judged.
 const UNASKED_MIB: u64 = 25;
@@ -458,7 +460,12 @@ async fn add_json(state: State, engine: Engine, request: Request) -> ApiResult<R
     let place = api.uploads.take()?;
     let limit = api.service.config.limits.unsigned_upload_mib;
     check_length(&request, limit * MIB)?;
-    let text = place.receive(read_body(request.into_body(), limit, place.pace())).await?;
+    let mut spool = api.service.files.aside().await?;
+    place.receive(spool_body(request.into_body(), limit, place.pace(), &mut spool)).await?;
+    // What comes slowly waits on the disk; in memory it is all there at once, so few are at a time.
+    let turn = api.json.acquire().await.map_err(ApiError::internal)?;
+    let bytes = spool.read(0, usize::try_from(spool.size()).map_err(ApiError::internal)?).await?;
+    let text = String::from_utf8(bytes).map_err(|_| ApiError::field("", "the body is not UTF-8"))?;
     let compact = tokio::task::spawn_blocking(move || {
         json::check(&text)?;
         compact(&text)
@@ -466,18 +473,19 @@ async fn add_json(state: State, engine: Engine, request: Request) -> ApiResult<R
     let compact = compact.await.map_err(ApiError::internal)?.map_err(|error| ApiError::format(&error))?;
     let mut writer = api.service.files.writer().await?;
     writer.write(compact.as_bytes()).await?;
+    drop((compact, turn));
     store(api, engine, Upload { file: Some(writer.finish().await?), ..Upload::default() }).await
 }
 
-async fn read_body(body: Body, limit_mib: u64, pace: Arc<Pace>) -> ApiResult<String> {
-    let (mut bytes, mut body) = (Vec::new(), Paced::new(body, pace));
+async fn spool_body(body: Body, limit_mib: u64, pace: Arc<Pace>, spool: &mut Aside) -> ApiResult<()> {
+    let mut body = Paced::new(body, pace);
     while let Some(chunk) = next_chunk(&mut body).await? {
-        if (bytes.len() + chunk.len()) as u64 > limit_mib * MIB {
+        if spool.size() + chunk.len() as u64 > limit_mib * MIB {
             return Err(too_large(limit_mib));
         }
-        bytes.extend_from_slice(&chunk);
+        spool.write(&chunk).await?;
     }
-    String::from_utf8(bytes).map_err(|_| ApiError::field("", "the body is not UTF-8"))
+    Ok(())
 }
 
 /// A JSON text, already checked, without spaces between its tokens and with its keys in order; of equal keys the last.

@@ -23,6 +23,8 @@ const PAGE: usize = 64;
 pub const MAX_COUNTED: u64 = 100_000;
 /// Most messages looked at to fill a page; what lies beyond is reached through the cursor.
 pub const MAX_EXAMINED: u64 = 1_000_000;
+/// Most bytes of contents in a part of a list.
+pub const MAX_CONTENT_BYTES: usize = 16 << 20;
 /// Most messages that are put in the order of their first confirmations; where an index has more, all messages are walked in that order.
 const MAX_SORTED: u64 = 10_000;
 
@@ -134,6 +136,8 @@ pub struct Listing {
     pub messages: Vec<(ItemHash, MessageRecord)>,
     /// True when more follow.
     pub more: bool,
+    /// True when there are fewer than were asked for, because their contents are long.
+    pub is_cut: bool,
     /// The message that was looked at last, where the search ended before the page was full.
     pub ended_at: Option<(f64, ItemHash)>,
 }
@@ -144,7 +148,7 @@ pub struct Listing {
 /// The database fails.
 pub fn list(reader: &dyn Reader, filter: &Filter, window: &Window) -> Result<Listing, StoreError> {
     if filter.nothing {
-        return Ok(Listing { messages: Vec::new(), more: false, ended_at: None });
+        return Ok(Listing { messages: Vec::new(), more: false, is_cut: false, ended_at: None });
     }
     if !filter.hashes.is_empty() {
         return list_named(reader, filter, window);
@@ -170,8 +174,8 @@ fn fill(
     exact: bool,
     mut next: impl FnMut() -> Result<Option<u64>, StoreError>,
 ) -> Result<Listing, StoreError> {
-    let mut listing = Listing { messages: Vec::new(), more: false, ended_at: None };
-    let (mut skip, mut examined) = (window.skip, 0_u64);
+    let mut listing = Listing { messages: Vec::new(), more: false, is_cut: false, ended_at: None };
+    let (mut skip, mut examined, mut bytes) = (window.skip, 0_u64, 0);
     while let Some(sequence) = next()? {
         examined += 1;
         if skip > 0 && exact && examined <= MAX_EXAMINED {
@@ -197,6 +201,11 @@ fn fill(
         }
         if listing.messages.len() as u64 >= window.limit {
             listing.more = true;
+            break;
+        }
+        bytes += record.content().len();
+        if bytes > MAX_CONTENT_BYTES && !listing.messages.is_empty() {
+            (listing.more, listing.is_cut) = (true, true);
             break;
         }
         listing.messages.push((hash, record));
@@ -300,7 +309,7 @@ fn list_named(reader: &dyn Reader, filter: &Filter, window: &Window) -> Result<L
     let limit = usize::try_from(window.limit).unwrap_or(usize::MAX);
     let more = messages.len() > limit;
     messages.truncate(limit);
-    Ok(Listing { messages, more, ended_at: None })
+    Ok(Listing { messages, more, is_cut: false, ended_at: None })
 }
 
 fn read(reader: &dyn Reader, sequence: u64) -> Result<Option<(ItemHash, MessageRecord)>, StoreError> {

@@ -17,12 +17,18 @@ fn account(number: u8) -> Account {
 
 /// Messages with these times, of two senders in turn, each first confirmed then; never: in no block.
 fn stored(messages: &[(f64, Option<u64>)]) -> (Store, Vec<ItemHash>) {
+    stored_with(messages, "")
+}
+
+/// The same with a text in their contents.
+fn stored_with(messages: &[(f64, Option<u64>)], text: &str) -> (Store, Vec<ItemHash>) {
     let store = Store::on(redb::backends::InMemoryBackend::new()).expect("a store");
     let (mut changes, mut hashes) = (Changes::new(), Vec::new());
     for (place, (time, first)) in messages.iter().enumerate() {
         let sequence = place as u64 + 1;
         let account = account(SENDERS[place % SENDERS.len()]);
-        let envelope = Draft::new("POST", &format!(r#"{{"type":"x","content":{place}}}"#)).time(*time).sign(&account);
+        let content = format!(r#"{{"type":"x","content":{place},"text":"{text}"}}"#);
+        let envelope = Draft::new("POST", &content).time(*time).sign(&account);
         let hash = envelope.item_hash.clone();
         let record = MessageRecord {
             envelope: (&envelope).into(),
@@ -143,4 +149,22 @@ async fn lists_and_counts_are_those_of_a_walk_over_all() {
     assert_eq!(combinations, 162);
     drop(snapshot);
     node.service.pipeline.stop().await;
+}
+
+#[test]
+fn a_page_of_long_contents_ends_early_and_the_next_one_goes_on() {
+    let text = "x".repeat(MAX_CONTENT_BYTES / 5);
+    let (store, hashes) = stored_with(&[(1.0, None), (2.0, None), (3.0, None), (4.0, None), (5.0, None)], &text);
+    let snapshot = store.snapshot().expect("a snapshot");
+    let page = |after: Option<(f64, ItemHash)>| {
+        let window = Window { order: Order::Time, descending: false, skip: 0, limit: 10, after };
+        list(&snapshot, &Filter::default(), &window).expect("a list")
+    };
+    let first = page(None);
+    assert!(first.is_cut && first.more && first.messages.len() == 4);
+    let (last, record) = first.messages.last().expect("a message");
+    let rest = page(Some((record.envelope.time, last.clone())));
+    assert!(!rest.is_cut && !rest.more);
+    let found: Vec<&ItemHash> = first.messages.iter().chain(&rest.messages).map(|(hash, _)| hash).collect();
+    assert_eq!(found, hashes.iter().collect::<Vec<_>>());
 }
