@@ -6,6 +6,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod dag;
+pub mod descriptors;
 pub mod dev;
 pub mod events;
 pub mod fetch;

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use ccn::{
     cli::{Arguments, Task},
     config::Config,
+    descriptors,
     host::{COMPILE_COMMAND, compile_standard_input},
     kit,
     node::Node,
@@ -58,6 +59,7 @@ fn run() -> anyhow::Result<bool> {
         return Ok(true);
     }
     log_to_stderr("info");
+    descriptors::allow(config.limits.max_connections);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
     let served = runtime.block_on(serve(config));
     // A thread that is opening a damaged store or reading a slow disk is not waited for.

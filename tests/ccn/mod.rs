@@ -6,6 +6,7 @@ mod clients;
 mod durable;
 mod fixtures;
 mod letter;
+mod overload;
 mod plugins;
 mod reference;
 mod sdk;
@@ -35,6 +36,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("ccn::stranger::the_guide_makes_a_plugin_of_python", stranger::python),
         trial("ccn::reference::schemathesis_finds_no_violation", reference::conformance),
         trial("ccn::reference::the_page_works_in_a_browser", reference::page),
+        trial("ccn::overload::memory_is_bounded_and_others_are_served", overload::bounds),
         trial("ccn::bad_input::bodies_that_are_no_message", bad_input::no_message),
         trial("ccn::bad_input::a_wrong_hash", bad_input::wrong_hash),
         trial("ccn::bad_input::a_wrong_signature_does_not_harm_the_good_copy", bad_input::wrong_signature),

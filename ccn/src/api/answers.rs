@@ -76,6 +76,17 @@ impl Waiting {
 }
 
 impl Answers {
+    /// False when an answer of about that length would find no room, so that it need not be made.
+    pub(super) fn have_room(&self, bytes: usize) -> bool {
+        self.have_room_at(bytes, Instant::now())
+    }
+
+    fn have_room_at(&self, bytes: usize, now: Instant) -> bool {
+        let all = lock(&self.0);
+        let staying = all.iter().filter(|waiting| waiting.slow_rate(now).is_none());
+        staying.map(|waiting| waiting.bytes).sum::<usize>() + bytes <= MAX_BYTES
+    }
+
     /// Lets an answer wait, if there is room for it.
     fn hold(&self, bytes: Bytes, now: Instant) -> Option<Held> {
         let mut all = lock(&self.0);
@@ -138,9 +149,13 @@ pub(super) async fn within(State(answers): State<Answers>, request: Request, nex
             head.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
             Response::from_parts(head, Body::new(held))
         }
-        None => ApiError::overloaded("too many long answers wait to be read; ask for less, or again in a few seconds")
-            .into_response(),
+        None => no_room().into_response(),
     }
+}
+
+/// There are as many answers as there may be.
+pub(super) fn no_room() -> ApiError {
+    ApiError::overloaded("too many long answers wait to be read; ask for less, or again in a few seconds")
 }
 
 #[cfg(test)]
@@ -174,12 +189,14 @@ mod tests {
         let hold = |bytes, at| answers.hold(long(bytes), at);
         let slow = hold(half, now).expect("room");
         let fast = hold(half, now).expect("room");
-        assert!(hold(1, now + UNDISTURBED - Duration::from_millis(1)).is_none(), "nobody is slow yet");
+        let soon = now + UNDISTURBED - Duration::from_millis(1);
+        assert!(hold(1, soon).is_none() && !answers.have_room_at(1, soon), "nobody is slow yet");
         let later = now + UNDISTURBED;
         let mut read = Body::new(fast).into_data_stream();
         for _ in 0..=UNDISTURBED.as_secs() {
             read.next().await.expect("a piece").expect("bytes");
         }
+        assert!(answers.have_room_at(half, later) && !answers.have_room_at(half + 1, later));
         let next = hold(half, later).expect("the slowest makes room");
         assert!(hold(1, later).is_none(), "the others are as fast as need be");
         let error = Body::new(slow).into_data_stream().next().await.expect("an error").expect_err("the rest is gone");

@@ -11,8 +11,8 @@ use super::{
 use crate::{
     events::{Event, ListenError, Listener},
     store::{
-        Reader as _,
-        listing::{self, Filter, Order, Window},
+        Reader as _, Snapshot,
+        listing::{self, Filter},
     },
 };
 use axum::{
@@ -69,7 +69,11 @@ async fn messages(
 
 /// A websocket whose client has nothing to say.
 pub(super) fn bounded(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
-    upgrade.max_message_size(MAX_CLIENT_FRAME_BYTES).max_frame_size(MAX_CLIENT_FRAME_BYTES)
+    upgrade
+        .max_message_size(MAX_CLIENT_FRAME_BYTES)
+        .max_frame_size(MAX_CLIENT_FRAME_BYTES)
+        .read_buffer_size(MAX_CLIENT_FRAME_BYTES)
+        .write_buffer_size(MAX_CLIENT_FRAME_BYTES)
 }
 
 /// Why a websocket ends.
@@ -107,14 +111,9 @@ pub(super) async fn close(socket: &mut WebSocket, end: End) {
 async fn follow(api: &Api, socket: &mut WebSocket, filter: Filter, history: u64) -> End {
     // Before the past is read, so that nothing falls between.
     let listener = api.service.pipeline.events().listen();
-    match past(api, filter.clone(), history).await {
-        Ok(past) => {
-            for element in past {
-                if let Err(end) = send(socket, &element).await {
-                    return end;
-                }
-            }
-        }
+    match tell_past(api, socket, filter.clone(), history).await {
+        Ok(Ok(())) => {}
+        Ok(Err(end)) => return end,
         Err(error) => {
             tracing::error!("a websocket's history cannot be read: {error:?}");
             return End::Closed(close_code::ERROR, "the node failed to read the past messages".to_owned());
@@ -123,23 +122,24 @@ async fn follow(api: &Api, socket: &mut WebSocket, filter: Filter, history: u64)
     present(socket, &filter, listener).await
 }
 
-/// The newest messages, oldest first.
-async fn past(api: &Api, filter: Filter, history: u64) -> ApiResult<Vec<Element>> {
-    if history == 0 {
-        return Ok(Vec::new());
-    }
-    let window = Window { order: Order::Time, descending: true, skip: 0, limit: history, after: None };
-    api.read(move |snapshot| {
-        let listing = listing::list(snapshot, &filter, &window)?;
-        let mut elements = Vec::with_capacity(listing.messages.len());
-        for (hash, record) in listing.messages.iter().rev() {
-            let confirmations = snapshot.confirmations(hash)?;
-            let element = Element::listed(record, ContentFormat::Full);
-            elements.extend(element.map(|element| element.confirmed_by(confirmations)));
+/// Sends the newest messages, oldest first. Each is read when it is its turn: a client that does not read holds one.
+async fn tell_past(api: &Api, socket: &mut WebSocket, filter: Filter, history: u64) -> ApiResult<Result<(), End>> {
+    let hashes = api.read(move |snapshot| Ok(listing::hashes(snapshot, &filter, true, history)?)).await?;
+    for hash in hashes.into_iter().rev() {
+        let read = move |snapshot: &Snapshot| {
+            // It may be gone meanwhile.
+            let Some(record) = snapshot.message(&hash)? else { return Ok(None) };
+            let element = Element::listed(&record, ContentFormat::Full);
+            let confirmations = snapshot.confirmations(&hash)?;
+            Ok(element.map(|element| element.confirmed_by(confirmations)))
+        };
+        if let Some(element) = api.read(read).await?
+            && let Err(end) = send(socket, &element).await
+        {
+            return Ok(Err(end));
         }
-        Ok(elements)
-    })
-    .await
+    }
+    Ok(Ok(()))
 }
 
 async fn present(socket: &mut WebSocket, filter: &Filter, mut listener: Listener) -> End {

@@ -1,7 +1,7 @@
 //! Lists of messages: those that match, by pages or with a cursor (ccn spec 5.2).
 
 use super::{
-    Api, ApiError, ApiResult, State,
+    Api, ApiError, ApiResult, State, answers,
     element::{ContentFormat, Element},
     ended, moment,
     paging::{self, CURSOR, MAX_ENTRIES, PAGE, SORT_ORDER, entries_at_most},
@@ -23,6 +23,7 @@ use axum::{
 };
 use ccn_message::{ItemHash, MessageStatus};
 use serde::Serialize;
+use tokio::{runtime::Handle, sync::SemaphorePermit};
 
 /// Entries of a page.
 static PAGINATION: Parameter<Number> = paging::pagination(20);
@@ -90,6 +91,8 @@ pub(super) static FILTERS: [&dyn QueryParameter; 17] = [
     &END_BLOCK,
 ];
 
+/// Contents that are shown without waiting for a turn, bytes.
+const SHORT_CONTENT_BYTES: usize = 256 << 10;
 /// Most entries of a page with a cursor.
 const MAX_CURSOR_PAGE: u64 = 200;
 
@@ -249,7 +252,8 @@ async fn listing_page(state: State, parameters: Parameters, number: u64) -> ApiR
         let order = if sort_by == "time" { Order::Time } else { Order::FirstConfirmed };
         let skip = (number - 1).saturating_mul(entries_at_most(length));
         let window = Window { order, descending, skip, limit: length, after: None };
-        return state.read(move |snapshot| by_number(snapshot, &filter, number, window, format)).await;
+        let api = state.0.clone();
+        return state.read(move |snapshot| by_number(snapshot, &filter, number, window, format, &api)).await;
     };
     if sort_by != "time" {
         return Err(ApiError::field("sortBy", "with a cursor, only `time` is possible"));
@@ -259,7 +263,8 @@ async fn listing_page(state: State, parameters: Parameters, number: u64) -> ApiR
     }
     let (limit, after) = (length.min(MAX_CURSOR_PAGE), moment::read_cursor(cursor)?);
     let window = Window { order: Order::Time, descending, skip: 0, limit, after };
-    state.read(move |snapshot| by_cursor(snapshot, &filter, &window, format)).await
+    let api = state.0.clone();
+    state.read(move |snapshot| by_cursor(snapshot, &filter, &window, format, &api)).await
 }
 
 fn by_number(
@@ -268,6 +273,7 @@ fn by_number(
     number: u64,
     window: Window,
     format: ContentFormat,
+    api: &Api,
 ) -> ApiResult<Response> {
     let (total, length) = (listing::count(snapshot, filter)?, window.limit);
     if length == 0 && total > MAX_ENTRIES {
@@ -284,6 +290,7 @@ fn by_number(
         );
         return Err(ApiError::too_large(sentence));
     }
+    let _turn = turn(&listing, api)?;
     Ok(Json(Page {
         messages: elements(snapshot, &listing, format)?,
         pagination_per_page: length,
@@ -294,7 +301,13 @@ fn by_number(
     .into_response())
 }
 
-fn by_cursor(snapshot: &Snapshot, filter: &Filter, window: &Window, format: ContentFormat) -> ApiResult<Response> {
+fn by_cursor(
+    snapshot: &Snapshot,
+    filter: &Filter,
+    window: &Window,
+    format: ContentFormat,
+    api: &Api,
+) -> ApiResult<Response> {
     let listing = listing::list(snapshot, filter, window)?;
     // A page that would be too long ends early; the next one goes on there.
     let last = listing.messages.last().filter(|_| listing.more);
@@ -302,8 +315,22 @@ fn by_cursor(snapshot: &Snapshot, filter: &Filter, window: &Window, format: Cont
     // Where the search ended before the page was full, the next one goes on behind what was looked at.
     let ended_at = listing.ended_at.as_ref().map(|(time, hash)| (*time, hash));
     let next_cursor = ended_at.or(last).map(|(time, hash)| moment::write_cursor(time, hash));
+    let _turn = turn(&listing, api)?;
     let messages = elements(snapshot, &listing, format)?;
     Ok(Json(CursorPage { messages, pagination_per_page: window.limit, next_cursor }).into_response())
+}
+
+/// A turn to make an answer of long contents, on a thread that may wait, if it would find room. Short ones need none.
+fn turn<'a>(listing: &Listing, api: &'a Api) -> ApiResult<Option<SemaphorePermit<'a>>> {
+    if listing.content_bytes <= SHORT_CONTENT_BYTES {
+        return Ok(None);
+    }
+    let turn = Handle::current().block_on(api.long_texts.acquire()).map_err(ApiError::internal)?;
+    // Inline content is shown twice: as text, and as what it means.
+    if !api.answers.have_room(2 * listing.content_bytes) {
+        return Err(answers::no_room());
+    }
+    Ok(Some(turn))
 }
 
 /// Messages as clients read them.

@@ -60,6 +60,9 @@ use std::{sync::Arc, time::SystemTime};
 use tokio::sync::Semaphore;
 use tower_http::cors::{Any, CorsLayer};
 
+/// Long texts that are made at once, each of up to some 20 MiB: pages of messages, JSON that is rewritten. It takes a few times that in memory.
+const LONG_TEXTS: usize = 2;
+
 /// What handlers work with.
 #[derive(Debug)]
 struct Api {
@@ -68,8 +71,10 @@ struct Api {
     readers: Semaphore,
     /// Uploads at once.
     uploads: places::Places,
-    /// Texts that are rewritten at once.
-    json: Semaphore,
+    /// Long texts that are made at once.
+    long_texts: Arc<Semaphore>,
+    /// Answers that wait to be read.
+    answers: answers::Answers,
     /// Folders that are sent as archives of files.
     folders: folder::Folders,
     /// Websockets at once; more are closed.
@@ -95,7 +100,8 @@ pub fn router(service: Arc<Service>) -> Router {
     let api = Arc::new(Api {
         readers: Semaphore::new(limits.queries),
         uploads: places::Places::new(limits.uploads),
-        json: Semaphore::new(upload::JSON_AT_ONCE),
+        long_texts: Arc::new(Semaphore::new(LONG_TEXTS)),
+        answers: answers::Answers::default(),
         folders: folder::Folders::default(),
         websockets: Arc::new(Semaphore::new(limits.websockets)),
         crns: crns::Crns::new(),
@@ -113,7 +119,7 @@ pub fn router(service: Arc<Service>) -> Router {
         .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::OPTIONS])
         .allow_headers(Any)
         .expose_headers([header::CONTENT_RANGE, header::ETAG, header::RETRY_AFTER]);
-    let answers = from_fn_with_state(answers::Answers::default(), answers::within);
+    let answers = from_fn_with_state(api.answers.clone(), answers::within);
     rest.merge(uploads)
         .layer(from_fn(plain::as_json))
         .layer(answers)

@@ -12,7 +12,7 @@ use crate::{
     schedule::{Node, Placement, assign},
     store::{
         Reader as _, Snapshot, Walk,
-        listing::{self, Filter, Order, Window},
+        listing::{self, Filter},
         record::{Record as _, WorkloadRecord},
         schema::{IndexId, Table, end_of, hash_key, index_prefix, split_hash},
     },
@@ -303,9 +303,8 @@ impl Whose {
                 IndexId::Owner => Filter { owners: people.clone(), ..Filter::default() },
                 _ => Filter { senders: people.clone(), ..Filter::default() },
             };
-            let all = Window { order: Order::Time, descending: true, skip: 0, limit: messages, after: None };
             let mut found = Vec::new();
-            for (hash, _) in listing::list(snapshot, &filter, &all)?.messages {
+            for hash in listing::hashes(snapshot, &filter, true, messages)? {
                 if let Some(row) = snapshot.get(Table::Workloads, &hash_key(&hash))? {
                     found.push((hash, WorkloadRecord::read(&row).map_err(crate::store::StoreError::from)?));
                 }

@@ -47,8 +47,6 @@ const OVERHEAD_BYTES: u64 = 4 << 20;
 const MAX_PARTS: usize = 16;
 /// Deepest nesting of JSON that is stored as a file; what is deeper can be uploaded as one.
 const MAX_JSON_DEPTH: usize = 64;
-/// Texts of JSON that are rewritten at once: each takes some three times its length of memory, up to 75 MiB by default.
-pub(super) const JSON_AT_ONCE: usize = 2;
 const MIB: u64 = 1 << 20;
 /// Anybody may leave as much for a day, so no funds are asked for before the message is judged.
 const UNASKED_MIB: u64 = 25;
@@ -463,7 +461,7 @@ async fn add_json(state: State, engine: Engine, request: Request) -> ApiResult<R
     let mut spool = api.service.files.aside().await?;
     place.receive(spool_body(request.into_body(), limit, place.pace(), &mut spool)).await?;
     // What comes slowly waits on the disk; in memory it is all there at once, so few are at a time.
-    let turn = api.json.acquire().await.map_err(ApiError::internal)?;
+    let turn = api.long_texts.acquire().await.map_err(ApiError::internal)?;
     let bytes = spool.read(0, usize::try_from(spool.size()).map_err(ApiError::internal)?).await?;
     let text = String::from_utf8(bytes).map_err(|_| ApiError::field("", "the body is not UTF-8"))?;
     let compact = tokio::task::spawn_blocking(move || {

@@ -24,7 +24,7 @@ pub const MAX_COUNTED: u64 = 100_000;
 /// Most messages looked at to fill a page; what lies beyond is reached through the cursor.
 pub const MAX_EXAMINED: u64 = 1_000_000;
 /// Most bytes of contents in a part of a list.
-pub const MAX_CONTENT_BYTES: usize = 16 << 20;
+pub const MAX_CONTENT_BYTES: usize = 8 << 20;
 /// Most messages that are put in the order of their first confirmations; where an index has more, all messages are walked in that order.
 const MAX_SORTED: u64 = 10_000;
 
@@ -130,12 +130,14 @@ pub struct Window {
 }
 
 /// A part of the list.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Listing {
     /// Messages with their hashes.
     pub messages: Vec<(ItemHash, MessageRecord)>,
     /// True when more follow.
     pub more: bool,
+    /// Bytes of their contents.
+    pub content_bytes: usize,
     /// True when there are fewer than were asked for, because their contents are long.
     pub is_cut: bool,
     /// The message that was looked at last, where the search ended before the page was full.
@@ -148,7 +150,7 @@ pub struct Listing {
 /// The database fails.
 pub fn list(reader: &dyn Reader, filter: &Filter, window: &Window) -> Result<Listing, StoreError> {
     if filter.nothing {
-        return Ok(Listing { messages: Vec::new(), more: false, is_cut: false, ended_at: None });
+        return Ok(Listing::default());
     }
     if !filter.hashes.is_empty() {
         return list_named(reader, filter, window);
@@ -166,6 +168,25 @@ pub fn list(reader: &dyn Reader, filter: &Filter, window: &Window) -> Result<Lis
     fill(reader, filter, window, is_all, || Ok(stream.take()?.map(|key: Confirmed| sequence_of(&key[FIRST_BYTES..]))))
 }
 
+/// The hashes of the first messages in the order of their times, at most so many; their contents are not held.
+///
+/// # Errors
+/// The database fails.
+pub fn hashes(reader: &dyn Reader, filter: &Filter, descending: bool, limit: u64) -> Result<Vec<ItemHash>, StoreError> {
+    let (mut hashes, mut after) = (Vec::new(), None);
+    loop {
+        let left = limit.saturating_sub(hashes.len() as u64).min(PAGE as u64);
+        let window = Window { order: Order::Time, descending, skip: 0, limit: left, after };
+        let page = list(reader, filter, &window)?;
+        let Some((last, record)) = page.messages.last().filter(|_| left > 0) else { return Ok(hashes) };
+        after = Some((record.envelope.time, last.clone()));
+        hashes.extend(page.messages.into_iter().map(|(hash, _)| hash));
+        if !page.more {
+            return Ok(hashes);
+        }
+    }
+}
+
 /// Fills a page from messages in their order. `exact`: all of them match.
 fn fill(
     reader: &dyn Reader,
@@ -174,8 +195,8 @@ fn fill(
     exact: bool,
     mut next: impl FnMut() -> Result<Option<u64>, StoreError>,
 ) -> Result<Listing, StoreError> {
-    let mut listing = Listing { messages: Vec::new(), more: false, is_cut: false, ended_at: None };
-    let (mut skip, mut examined, mut bytes) = (window.skip, 0_u64, 0);
+    let mut listing = Listing::default();
+    let (mut skip, mut examined) = (window.skip, 0_u64);
     while let Some(sequence) = next()? {
         examined += 1;
         if skip > 0 && exact && examined <= MAX_EXAMINED {
@@ -203,11 +224,12 @@ fn fill(
             listing.more = true;
             break;
         }
-        bytes += record.content().len();
-        if bytes > MAX_CONTENT_BYTES && !listing.messages.is_empty() {
+        let bytes = record.content().len();
+        if listing.content_bytes + bytes > MAX_CONTENT_BYTES && !listing.messages.is_empty() {
             (listing.more, listing.is_cut) = (true, true);
             break;
         }
+        listing.content_bytes += bytes;
         listing.messages.push((hash, record));
     }
     Ok(listing)
@@ -309,7 +331,8 @@ fn list_named(reader: &dyn Reader, filter: &Filter, window: &Window) -> Result<L
     let limit = usize::try_from(window.limit).unwrap_or(usize::MAX);
     let more = messages.len() > limit;
     messages.truncate(limit);
-    Ok(Listing { messages, more, is_cut: false, ended_at: None })
+    let content_bytes = messages.iter().map(|(_, record)| record.content().len()).sum();
+    Ok(Listing { messages, more, content_bytes, ..Listing::default() })
 }
 
 fn read(reader: &dyn Reader, sequence: u64) -> Result<Option<(ItemHash, MessageRecord)>, StoreError> {

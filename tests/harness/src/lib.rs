@@ -13,6 +13,7 @@ pub mod installation;
 pub mod interrupt;
 pub mod kvm_host;
 pub mod npm;
+pub mod overload;
 pub mod process;
 pub mod python;
 pub mod sdk;

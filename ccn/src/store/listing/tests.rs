@@ -167,4 +167,7 @@ fn a_page_of_long_contents_ends_early_and_the_next_one_goes_on() {
     assert!(!rest.is_cut && !rest.more);
     let found: Vec<&ItemHash> = first.messages.iter().chain(&rest.messages).map(|(hash, _)| hash).collect();
     assert_eq!(found, hashes.iter().collect::<Vec<_>>());
+    let all = |limit| super::hashes(&snapshot, &Filter::default(), false, limit).expect("hashes");
+    assert_eq!(all(100), hashes);
+    assert_eq!((all(5), all(3), all(0)), (hashes.clone(), hashes[..3].to_vec(), vec![]));
 }
