@@ -12,8 +12,11 @@ use anyhow::{Context as _, Result, ensure};
 use harness::{
     bench_boot::{self, Comparison, Figures, Report},
     bench_plugins,
+    devnet::CoreNode,
     installation::Installation,
+    overload::{self, Load},
 };
+use serde::Serialize;
 use std::{
     collections::BTreeSet,
     fs,
@@ -39,6 +42,27 @@ pub(crate) enum Bench {
     Start(StartArguments),
     /// What a core node that holds many messages takes to answer: each endpoint, at several concurrencies, against what is aimed at.
     Api(ApiArguments),
+    /// What those wait who ask a core node for little, while others take all that they can get, against what they wait otherwise.
+    Overload(OverloadArguments),
+}
+
+#[derive(clap::Args)]
+pub(crate) struct OverloadArguments {
+    /// Websockets on which nobody says anything
+    #[arg(long, default_value_t = 10_000, value_name = "N")]
+    websockets: usize,
+    /// Uploads of a byte a second
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    uploads: usize,
+    /// Clients that ask for long answers and do not read them
+    #[arg(long, default_value_t = 200, value_name = "N")]
+    readers: usize,
+    /// A core node that is there already, instead of the one that tests use
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
+    /// Write the whole report to a file as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -118,6 +142,7 @@ pub(crate) fn run(bench: &Bench, yes: bool) -> Result<()> {
             let (messages, requests) = (messages.to_string(), requests.to_string());
             ingest(&["--api-only", "--start-messages", &messages, "--requests", &requests], json.as_deref())
         }
+        Bench::Overload(arguments) => overload(arguments),
         Bench::Start(StartArguments { messages, json }) => {
             ingest(&["--start-only", "--start-messages", &messages.to_string()], json.as_deref())
         }
@@ -158,35 +183,73 @@ fn boot(arguments: &BootArguments, yes: bool) -> Result<()> {
         runs: arguments.runs,
     })?;
     progress.done("measured");
-    if let Some(path) = &arguments.json {
-        let text = serde_json::to_string_pretty(&report)?;
-        fs::write(path, format!("{text}\n")).with_context(|| format!("cannot write {}", path.display()))?;
-    }
+    write(&report, arguments.json.as_deref())?;
     print(&report);
+    Ok(())
+}
+
+/// Where the core node is that is measured: this program, or the one that tests use.
+fn installation(program: Option<&Path>, scratch: &Path, progress: &Progress) -> Result<Installation> {
+    match program {
+        Some(program) => {
+            build::install(program, &scratch.join("ccn"))?;
+            Ok(Installation::at(scratch))
+        }
+        None => {
+            build::core_node(progress)?;
+            Ok(build::installation())
+        }
+    }
+}
+
+fn write(report: &impl Serialize, path: Option<&Path>) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let text = serde_json::to_string_pretty(report)?;
+    fs::write(path, format!("{text}\n")).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn overload(arguments: &OverloadArguments) -> Result<()> {
+    let progress = Progress::start("bench overload");
+    let scratch = tempfile::tempdir()?;
+    let installation = installation(arguments.program.as_deref(), scratch.path(), &progress)?;
+    let &OverloadArguments { websockets, uploads, readers, .. } = arguments;
+    let mut node = CoreNode::start(&installation, &scratch.path().join("node"), &["--dev".to_owned()])?;
+    let report = overload::run(&node, Load { websockets, uploads, readers }, |what| progress.status(what))?;
+    node.stop()?;
+    progress.done("measured");
+    write(&report, arguments.json.as_deref())?;
+    println!("overload: what became of those who take what they can get\n");
+    println!("{:<28}{:>10}{:>10}{:>10}", "", "served", "refused", "other");
+    for (name, outcome) in [
+        ("idle websockets", report.websockets),
+        ("uploads of a byte a second", report.uploads),
+        ("clients that do not read", report.readers),
+    ] {
+        println!("{name:<28}{:>10}{:>10}{:>10}", outcome.served, outcome.refused, outcome.other);
+    }
+    let (quiet, loaded) = (report.quiet, report.loaded);
+    println!(
+        "\nothers, who ask for little: {:.2} ms (p99 {:.2}) beside them, {:.2} ms (p99 {:.2}) without",
+        loaded.median_ms, loaded.tail_ms, quiet.median_ms, quiet.tail_ms
+    );
+    println!("memory: {} MiB before, at most {} MiB", report.resident_kib_before >> 10, report.resident_kib_most >> 10);
+    println!(
+        "ratios, beside the load to without: median {:.2}, p99 {:.2}",
+        loaded.median_ms / quiet.median_ms,
+        loaded.tail_ms / quiet.tail_ms
+    );
     Ok(())
 }
 
 fn plugins(arguments: &PluginsArguments) -> Result<()> {
     let progress = Progress::start("bench plugins");
     let scratch = tempfile::tempdir()?;
-    let installation = match &arguments.program {
-        Some(program) => {
-            build::install(program, &scratch.path().join("ccn"))?;
-            Installation::at(scratch.path())
-        }
-        None => {
-            build::core_node(&progress)?;
-            build::installation()
-        }
-    };
+    let installation = installation(arguments.program.as_deref(), scratch.path(), &progress)?;
     let (rounds, seconds, feed) = (arguments.rounds, arguments.seconds, arguments.feed);
     let bench = bench_plugins::Bench { installation, rounds, seconds, feed };
     let report = bench_plugins::run(&bench, |what| progress.status(what))?;
     progress.done("measured");
-    if let Some(path) = &arguments.json {
-        let text = serde_json::to_string_pretty(&report)?;
-        fs::write(path, format!("{text}\n")).with_context(|| format!("cannot write {}", path.display()))?;
-    }
+    write(&report, arguments.json.as_deref())?;
     println!(
         "plugins: POSTs answered per second by a core node, beside a plugin that gets {feed} messages per second; {rounds} rounds of {seconds} s, by turns\n"
     );
