@@ -39,6 +39,8 @@ pub struct Service {
     pub chains: Chains,
     /// Files.
     pub files: Files,
+    /// Who looks for files elsewhere.
+    pub fetcher: Fetcher,
     /// By what the operator is known; none where there is no operator.
     pub word: Option<Word>,
 }
@@ -160,11 +162,11 @@ impl Service {
         let pipeline = pipeline.map_err(NodeError::Thread)?;
         let keeper = Keeper::start(plugins.clone(), pipeline.clone(), store.clone(), found);
         let keeper = keeper.map_err(NodeError::Thread)?;
-        let tools = Tools { store: store.clone(), files: files.clone(), fetcher, pipeline: pipeline.clone() };
+        let tools = Tools { store: store.clone(), files: files.clone(), fetcher: fetcher.clone(), pipeline: pipeline.clone() };
         let (settings, of_plugins) = (config.chains.clone(), plugins.clone());
         let followed = tokio::task::spawn_blocking(move || Chains::start(&settings, &of_plugins, &tools));
         let chains = followed.await.map_err(|error| LoadError::Engine(error.to_string()))??;
-        Ok(Self { config, pipeline, store, plugins, keeper: Some(keeper), chains, files, word: Some(word) })
+        Ok(Self { config, pipeline, store, plugins, keeper: Some(keeper), chains, files, fetcher, word: Some(word) })
     }
 }
 

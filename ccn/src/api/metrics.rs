@@ -16,6 +16,7 @@ use axum::{
     http::header::CONTENT_TYPE,
     response::{IntoResponse, Response},
 };
+use ccn_message::item_hash::Engine;
 use serde::Serialize;
 use std::{
     fmt::Write as _,
@@ -74,6 +75,12 @@ struct Metrics {
     pyaleph_status_chain_eth_height_remaining_total: Option<u64>,
     pyaleph_ws_messages_active: u64,
     pyaleph_ws_status_active: u64,
+    pyaleph_store_fetch_ipfs_total: u64,
+    pyaleph_store_fetch_ipfs_failed_total: u64,
+    pyaleph_store_fetch_ipfs_duration_ms_sum: u64,
+    pyaleph_store_fetch_storage_total: u64,
+    pyaleph_store_fetch_storage_failed_total: u64,
+    pyaleph_store_fetch_storage_duration_ms_sum: u64,
 }
 
 /// The numbers as they were last counted, and who is told.
@@ -133,6 +140,9 @@ impl Counts {
         let furthest = followers.max_by_key(|follower| follower.lag);
         let limit = api.service.config.limits.websockets;
         let active = |limit: usize, left: usize| limit.saturating_sub(left) as u64;
+        let tally = api.service.fetcher.tally();
+        let (ipfs, storage) = (tally.searched(Engine::Ipfs), tally.searched(Engine::Storage));
+        let milliseconds = |took: Duration| u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         Metrics {
             pyaleph_build_info: Build { python_version: "none", version: env!("CARGO_PKG_VERSION") },
             pyaleph_status_sync_messages_total: self.messages,
@@ -144,6 +154,12 @@ impl Counts {
             pyaleph_status_chain_eth_height_remaining_total: furthest.and_then(|follower| follower.lag),
             pyaleph_ws_messages_active: active(limit, api.websockets.available_permits()),
             pyaleph_ws_status_active: active(MAX_SOCKETS, api.metrics.sockets.available_permits()),
+            pyaleph_store_fetch_ipfs_total: ipfs.total,
+            pyaleph_store_fetch_ipfs_failed_total: ipfs.failed,
+            pyaleph_store_fetch_ipfs_duration_ms_sum: milliseconds(ipfs.took),
+            pyaleph_store_fetch_storage_total: storage.total,
+            pyaleph_store_fetch_storage_failed_total: storage.failed,
+            pyaleph_store_fetch_storage_duration_ms_sum: milliseconds(storage.took),
             // It does not gossip yet. One thread decides, and has decided before it is asked: nothing is under way.
             ..Metrics::default()
         }

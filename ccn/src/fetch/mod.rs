@@ -7,10 +7,15 @@
 mod answer;
 mod failure;
 mod source;
+mod tally;
 #[cfg(test)]
 mod tests;
 
-pub use self::{answer::Patience, failure::Failure};
+pub use self::{
+    answer::Patience,
+    failure::Failure,
+    tally::{Searched, Tally},
+};
 use self::{
     answer::{Answer, Begun, Share, redirections},
     failure::Fault,
@@ -33,7 +38,7 @@ use moka::future::Cache;
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex, OnceLock, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{io::AsyncReadExt as _, runtime::Handle, sync::Semaphore, time::timeout};
 
@@ -100,6 +105,7 @@ struct Shared {
     client: reqwest::Client,
     max_bytes: u64,
     patience: Patience,
+    tally: Tally,
     asked: Semaphore,
     downloads: Semaphore,
     wanted: Mutex<HashSet<ItemHash>>,
@@ -135,6 +141,7 @@ impl Fetcher {
             client,
             max_bytes,
             patience,
+            tally: Tally::default(),
             asked: Semaphore::new(MAX_ASKED),
             downloads: Semaphore::new(downloads),
             wanted: Mutex::new(HashSet::new()),
@@ -143,6 +150,12 @@ impl Fetcher {
             runtime: Handle::current(),
         };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// How often files were looked for elsewhere.
+    #[must_use]
+    pub fn tally(&self) -> &Tally {
+        &self.shared.tally
     }
 
     /// Where found files are announced.
@@ -222,13 +235,13 @@ impl Shared {
             Ok(None) => {}
             Err(error) => tracing::warn!("{hash} cannot be read: {error}"),
         }
-        match timeout(self.patience.round, self.ask_around(hash)).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                tracing::debug!("{hash}: asking everybody took too long");
-                Err(Lacking::Nobody)
-            }
-        }
+        let began = Instant::now();
+        let outcome = timeout(self.patience.round, self.ask_around(hash)).await.unwrap_or_else(|_| {
+            tracing::debug!("{hash}: asking everybody took too long");
+            Err(Lacking::Nobody)
+        });
+        self.tally.count(hash.engine(), outcome.is_ok(), began.elapsed());
+        outcome
     }
 
     /// What lies in the folder and was not recorded: a crash may have come between.

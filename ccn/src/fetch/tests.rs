@@ -290,6 +290,11 @@ async fn what_nobody_has_is_not_asked_for_again_at_once() {
     scene.fetcher.shared.lacking.invalidate(&good()).await;
     assert_eq!(scene.fetch(&good()).await, Err(Lacking::Nobody));
     assert_eq!(peer.times(), 2);
+    let searched = |engine| {
+        let searched = scene.fetcher.tally().searched(engine);
+        (searched.total, searched.failed, searched.took > Duration::ZERO)
+    };
+    assert_eq!((searched(Engine::Storage), searched(Engine::Ipfs)), ((2, 2, true), (0, 0, false)));
 }
 
 fn hash_of(cid: &Cid) -> ItemHash {

@@ -65,7 +65,7 @@ impl Scene {
         let store = Store::on(InMemoryBackend::new())?;
         let files = Files::open_folder(&folder.path().join("files"))?;
         let fetcher = Fetcher::new(files.clone(), fetch::Settings::default())?;
-        let pipeline = Pipeline::start(&config, store.clone(), files.clone(), plugins.clone(), fetcher)?;
+        let pipeline = Pipeline::start(&config, store.clone(), files.clone(), plugins.clone(), fetcher.clone())?;
         Ok(Self {
             service: Arc::new(Service {
                 config,
@@ -75,6 +75,7 @@ impl Scene {
                 keeper: None,
                 chains: Chains::none(),
                 files,
+                fetcher,
                 word: None,
             }),
             _folder: folder,

@@ -120,7 +120,7 @@ fn open(plugins: &Arc<Plugins>, disk: &Disk, folder: &TempDir) -> Result<Arc<Ser
     let store = Store::with_journal(disk.database.clone(), disk.journal.clone())?;
     let files = Files::open_folder(&folder.path().join("files"))?;
     let fetcher = Fetcher::new(files.clone(), Settings::default())?;
-    let pipeline = Pipeline::start(&config, store.clone(), files.clone(), plugins.clone(), fetcher)?;
+    let pipeline = Pipeline::start(&config, store.clone(), files.clone(), plugins.clone(), fetcher.clone())?;
     Ok(Arc::new(Service {
         config,
         pipeline,
@@ -129,6 +129,7 @@ fn open(plugins: &Arc<Plugins>, disk: &Disk, folder: &TempDir) -> Result<Arc<Ser
         keeper: None,
         chains: Chains::none(),
         files,
+        fetcher,
         word: None,
     }))
 }
