@@ -162,7 +162,8 @@ impl Service {
         let pipeline = pipeline.map_err(NodeError::Thread)?;
         let keeper = Keeper::start(plugins.clone(), pipeline.clone(), store.clone(), found);
         let keeper = keeper.map_err(NodeError::Thread)?;
-        let tools = Tools { store: store.clone(), files: files.clone(), fetcher: fetcher.clone(), pipeline: pipeline.clone() };
+        let tools =
+            Tools { store: store.clone(), files: files.clone(), fetcher: fetcher.clone(), pipeline: pipeline.clone() };
         let (settings, of_plugins) = (config.chains.clone(), plugins.clone());
         let followed = tokio::task::spawn_blocking(move || Chains::start(&settings, &of_plugins, &tools));
         let chains = followed.await.map_err(|error| LoadError::Engine(error.to_string()))??;
