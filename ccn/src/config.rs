@@ -15,6 +15,10 @@ use std::{
 
 /// Most addresses in `development.funded`: one message funds them all.
 const MAX_FUNDED: usize = 500;
+/// Longest `files.s3.prefix`: names of objects have at most 1024 bytes, hashes among them.
+const MAX_PREFIX_BYTES: usize = 512;
+/// How the variables begin that say where files are kept.
+const FILES: &str = "BETH_FILES__";
 /// Bounds of `poll_seconds`.
 const MIN_POLL_SECONDS: f64 = 0.05;
 const MAX_POLL_SECONDS: f64 = 3600.0;
@@ -31,6 +35,8 @@ pub struct Config {
     pub peers: Vec<String>,
     /// Where files and folders of IPFS are looked for besides.
     pub ipfs: Ipfs,
+    /// Where files are kept.
+    pub files: Files,
     /// Compute nodes that are linked to this node.
     pub crns: Vec<Crn>,
     /// Folder of further plugins; by default `plugins` in the data folder.
@@ -108,6 +114,122 @@ pub struct Ipfs {
     pub api: Option<String>,
     /// Trustless gateways, base URLs without a slash at the end.
     pub gateways: Vec<String>,
+}
+
+/// Where files are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Files {
+    /// A bucket; without one they are in `files` in the data folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub s3: Option<S3>,
+}
+
+/// A bucket of an S3-compatible object store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct S3 {
+    /// Its name.
+    pub bucket: String,
+    /// Where it is, a base URL without a slash at the end; without one, Amazon's of the region. The bucket's name becomes part of the path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// Its region; stores that have none go by the default.
+    #[serde(default = "usual_region")]
+    pub region: String,
+    /// Before the names of all files, without a slash at the end. A bucket, or what is under a prefix of it, belongs to one node.
+    #[serde(default)]
+    pub prefix: String,
+    /// By which key the node is known there.
+    pub access_key_id: String,
+    /// Its secret. It is nowhere shown, nor in the settings that are printed.
+    #[serde(default, skip_serializing)]
+    pub secret_access_key: Secret,
+    /// True where an endpoint of plain HTTP is meant that is not on this machine.
+    #[serde(default)]
+    pub allow_http: bool,
+}
+
+/// A word that is not shown.
+#[derive(Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The word, for whom it is meant.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Secret")
+    }
+}
+
+/// The default of `region`: what stores without regions call theirs.
+fn usual_region() -> String {
+    "us-east-1".to_owned()
+}
+
+impl S3 {
+    /// Bucket and prefix.
+    #[must_use]
+    pub fn place(&self) -> String {
+        if self.prefix.is_empty() { self.bucket.clone() } else { format!("{}/{}", self.bucket, self.prefix) }
+    }
+
+    /// Holds the values against their limits.
+    fn check(&self) -> Result<(), ConfigError> {
+        let wrong = |setting: &'static str, problem: String| Err(ConfigError::S3 { setting, problem });
+        let is_name = |text: &str| {
+            !matches!(text, "" | "." | "..")
+                && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
+        };
+        if !is_name(&self.bucket) {
+            return wrong("bucket", "it is made of letters, digits, dots and hyphens".to_owned());
+        }
+        if !is_name(&self.region) {
+            return wrong("region", "it is made of letters, digits and hyphens, for example eu-central-1".to_owned());
+        }
+        if self.prefix.len() > MAX_PREFIX_BYTES {
+            return wrong("prefix", format!("it has at most {MAX_PREFIX_BYTES} letters"));
+        }
+        if !self.prefix.is_empty() && !self.prefix.split('/').all(is_name) {
+            return wrong("prefix", "it is names with single slashes between them, for example ccn/files".to_owned());
+        }
+        if self.access_key_id.is_empty() {
+            return wrong("access_key_id", "it is needed".to_owned());
+        }
+        if self.secret_access_key.0.is_empty() {
+            let problem = "it is needed: say it here, or in the variable BETH_FILES__S3__SECRET_ACCESS_KEY".to_owned();
+            return wrong("secret_access_key", problem);
+        }
+        let Some(endpoint) = &self.endpoint else { return Ok(()) };
+        let Ok(url) = reqwest::Url::parse(endpoint) else {
+            return wrong("endpoint", "it must be an http or https URL".to_owned());
+        };
+        // What else may be in a URL could be a secret: it is not repeated.
+        let has_more = url.path() != "/" || url.query().is_some() || url.fragment().is_some();
+        if has_more || !url.username().is_empty() || url.password().is_some() || !url.has_host() {
+            return wrong("endpoint", "it is scheme, host and port alone; the key has settings of its own".to_owned());
+        }
+        let is_local = url.host_str().is_some_and(|host| {
+            let host = host.trim_matches(['[', ']']);
+            host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        });
+        match url.scheme() {
+            "https" => Ok(()),
+            "http" if is_local || self.allow_http => Ok(()),
+            "http" => wrong(
+                "endpoint",
+                "files would go over the network unencrypted: use https, or say files.s3.allow_http=true".to_owned(),
+            ),
+            _ => wrong("endpoint", "it must be an http or https URL".to_owned()),
+        }
+    }
 }
 
 /// A compute node that is linked to this node.
@@ -248,6 +370,7 @@ impl Default for Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 4024)),
             peers: Vec::new(),
             ipfs: Ipfs::default(),
+            files: Files::default(),
             crns: Vec::new(),
             plugins: None,
             dev: false,
@@ -329,6 +452,14 @@ pub enum ConfigError {
         /// What it says.
         value: String,
     },
+    /// The bucket cannot be used as it is written.
+    #[error("files.s3.{setting}: {problem}")]
+    S3 {
+        /// The setting.
+        setting: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
     /// The sha256 of a plugin is none.
     #[error("network.plugins pins {kind} to {value:?}, which is no sha256 of a file")]
     Pin {
@@ -374,19 +505,24 @@ impl Config {
         if let Some(path) = &arguments.config {
             sources = sources.add_source(config::File::from(path.as_path()).format(config::FileFormat::Toml));
         }
-        let variables = config::Environment::with_prefix("BETH")
-            .prefix_separator("_")
-            .separator("__")
+        let ours = ours(variables);
+        let (of_files, others) = ours.into_iter().partition(|(name, _)| name.to_ascii_uppercase().starts_with(FILES));
+        let environment = || config::Environment::with_prefix("BETH").prefix_separator("_").separator("__");
+        // A key that looks like a number is none.
+        let of_files = environment().source(Some(of_files));
+        let variables = environment()
             .try_parsing(true)
             .list_separator(",")
             .with_list_parse_key("peers")
             .with_list_parse_key("crns")
             .with_list_parse_key("ipfs.gateways")
             .with_list_parse_key("development.funded")
-            .source(Some(ours(variables)));
-        let sources = sources.add_source(flags(arguments)?).add_source(variables);
+            .source(Some(others));
+        let sources = sources.add_source(flags(arguments)?).add_source(variables).add_source(of_files);
         let mut config: Self = sources.build()?.try_deserialize()?;
-        for url in config.peers.iter_mut().chain(&mut config.ipfs.api).chain(&mut config.ipfs.gateways) {
+        let endpoint = config.files.s3.as_mut().and_then(|s3| s3.endpoint.as_mut());
+        let urls = config.peers.iter_mut().chain(&mut config.ipfs.api).chain(&mut config.ipfs.gateways);
+        for url in urls.chain(endpoint) {
             url.truncate(url.trim_end_matches('/').len());
         }
         config.check()?;
@@ -406,6 +542,7 @@ impl Config {
             }
         }
         self.check_chains()?;
+        self.files.s3.as_ref().map_or(Ok(()), S3::check)?;
         for (name, value) in [
             ("pipeline.queue", self.pipeline.queue as u64),
             ("pipeline.horizon_seconds", self.pipeline.horizon_seconds),
