@@ -137,6 +137,13 @@ impl Files {
         Ok(Self { partial, place })
     }
 
+    /// Opens a bucket on any store.
+    #[cfg(test)]
+    async fn on(store: Arc<dyn object_store::ObjectStore>, root: &Path, settings: &S3) -> Result<Self, S3Error> {
+        let partial = empty_partial(root).map_err(S3Error::Folder)?;
+        Ok(Self { partial, place: Place::Bucket(s3::open_on(store, root, settings).await?) })
+    }
+
     /// True where reading a file means to ask over a network.
     pub(crate) fn is_far(&self) -> bool {
         matches!(self.place, Place::Bucket(_))
@@ -202,6 +209,17 @@ impl Files {
     /// The system refuses. That there is no such file is none.
     pub(crate) async fn open(&self, hash: &ItemHash) -> io::Result<Option<OpenFile>> {
         self.open_kind(hash, FileKind::File).await
+    }
+
+    /// Makes sure that a file that was found can be read without waiting long for it, where it is far.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub(crate) async fn bring_near(&self, hash: &ItemHash) -> io::Result<()> {
+        match &self.place {
+            Place::Folder(_) => Ok(()),
+            Place::Bucket(bucket) => bucket.bring_near(hash).await,
+        }
     }
 
     /// Opens the archive of a folder for reading.

@@ -249,6 +249,8 @@ impl Shared {
     /// What lies in the folder and was not recorded: a crash may have come between.
     async fn here(&self, hash: &ItemHash) -> Result<Option<Found>, Failure> {
         if let Some(file) = self.files.open(hash).await? {
+            // It may be lacking because it could not be read.
+            self.files.bring_near(hash).await?;
             return Ok(Some(Found { kind: FileKind::File, size: file.size() }));
         }
         if hash.engine() != Engine::Ipfs {

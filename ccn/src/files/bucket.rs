@@ -12,11 +12,11 @@ use super::{
     standing::{Away, Standing},
     too_long,
 };
-use crate::store::record::FileKind;
+use crate::{pipeline::MAX_CONTENT_BYTES, store::record::FileKind};
 use bytes::Bytes;
 use ccn_message::{ItemHash, item_hash::Engine};
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use moka::sync::Cache;
+use moka::{policy::EvictionPolicy, sync::Cache};
 use object_store::{
     Error, GetOptions, GetResult, ObjectStore, ObjectStoreExt as _, PutPayload, path::Path as ObjectPath,
 };
@@ -46,16 +46,18 @@ pub(super) const PART_BYTES: u64 = 8 << 20;
 const MAX_PARTS: u64 = 10_000;
 /// Parts of a file that are sent at once.
 const PARTS_OF_ONE: usize = 3;
-/// Parts and small files that are sent at once, each in memory: 128 MiB. More wait.
+/// Parts and small files that are sent at once, and contents that are brought near, each in memory: 128 MiB, or twice that. More wait.
 const PARTS_AT_ONCE: usize = 16;
 /// How long the bucket may take to begin an answer, with all attempts. That long, and once, it can hold up a thread that decides messages.
 const ANSWER_WITHIN: Duration = Duration::from_secs(8);
-/// How long reading the content of a message may take altogether: 16 MiB come with half a megabyte a second.
-const CONTENT_WITHIN: Duration = Duration::from_secs(30);
+/// How long a thread that decides messages waits for the content of one. What takes longer is brought near by somebody else, and the message waits.
+const CONTENT_WITHIN: Duration = Duration::from_secs(5);
+/// Largest file that is brought near: no content of a message is longer.
+const NEAR_BYTES: u64 = MAX_CONTENT_BYTES;
 /// Files whose size is remembered; some 200 bytes each.
 const MAX_SEEN: u64 = 100_000;
 /// Files of at most so many bytes are kept in memory when they are sent: contents of messages are read as soon as they are there, by those for whom
-/// others wait.
+/// others wait. Longer ones are if they are read too slowly otherwise.
 const CONTENT_BYTES: u64 = 1 << 20;
 /// Room for them, bytes.
 const CONTENTS_BYTES: u64 = 32 << 20;
@@ -85,6 +87,7 @@ struct Shared {
     seen: Cache<String, u64>,
     /// How often something was removed: what was asked before may be answered too late.
     removals: AtomicU64,
+    /// Contents by name, the latest.
     contents: Cache<String, Bytes>,
     parts: Arc<Semaphore>,
     runtime: Handle,
@@ -110,7 +113,11 @@ impl Bucket {
             standing: Standing::default(),
             seen: Cache::new(MAX_SEEN),
             removals: AtomicU64::new(0),
-            contents: Cache::builder().max_capacity(CONTENTS_BYTES).weigher(length).build(),
+            contents: Cache::builder()
+                .max_capacity(CONTENTS_BYTES)
+                .weigher(length)
+                .eviction_policy(EvictionPolicy::lru())
+                .build(),
             parts: Arc::new(Semaphore::new(PARTS_AT_ONCE)),
             runtime: Handle::current(),
         });
@@ -221,9 +228,27 @@ impl Bucket {
             }
             match timeout(CONTENT_WITHIN, found.bytes()).await {
                 Ok(content) => content.map(|content| Some(content.into())).map_err(|error| self.failed(&error)),
-                Err(_) => Err(self.complained(&Complaint::late())),
+                // It answers, and slowly.
+                Err(_) => Err(Away(Complaint::late().sentence).into()),
             }
         })
+    }
+
+    /// Makes sure that a file that was found can be read: one that may be the content of a message is in memory then.
+    pub(super) async fn bring_near(&self, hash: &ItemHash) -> io::Result<()> {
+        let name = name(hash, FileKind::File);
+        if self.shared.contents.contains_key(&name) {
+            return Ok(());
+        }
+        self.check()?;
+        let _place = self.shared.parts.acquire().await.map_err(io::Error::other)?;
+        let Some(found) = self.answer(self.shared.store.get(&self.path(&name))).await? else { return Ok(()) };
+        // The beginning of a longer one is answer enough.
+        if found.meta.size <= NEAR_BYTES {
+            let content = found.bytes().await.map_err(|error| self.failed(&error))?;
+            self.shared.contents.insert(name, content);
+        }
+        Ok(())
     }
 
     /// Sends a file. It is in the bucket when this returns.

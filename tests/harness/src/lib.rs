@@ -16,3 +16,4 @@ pub mod npm;
 pub mod process;
 pub mod python;
 pub mod sdk;
+pub mod swift;
