@@ -4,6 +4,9 @@
 //! name a setting of this one are read: `BETH_LISTEN` is `listen`, `BETH_PIPELINE__HORIZON_SECONDS` is `horizon_seconds` in `[pipeline]`, and
 //! `BETH_PEERS` is a list with commas.
 
+mod files;
+
+pub use self::files::{Files, S3, Secret};
 use crate::{cli::Arguments, dev, host::Compiler, network::Network};
 use ccn_message::ItemHash;
 use serde::{Deserialize, Serialize};
@@ -15,8 +18,6 @@ use std::{
 
 /// Most addresses in `development.funded`: one message funds them all.
 const MAX_FUNDED: usize = 500;
-/// Longest `files.s3.prefix`: names of objects have at most 1024 bytes, hashes among them.
-const MAX_PREFIX_BYTES: usize = 512;
 /// How the variables begin that say where files are kept.
 const FILES: &str = "BETH_FILES__";
 /// Bounds of `poll_seconds`.
@@ -114,122 +115,6 @@ pub struct Ipfs {
     pub api: Option<String>,
     /// Trustless gateways, base URLs without a slash at the end.
     pub gateways: Vec<String>,
-}
-
-/// Where files are kept.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Files {
-    /// A bucket; without one they are in `files` in the data folder.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub s3: Option<S3>,
-}
-
-/// A bucket of an S3-compatible object store.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct S3 {
-    /// Its name.
-    pub bucket: String,
-    /// Where it is, a base URL without a slash at the end; without one, Amazon's of the region. The bucket's name becomes part of the path.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub endpoint: Option<String>,
-    /// Its region; stores that have none go by the default.
-    #[serde(default = "usual_region")]
-    pub region: String,
-    /// Before the names of all files, without a slash at the end. A bucket, or what is under a prefix of it, belongs to one node.
-    #[serde(default)]
-    pub prefix: String,
-    /// By which key the node is known there.
-    pub access_key_id: String,
-    /// Its secret. It is nowhere shown, nor in the settings that are printed.
-    #[serde(default, skip_serializing)]
-    pub secret_access_key: Secret,
-    /// True where an endpoint of plain HTTP is meant that is not on this machine.
-    #[serde(default)]
-    pub allow_http: bool,
-}
-
-/// A word that is not shown.
-#[derive(Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl Secret {
-    /// The word, for whom it is meant.
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("Secret")
-    }
-}
-
-/// The default of `region`: what stores without regions call theirs.
-fn usual_region() -> String {
-    "us-east-1".to_owned()
-}
-
-impl S3 {
-    /// Bucket and prefix.
-    #[must_use]
-    pub fn place(&self) -> String {
-        if self.prefix.is_empty() { self.bucket.clone() } else { format!("{}/{}", self.bucket, self.prefix) }
-    }
-
-    /// Holds the values against their limits.
-    fn check(&self) -> Result<(), ConfigError> {
-        let wrong = |setting: &'static str, problem: String| Err(ConfigError::S3 { setting, problem });
-        let is_name = |text: &str| {
-            !matches!(text, "" | "." | "..")
-                && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
-        };
-        if !is_name(&self.bucket) {
-            return wrong("bucket", "it is made of letters, digits, dots and hyphens".to_owned());
-        }
-        if !is_name(&self.region) {
-            return wrong("region", "it is made of letters, digits and hyphens, for example eu-central-1".to_owned());
-        }
-        if self.prefix.len() > MAX_PREFIX_BYTES {
-            return wrong("prefix", format!("it has at most {MAX_PREFIX_BYTES} letters"));
-        }
-        if !self.prefix.is_empty() && !self.prefix.split('/').all(is_name) {
-            return wrong("prefix", "it is names with single slashes between them, for example ccn/files".to_owned());
-        }
-        if self.access_key_id.is_empty() {
-            return wrong("access_key_id", "it is needed".to_owned());
-        }
-        if self.secret_access_key.0.is_empty() {
-            let problem = "it is needed: say it here, or in the variable BETH_FILES__S3__SECRET_ACCESS_KEY".to_owned();
-            return wrong("secret_access_key", problem);
-        }
-        let Some(endpoint) = &self.endpoint else { return Ok(()) };
-        let Ok(url) = reqwest::Url::parse(endpoint) else {
-            return wrong("endpoint", "it must be an http or https URL".to_owned());
-        };
-        // What else may be in a URL could be a secret: it is not repeated.
-        let has_more = url.path() != "/" || url.query().is_some() || url.fragment().is_some();
-        if has_more || !url.username().is_empty() || url.password().is_some() || !url.has_host() {
-            return wrong("endpoint", "it is scheme, host and port alone; the key has settings of its own".to_owned());
-        }
-        let is_local = url.host_str().is_some_and(|host| {
-            let host = host.trim_matches(['[', ']']);
-            host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-        });
-        match url.scheme() {
-            "https" => Ok(()),
-            "http" if is_local || self.allow_http => Ok(()),
-            "http" => wrong(
-                "endpoint",
-                "files would go over the network unencrypted: use https, or say files.s3.allow_http=true".to_owned(),
-            ),
-            _ => wrong("endpoint", "it must be an http or https URL".to_owned()),
-        }
-    }
 }
 
 /// A compute node that is linked to this node.
@@ -696,6 +581,27 @@ mod tests {
         assert_eq!((config.pipeline.queue, config.pipeline.horizon_seconds, config.limits.body_kib), (2, 7, 3));
         let config = load("", &[], &[("BETH_PEERS", "http://a:1,http://b:2")]).expect("a configuration");
         assert_eq!(config.peers, ["http://a:1", "http://b:2"]);
+    }
+
+    #[test]
+    fn a_key_in_a_variable_is_no_number() {
+        let file = "[files.s3]\nbucket = 'b'\naccess_key_id = 'in the file'\nendpoint = 'http://s3.example.org/'";
+        let variables = [
+            ("BETH_FILES__S3__SECRET_ACCESS_KEY", "00123"),
+            ("BETH_FILES__S3__ACCESS_KEY_ID", "1e3"),
+            ("BETH_FILES__S3__ALLOW_HTTP", "true"),
+            ("BETH_LIMITS__BODY_KIB", "3"),
+        ];
+        let config = load(file, &[], &variables).expect("a configuration");
+        let s3 = config.files.s3.as_ref().expect("a bucket");
+        assert_eq!((s3.secret_access_key.reveal(), s3.access_key_id.as_str()), ("00123", "1e3"));
+        assert_eq!(s3.endpoint.as_deref(), Some("http://s3.example.org"));
+        assert_eq!((s3.allow_http, config.limits.body_kib), (true, 3));
+        // What is printed reads back with the secret beside it.
+        assert!(!config.to_toml().contains("00123"));
+        assert_eq!(load(&config.to_toml(), &[], &variables[..1]).expect("a configuration"), config);
+        assert!(refused(file, &[], &variables[1..]).contains("files.s3.secret_access_key: it is needed"));
+        assert!(refused(file, &[], &[("BETH_FILES__S3__BUCKETT", "b")]).contains("buckett"));
     }
 
     #[test]

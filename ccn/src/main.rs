@@ -57,7 +57,8 @@ fn run() -> anyhow::Result<bool> {
         print!("{}", config.to_toml());
         return Ok(true);
     }
-    log_to_stderr("info");
+    // What the client of an object store tries again, the node says itself once it matters.
+    log_to_stderr("info,object_store=warn");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
     let served = runtime.block_on(serve(config));
     // A thread that is opening a damaged store or reading a slow disk is not waited for.

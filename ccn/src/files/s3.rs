@@ -252,7 +252,8 @@ fn advice(error: &Error, doing: &str, settings: &S3) -> String {
             )
         }
         Some("SignatureDoesNotMatch") => format!(
-            "files.s3.secret_access_key: it is not the secret of the key {access_key_id}, or files.s3.region is not {region}: correct them"
+            "files.s3.secret_access_key: {endpoint} has no key {access_key_id} with this secret, or its region is not {region}: correct \
+             access_key_id, secret_access_key or region"
         ),
         Some("AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" | "PermanentRedirect") => {
             format!("files.s3.region: the bucket {bucket} is not in the region {region} ({said}): correct it")

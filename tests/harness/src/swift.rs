@@ -23,7 +23,8 @@ const SERVERS: [&str; 4] = ["account", "container", "object", "proxy"];
 /// What keeps files of a store alike: any words, as long as they stay.
 const COMMON: &str = "[swift-hash]\nswift_hash_path_suffix = tests\nswift_hash_path_prefix = tests\n\
     [storage-policy:0]\nname = one\ndefault = yes\n";
-/// What a request passes through on its way in. Without a cache server each request is looked up.
+/// What a request passes through on its way in. Without a cache server each request is looked up, and parts go with their object, not when a further server
+/// gets to them.
 const WAY_IN: &str = "[pipeline:main]\npipeline = catch_errors cache listing_formats bulk s3api tempauth slo proxy-server\n\
     [app:proxy-server]\nuse = egg:swift#proxy\naccount_autocreate = true\n\
     [filter:catch_errors]\nuse = egg:swift#catch_errors\n\
@@ -31,7 +32,7 @@ const WAY_IN: &str = "[pipeline:main]\npipeline = catch_errors cache listing_for
     [filter:listing_formats]\nuse = egg:swift#listing_formats\n\
     [filter:bulk]\nuse = egg:swift#bulk\n\
     [filter:s3api]\nuse = egg:swift#s3api\n\
-    [filter:slo]\nuse = egg:swift#slo\n";
+    [filter:slo]\nuse = egg:swift#slo\nallow_async_delete = false\n";
 /// The way of its own client, which asks from inside.
 const INSIDE: &str = "[pipeline:main]\npipeline = catch_errors proxy-server\n\
     [app:proxy-server]\nuse = egg:swift#proxy\naccount_autocreate = true\n\
