@@ -273,6 +273,8 @@ pub(crate) fn away() -> Result<()> {
     let path = format!("/api/v0/storage/raw/{}", sha256(&content));
     let signed = keep(&account, "storage", &sha256(&content))?;
     expect(200, upload(&ccn, "/api/v0/storage/add_file", &content, Some(&signed))?)?;
+    let other = noise(LARGE + 1);
+    expect(200, upload(&ccn, "/api/v0/storage/add_file", &other, None)?)?;
     // Longer than what is kept in memory.
     let (message, content_of_message) = stored_post(&account, &"long ".repeat(500_000))?;
     expect(200, upload(&ccn, "/api/v0/storage/add_file", &content_of_message, None)?)?;
@@ -307,22 +309,34 @@ pub(crate) fn away() -> Result<()> {
     ensure!(status(&ccn, &early)? == "pending", "its content never came");
     ensure!(expect(200, ccn.get(&path)?)?.body == content, "the file came back otherwise");
 
+    // One that hangs is noticed by whoever asks first, and holds up nobody after that.
+    store.freeze()?;
+    let begun = Instant::now();
+    is_away(ccn.get(&path)?)?;
+    ensure!(begun.elapsed() < UNHINDERED, "it took {:?} to notice that the store hangs", begun.elapsed());
+    let hanging = stored_message_of(&account, &other)?;
+    let begun = Instant::now();
+    expect(202, publish(&ccn, &hanging, false)?)?;
+    is_away(ccn.get(&path)?)?;
+    expect(200, publish(&ccn, &post(&account, "while it hangs")?, true)?)?;
+    ensure!(begun.elapsed() < UNHINDERED, "it took {:?} while the store hung", begun.elapsed());
+    store.thaw()?;
+    wait_until(BACK_WITHIN, "the store is heard of", || Ok(ccn.get(&path)?.status == 200))?;
+    // Its content was recorded all along; that it is none is found once it can be read.
+    wait_until(BACK_WITHIN, "it is decided", || Ok(status(&ccn, &hanging)? == "rejected"))?;
+
     // And once more without a restart of the node.
     store.kill()?;
     let (late, content_of_late) = stored_post(&account, &"late ".repeat(500_000))?;
     is_away(ccn.get(&path)?)?;
     is_away(upload(&ccn, "/api/v0/storage/add_file", &content_of_early, None)?)?;
-    let recorded = stored_message_of(&account, &content)?;
     expect(202, publish(&ccn, &late, false)?)?;
-    expect(202, publish(&ccn, &recorded, false)?)?;
     store.start_again()?;
     wait_until(BACK_WITHIN, "the store is heard of", || Ok(ccn.get(&path)?.status == 200))?;
     for (message, content) in [(&early, &content_of_early), (&late, &content_of_late)] {
         expect(200, upload(&ccn, "/api/v0/storage/add_file", content, None)?)?;
         wait_until(BACK_WITHIN, "it is decided", || Ok(status(&ccn, message)? == "processed"))?;
     }
-    // Its content is there and was recorded all along; that it is none is found once it can be read.
-    wait_until(BACK_WITHIN, "it is decided", || Ok(status(&ccn, &recorded)? == "rejected"))?;
     core.stop()?;
     store.kill()
 }

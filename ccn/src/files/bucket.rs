@@ -48,9 +48,10 @@ const MAX_PARTS: u64 = 10_000;
 const PARTS_OF_ONE: usize = 3;
 /// Parts and small files that are sent at once, and contents that are brought near, each in memory: 128 MiB, or twice that. More wait.
 const PARTS_AT_ONCE: usize = 16;
-/// How long the bucket may take to begin an answer, with all attempts. That long, and once, it can hold up a thread that decides messages.
-const ANSWER_WITHIN: Duration = Duration::from_secs(8);
-/// How long a thread that decides messages waits for the content of one. What takes longer is brought near by somebody else, and the message waits.
+/// How long the bucket may take to begin an answer, with all attempts.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// How long a thread that decides messages waits for the content of one, once it comes. What takes longer is brought near by somebody else, and the
+/// message waits.
 const CONTENT_WITHIN: Duration = Duration::from_secs(5);
 /// Largest file that is brought near: no content of a message is longer.
 const NEAR_BYTES: u64 = MAX_CONTENT_BYTES;

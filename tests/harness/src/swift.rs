@@ -73,6 +73,22 @@ impl Swift {
         self.processes.drain(..).try_for_each(|mut process| process.kill())
     }
 
+    /// Stops its servers where they are: who asks is connected and gets no answer.
+    ///
+    /// # Errors
+    /// A server is gone.
+    pub fn freeze(&self) -> Result<()> {
+        self.processes.iter().try_for_each(Process::freeze)
+    }
+
+    /// Lets them go on.
+    ///
+    /// # Errors
+    /// A server is gone.
+    pub fn thaw(&self) -> Result<()> {
+        self.processes.iter().try_for_each(Process::thaw)
+    }
+
     /// Starts it where it was, with what it kept.
     ///
     /// # Errors
