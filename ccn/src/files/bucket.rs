@@ -1,8 +1,8 @@
 //! Files in a bucket of an object store.
 //!
-//! What is written was spooled and verified on this machine; it is sent before it is published. What is read passes through, in as much memory as the
-//! connection reads ahead: some 400 KiB a reader. An object is never changed, only made and deleted, and by this node alone ([`super::s3`]); so what was
-//! seen once is there until it is removed here.
+//! What is written was spooled and verified on this machine; it is sent before it is published. What is read passes through, in as much memory as
+//! connections read ahead: less than a mebibyte a reader, however large the file. An object is never changed, only made and deleted, and by this node
+//! alone ([`super::s3`]); so what was seen once is there until it is removed here.
 
 use super::{
     Reading,
