@@ -36,12 +36,14 @@ use std::{
     sync::Arc,
 };
 use tempfile::TempPath;
-use tokio::io::AsyncRead;
+use tokio::io::{AsyncRead, AsyncSeekExt as _, AsyncWriteExt as _, BufReader};
 
 /// Folder of files that are being written.
 const PARTIAL: &str = "partial";
 /// What the names of archives of folders end with.
 const ARCHIVE: &str = "car";
+/// Bytes of an archive that are copied at a time.
+const PIECE_BYTES: usize = 256 << 10;
 
 /// The files. Cloning shares them.
 #[derive(Debug, Clone)]
@@ -228,6 +230,25 @@ impl Files {
     /// The system refuses. That there is no such archive is none.
     pub(crate) async fn open_archive(&self, hash: &ItemHash) -> io::Result<Option<OpenFile>> {
         self.open_kind(hash, FileKind::Directory).await
+    }
+
+    /// Opens the archive of a folder to be read here and there. Of one in a bucket it is a copy, which is gone once it is closed.
+    ///
+    /// # Errors
+    /// The system refuses. That there is no such archive is none.
+    pub async fn archive_on_disk(&self, hash: &ItemHash) -> io::Result<Option<fs::File>> {
+        let Some(archive) = self.open_archive(hash).await? else { return Ok(None) };
+        let reading = match archive.source {
+            Source::Local(file) => return Ok(Some(file.into_std().await)),
+            Source::Object(object) => object.read(0..archive.size).await?,
+        };
+        let partial = self.partial.clone();
+        let copy = tokio::task::spawn_blocking(move || tempfile::tempfile_in(partial.as_path())).await;
+        let mut copy = tokio::fs::File::from_std(copy.map_err(io::Error::other)??);
+        tokio::io::copy_buf(&mut BufReader::with_capacity(PIECE_BYTES, reading), &mut copy).await?;
+        copy.flush().await?;
+        copy.rewind().await?;
+        Ok(Some(copy.into_std().await))
     }
 
     async fn open_kind(&self, hash: &ItemHash, kind: FileKind) -> io::Result<Option<OpenFile>> {

@@ -184,6 +184,7 @@ fn ask(core: &CoreNode) -> Result<Vec<Value>> {
     let (_, root) = folder_archive()?;
     said.push(essence(&expect(200, ccn.get(&format!("/ipfs/{root}?format=car"))?)?));
     said.push(essence(&expect(200, ccn.head(&format!("/ipfs/{root}?format=car"))?)?));
+    said.push(essence(&ccn.get(&format!("/api/v0/storage/raw/{root}"))?));
     said.push(essence(&expect(404, ccn.get(&format!("/api/v0/storage/raw/{}", sha256(b"nobody's")))?)?));
     Ok(said)
 }
