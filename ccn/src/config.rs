@@ -4,6 +4,9 @@
 //! name a setting of this one are read: `BETH_LISTEN` is `listen`, `BETH_PIPELINE__HORIZON_SECONDS` is `horizon_seconds` in `[pipeline]`, and
 //! `BETH_PEERS` is a list with commas.
 
+mod files;
+
+pub use self::files::{Files, S3, Secret};
 use crate::{cli::Arguments, dev, host::Compiler, network::Network};
 use ccn_message::ItemHash;
 use serde::{Deserialize, Serialize};
@@ -15,6 +18,8 @@ use std::{
 
 /// Most addresses in `development.funded`: one message funds them all.
 const MAX_FUNDED: usize = 500;
+/// How the variables begin that say where files are kept.
+const FILES: &str = "BETH_FILES__";
 /// Bounds of `poll_seconds`.
 const MIN_POLL_SECONDS: f64 = 0.05;
 const MAX_POLL_SECONDS: f64 = 3600.0;
@@ -31,6 +36,8 @@ pub struct Config {
     pub peers: Vec<String>,
     /// Where files and folders of IPFS are looked for besides.
     pub ipfs: Ipfs,
+    /// Where files are kept.
+    pub files: Files,
     /// Compute nodes that are linked to this node.
     pub crns: Vec<Crn>,
     /// Folder of further plugins; by default `plugins` in the data folder.
@@ -248,6 +255,7 @@ impl Default for Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 4024)),
             peers: Vec::new(),
             ipfs: Ipfs::default(),
+            files: Files::default(),
             crns: Vec::new(),
             plugins: None,
             dev: false,
@@ -329,6 +337,14 @@ pub enum ConfigError {
         /// What it says.
         value: String,
     },
+    /// The bucket cannot be used as it is written.
+    #[error("files.s3.{setting}: {problem}")]
+    S3 {
+        /// The setting.
+        setting: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
     /// The sha256 of a plugin is none.
     #[error("network.plugins pins {kind} to {value:?}, which is no sha256 of a file")]
     Pin {
@@ -374,19 +390,24 @@ impl Config {
         if let Some(path) = &arguments.config {
             sources = sources.add_source(config::File::from(path.as_path()).format(config::FileFormat::Toml));
         }
-        let variables = config::Environment::with_prefix("BETH")
-            .prefix_separator("_")
-            .separator("__")
+        let ours = ours(variables);
+        let (of_files, others) = ours.into_iter().partition(|(name, _)| name.to_ascii_uppercase().starts_with(FILES));
+        let environment = || config::Environment::with_prefix("BETH").prefix_separator("_").separator("__");
+        // A key that looks like a number is none.
+        let of_files = environment().source(Some(of_files));
+        let variables = environment()
             .try_parsing(true)
             .list_separator(",")
             .with_list_parse_key("peers")
             .with_list_parse_key("crns")
             .with_list_parse_key("ipfs.gateways")
             .with_list_parse_key("development.funded")
-            .source(Some(ours(variables)));
-        let sources = sources.add_source(flags(arguments)?).add_source(variables);
+            .source(Some(others));
+        let sources = sources.add_source(flags(arguments)?).add_source(variables).add_source(of_files);
         let mut config: Self = sources.build()?.try_deserialize()?;
-        for url in config.peers.iter_mut().chain(&mut config.ipfs.api).chain(&mut config.ipfs.gateways) {
+        let endpoint = config.files.s3.as_mut().and_then(|s3| s3.endpoint.as_mut());
+        let urls = config.peers.iter_mut().chain(&mut config.ipfs.api).chain(&mut config.ipfs.gateways);
+        for url in urls.chain(endpoint) {
             url.truncate(url.trim_end_matches('/').len());
         }
         config.check()?;
@@ -406,6 +427,7 @@ impl Config {
             }
         }
         self.check_chains()?;
+        self.files.s3.as_ref().map_or(Ok(()), S3::check)?;
         for (name, value) in [
             ("pipeline.queue", self.pipeline.queue as u64),
             ("pipeline.horizon_seconds", self.pipeline.horizon_seconds),
@@ -559,6 +581,27 @@ mod tests {
         assert_eq!((config.pipeline.queue, config.pipeline.horizon_seconds, config.limits.body_kib), (2, 7, 3));
         let config = load("", &[], &[("BETH_PEERS", "http://a:1,http://b:2")]).expect("a configuration");
         assert_eq!(config.peers, ["http://a:1", "http://b:2"]);
+    }
+
+    #[test]
+    fn a_key_in_a_variable_is_no_number() {
+        let file = "[files.s3]\nbucket = 'b'\naccess_key_id = 'in the file'\nendpoint = 'http://s3.example.org/'";
+        let variables = [
+            ("BETH_FILES__S3__SECRET_ACCESS_KEY", "00123"),
+            ("BETH_FILES__S3__ACCESS_KEY_ID", "1e3"),
+            ("BETH_FILES__S3__ALLOW_HTTP", "true"),
+            ("BETH_LIMITS__BODY_KIB", "3"),
+        ];
+        let config = load(file, &[], &variables).expect("a configuration");
+        let s3 = config.files.s3.as_ref().expect("a bucket");
+        assert_eq!((s3.secret_access_key.reveal(), s3.access_key_id.as_str()), ("00123", "1e3"));
+        assert_eq!(s3.endpoint.as_deref(), Some("http://s3.example.org"));
+        assert_eq!((s3.allow_http, config.limits.body_kib), (true, 3));
+        // What is printed reads back with the secret beside it.
+        assert!(!config.to_toml().contains("00123"));
+        assert_eq!(load(&config.to_toml(), &[], &variables[..1]).expect("a configuration"), config);
+        assert!(refused(file, &[], &variables[1..]).contains("files.s3.secret_access_key: it is needed"));
+        assert!(refused(file, &[], &[("BETH_FILES__S3__BUCKETT", "b")]).contains("buckett"));
     }
 
     #[test]

@@ -1,106 +1,163 @@
-//! The folder of files: each under its hash, whole and verified, or not at all. A folder of IPFS is one file too: the archive of its blocks.
+//! The files: each under its hash, whole and verified, or not at all. A folder of IPFS is one file too: the archive of its blocks.
 //!
-//! A file is written under a name of its own, brought to the disk, and renamed. What a crash leaves behind is removed at the next start.
+//! They lie in a [`Folder`] of this machine or, where the settings say so, in a [`Bucket`] of an S3-compatible object store, under the same names. Either
+//! way a file is written aside first, on this machine, under a name of its own; once it is known what it is it is published: renamed in the folder, or
+//! sent to the bucket. What a crash leaves aside is removed at the next start.
+//!
+//! The folder is the standard library's: a rename with the syncs around it that make it last, and a file handle to read from. A third store behind
+//! `object_store`'s own trait would add a copy of each byte, and leave out the syncs.
 
-use crate::store::record::FileKind;
-use aleph_cid::verify::Hasher;
-use ccn_message::{ItemHash, item_hash::Engine};
-use sha2::{Digest as _, Sha256};
+mod bucket;
+mod complaint;
+mod connector;
+mod folder;
+mod leaving;
+mod new_file;
+mod s3;
+mod standing;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use self::new_file::Aside;
+use self::{
+    bucket::{Bucket, Object},
+    folder::Folder,
+};
+pub use self::{
+    new_file::{FileWriter, NewFile},
+    s3::S3Error,
+    standing::is_away,
+};
+use crate::{config::S3, store::record::FileKind};
+use ccn_message::ItemHash;
 use std::{
-    fs,
-    io::{self, SeekFrom},
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 use tempfile::TempPath;
-use tokio::{
-    fs::File,
-    io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _},
-};
+use tokio::io::{AsyncRead, AsyncSeekExt as _, AsyncWriteExt as _, BufReader};
 
 /// Folder of files that are being written.
 const PARTIAL: &str = "partial";
 /// What the names of archives of folders end with.
 const ARCHIVE: &str = "car";
+/// Bytes of an archive that are copied at a time.
+const PIECE_BYTES: usize = 256 << 10;
 
-/// The folder. Cloning shares it.
+/// The files. Cloning shares them.
 #[derive(Debug, Clone)]
 pub struct Files {
-    root: Arc<PathBuf>,
+    partial: Arc<PathBuf>,
+    place: Place,
 }
 
-/// Bytes that are written aside, before it is known what they are. Dropping it removes them.
+/// Where files lie.
+#[derive(Debug, Clone)]
+enum Place {
+    Folder(Folder),
+    Bucket(Bucket),
+}
+
+/// A file that is there and can be read.
 #[derive(Debug)]
-pub(crate) struct Aside {
-    file: File,
-    path: TempPath,
+pub(crate) struct OpenFile {
     size: u64,
-    /// False after a read: then the next write has to find the end.
-    at_end: bool,
+    source: Source,
 }
 
-/// A file that is being written. Dropping it removes what was written.
 #[derive(Debug)]
-pub struct FileWriter {
-    aside: Aside,
-    sha256: Sha256,
-    /// What the network calls such a file: CIDv0, and CIDv1 where that was asked for.
-    cid_v0: Hasher,
-    cid_v1: Option<Hasher>,
+enum Source {
+    Local(tokio::fs::File),
+    Object(Object),
 }
 
-/// A file that was written and has no name yet. Dropping it removes it.
-#[derive(Debug)]
-pub struct NewFile {
-    path: TempPath,
-    /// Its name in storage.
-    pub sha256: ItemHash,
-    /// Its name in IPFS.
-    pub cid_v0: ItemHash,
-    /// Its other names in IPFS: the CIDv1 of the same block, and that of raw leaves where it was asked for.
-    pub cid_v1: Vec<ItemHash>,
+/// Some bytes of a file, as they come.
+pub(crate) type Reading = Box<dyn AsyncRead + Send + Unpin>;
+
+impl OpenFile {
     /// Bytes.
-    pub size: u64,
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Its bytes from one on, so many of them; there are as many.
+    ///
+    /// # Errors
+    /// The system refuses. Those that come later are errors of the reader.
+    pub(crate) async fn read(self, first: u64, length: u64) -> io::Result<Reading> {
+        match self.source {
+            Source::Local(file) => folder::part(file, first, length).await,
+            Source::Object(object) => object.read(first..first + length).await,
+        }
+    }
+
+    /// All its bytes.
+    ///
+    /// # Errors
+    /// See [`Self::read`].
+    pub(crate) async fn read_all(self) -> io::Result<Reading> {
+        let size = self.size;
+        self.read(0, size).await
+    }
 }
 
-impl NewFile {
-    /// True when that is one of its names.
-    #[must_use]
-    pub fn is(&self, hash: &ItemHash) -> bool {
-        *hash == self.sha256 || *hash == self.cid_v0 || self.cid_v1.contains(hash)
+/// Where a file or the archive of a folder lies under the root of all files, with a slash between folder and name.
+fn name(hash: &ItemHash, kind: FileKind) -> String {
+    let name = hash.to_string();
+    // CIDs begin alike, and every name is ASCII with more than two letters.
+    let folder = &name[name.len() - 2..];
+    match kind {
+        FileKind::File => format!("{folder}/{name}"),
+        FileKind::Directory => format!("{folder}/{name}.{ARCHIVE}"),
     }
 }
 
 impl Files {
-    /// Opens or creates the folder.
+    /// Opens or creates a folder of files.
     ///
     /// # Errors
     /// The system refuses.
     pub fn open_folder(root: &Path) -> io::Result<Self> {
-        let partial = root.join(PARTIAL);
-        if partial.exists() {
-            fs::remove_dir_all(&partial)?;
-        }
-        fs::create_dir_all(&partial)?;
-        Ok(Self { root: Arc::new(root.to_owned()) })
+        Ok(Self { partial: empty_partial(root)?, place: Place::Folder(Folder::new(root)) })
     }
 
-    fn path(&self, hash: &ItemHash) -> PathBuf {
-        let name = hash.to_string();
-        // CIDs begin alike, and every name is ASCII with more than two letters.
-        self.root.join(&name[name.len() - 2..]).join(name)
+    /// Opens the files where the settings say that they are: in a bucket, or otherwise in the folder. What is sent to the bucket passes through the folder,
+    /// too.
+    ///
+    /// # Errors
+    /// See [`S3Error`].
+    pub async fn set_up(root: &Path, bucket: Option<&S3>) -> Result<Self, S3Error> {
+        let partial = empty_partial(root).map_err(S3Error::Folder)?;
+        let place = match bucket {
+            None => {
+                s3::refuse_forgotten(root)?;
+                Place::Folder(Folder::new(root))
+            }
+            Some(settings) => Place::Bucket(s3::open(root, settings).await?),
+        };
+        Ok(Self { partial, place })
     }
 
-    fn archive_path(&self, hash: &ItemHash) -> PathBuf {
-        self.path(hash).with_extension(ARCHIVE)
+    /// Opens a bucket on any store.
+    #[cfg(test)]
+    async fn on(store: Arc<dyn object_store::ObjectStore>, root: &Path, settings: &S3) -> Result<Self, S3Error> {
+        let partial = empty_partial(root).map_err(S3Error::Folder)?;
+        Ok(Self { partial, place: Place::Bucket(s3::open_on(store, root, settings).await?) })
+    }
+
+    /// True where reading a file means to ask over a network.
+    pub(crate) fn is_far(&self) -> bool {
+        matches!(self.place, Place::Bucket(_))
     }
 
     /// Starts something that has no name yet.
     pub(crate) async fn aside(&self) -> io::Result<Aside> {
-        let folder = self.root.join(PARTIAL);
-        let created = tokio::task::spawn_blocking(move || tempfile::NamedTempFile::new_in(folder)).await;
-        let (file, path) = created.map_err(io::Error::other)??.into_parts();
-        Ok(Aside { file: File::from_std(file), path, size: 0, at_end: true })
+        if let Place::Bucket(bucket) = &self.place {
+            // Whoever sends a file learns it before all of it was sent.
+            bucket.check()?;
+        }
+        Aside::new_in(&self.partial, !self.is_far()).await
     }
 
     /// Starts a file.
@@ -108,7 +165,7 @@ impl Files {
     /// # Errors
     /// The system refuses.
     pub async fn writer(&self) -> io::Result<FileWriter> {
-        self.start(None).await
+        Ok(FileWriter::new(self.aside().await?, None))
     }
 
     /// Starts a file that is to become that one.
@@ -116,16 +173,10 @@ impl Files {
     /// # Errors
     /// The system refuses.
     pub async fn writer_of(&self, hash: &ItemHash) -> io::Result<FileWriter> {
-        let is_v1 = hash.engine() == Engine::Ipfs && !hash.to_string().starts_with("Qm");
-        self.start(is_v1.then(Hasher::for_ipfs_v1_raw_leaves)).await
+        Ok(FileWriter::new(self.aside().await?, Some(hash)))
     }
 
-    async fn start(&self, cid_v1: Option<Hasher>) -> io::Result<FileWriter> {
-        let aside = self.aside().await?;
-        Ok(FileWriter { aside, sha256: Sha256::new(), cid_v0: Hasher::for_ipfs(), cid_v1 })
-    }
-
-    /// Gives a file its name. It is on the disk when this returns.
+    /// Gives a file its name. It is on the disk, or in the bucket, when this returns.
     ///
     /// # Errors
     /// The system refuses, or it is not that file.
@@ -136,266 +187,148 @@ impl Files {
                 format!("the file is {}, not {as_hash}", file.sha256),
             ));
         }
-        self.name(file.path, self.path(as_hash)).await
+        self.name(file.path, file.size, as_hash, FileKind::File).await
     }
 
-    /// Gives what lies aside its name: the bytes of a file, or the archive of a folder. It is on the disk when this returns.
+    /// Gives what lies aside its name: the bytes of a file, or the archive of a folder. It is on the disk, or in the bucket, when this returns.
     ///
     /// Whoever calls has followed the blocks from that hash to these bytes, see [`crate::dag`].
     pub(crate) async fn publish_followed(&self, aside: Aside, hash: &ItemHash, kind: FileKind) -> io::Result<()> {
-        let path = match kind {
-            FileKind::File => self.path(hash),
-            FileKind::Directory => self.archive_path(hash),
-        };
-        self.name(aside.settle().await?, path).await
+        let size = aside.size();
+        self.name(aside.settle().await?, size, hash, kind).await
     }
 
-    async fn name(&self, file: TempPath, path: PathBuf) -> io::Result<()> {
-        let root = self.root.clone();
-        let work = move || {
-            let folder = path.parent().unwrap_or(&root);
-            fs::create_dir_all(folder)?;
-            file.persist(&path).map_err(|error| error.error)?;
-            fs::File::open(folder)?.sync_all()?;
-            fs::File::open(root.as_path())?.sync_all()
-        };
-        tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+    async fn name(&self, file: TempPath, size: u64, hash: &ItemHash, kind: FileKind) -> io::Result<()> {
+        match &self.place {
+            Place::Folder(folder) => folder.publish(file, &name(hash, kind)).await,
+            Place::Bucket(bucket) => bucket.publish(file, size, hash, kind).await,
+        }
     }
 
-    /// Opens a file for reading, with its length in bytes.
+    /// Opens a file for reading.
     ///
     /// # Errors
     /// The system refuses. That there is no such file is none.
-    pub async fn open(&self, hash: &ItemHash) -> io::Result<Option<(File, u64)>> {
-        Self::open_path(&self.path(hash)).await
+    pub(crate) async fn open(&self, hash: &ItemHash) -> io::Result<Option<OpenFile>> {
+        self.open_kind(hash, FileKind::File).await
     }
 
-    /// Opens the archive of a folder for reading, with its length in bytes.
+    /// Makes sure that a file that was found can be read without waiting long for it, where it is far.
     ///
     /// # Errors
-    /// The system refuses. That there is no such archive is none.
-    pub async fn open_archive(&self, hash: &ItemHash) -> io::Result<Option<(File, u64)>> {
-        Self::open_path(&self.archive_path(hash)).await
-    }
-
-    /// Opens the archive of a folder to be read here and there.
-    ///
-    /// # Errors
-    /// The system refuses. That there is no such archive is none.
-    pub(crate) async fn archive_on_disk(&self, hash: &ItemHash) -> io::Result<Option<fs::File>> {
-        match self.open_archive(hash).await? {
-            Some((file, _)) => Ok(Some(file.into_std().await)),
-            None => Ok(None),
+    /// The system refuses.
+    pub(crate) async fn bring_near(&self, hash: &ItemHash) -> io::Result<()> {
+        match &self.place {
+            Place::Folder(_) => Ok(()),
+            Place::Bucket(bucket) => bucket.bring_near(hash).await,
         }
     }
 
-    async fn open_path(path: &Path) -> io::Result<Option<(File, u64)>> {
-        match File::open(path).await {
-            Ok(file) => {
-                let size = file.metadata().await?.len();
-                Ok(Some((file, size)))
+    /// Opens the archive of a folder for reading.
+    ///
+    /// # Errors
+    /// The system refuses. That there is no such archive is none.
+    pub(crate) async fn open_archive(&self, hash: &ItemHash) -> io::Result<Option<OpenFile>> {
+        self.open_kind(hash, FileKind::Directory).await
+    }
+
+    /// Opens the archive of a folder to be read here and there. Of one in a bucket it is a copy, which is gone once it is closed.
+    ///
+    /// # Errors
+    /// The system refuses. That there is no such archive is none.
+    pub async fn archive_on_disk(&self, hash: &ItemHash) -> io::Result<Option<fs::File>> {
+        let Some(archive) = self.open_archive(hash).await? else { return Ok(None) };
+        let reading = match archive.source {
+            Source::Local(file) => return Ok(Some(file.into_std().await)),
+            Source::Object(object) => object.read(0..archive.size).await?,
+        };
+        let partial = self.partial.clone();
+        let copy = tokio::task::spawn_blocking(move || tempfile::tempfile_in(partial.as_path())).await;
+        let mut copy = tokio::fs::File::from_std(copy.map_err(io::Error::other)??);
+        tokio::io::copy_buf(&mut BufReader::with_capacity(PIECE_BYTES, reading), &mut copy).await?;
+        copy.flush().await?;
+        copy.rewind().await?;
+        Ok(Some(copy.into_std().await))
+    }
+
+    async fn open_kind(&self, hash: &ItemHash, kind: FileKind) -> io::Result<Option<OpenFile>> {
+        match &self.place {
+            Place::Folder(folder) => {
+                let found = folder.open(&name(hash, kind)).await?;
+                Ok(found.map(|(file, size)| OpenFile { size, source: Source::Local(file) }))
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+            Place::Bucket(bucket) => {
+                let found = bucket.open(hash, kind).await?;
+                Ok(found.map(|(object, size)| OpenFile { size, source: Source::Object(object) }))
+            }
         }
     }
 
-    /// The length of a file, bytes.
+    /// The length of a file, bytes. For threads that may wait; of a file that was published, opened or looked for lately a bucket is not asked again.
     ///
     /// # Errors
     /// The system refuses. That there is no such file is none.
     pub fn size(&self, hash: &ItemHash) -> io::Result<Option<u64>> {
-        match fs::metadata(self.path(hash)) {
-            Ok(found) => Ok(Some(found.len())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+        match &self.place {
+            Place::Folder(folder) => folder.size(&name(hash, FileKind::File)),
+            Place::Bucket(bucket) => bucket.wait_for_size(hash, FileKind::File),
         }
     }
 
-    /// True when the archive of that folder is here.
+    /// True when the archive of that folder is here. See [`Self::size`].
     ///
     /// # Errors
     /// The system refuses.
     pub fn has_archive(&self, hash: &ItemHash) -> io::Result<bool> {
-        self.archive_path(hash).try_exists()
+        let size = match &self.place {
+            Place::Folder(folder) => folder.size(&name(hash, FileKind::Directory)),
+            Place::Bucket(bucket) => bucket.wait_for_size(hash, FileKind::Directory),
+        };
+        Ok(size?.is_some())
     }
 
-    /// Reads a file of at most `max_bytes`.
+    /// Reads a file of at most `max_bytes`. For threads that may wait.
     ///
     /// # Errors
     /// The system refuses, or it is longer. That there is no such file is none.
     pub fn read(&self, hash: &ItemHash, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
-        match self.size(hash)? {
-            None => Ok(None),
-            Some(size) if size > max_bytes => Err(io::Error::new(
-                io::ErrorKind::FileTooLarge,
-                format!("{hash} has {size} bytes, more than {max_bytes}"),
-            )),
-            Some(_) => fs::read(self.path(hash)).map(Some),
+        match &self.place {
+            Place::Folder(folder) => folder.read(hash, max_bytes),
+            Place::Bucket(bucket) => bucket.wait_for_content(hash, max_bytes),
         }
     }
 
     /// Puts bytes where a file would be whose bytes nobody has.
     #[cfg(test)]
     pub(crate) fn forge(&self, hash: &ItemHash, bytes: &[u8]) {
-        let path = self.path(hash);
-        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
-        fs::write(path, bytes).expect("a file");
+        let Place::Folder(folder) = &self.place else { panic!("in a folder") };
+        folder.forge(&name(hash, FileKind::File), bytes);
     }
 
-    /// Removes a file or the archive of a folder.
+    /// Removes a file or the archive of a folder: it is not there any more when this returns. Of a bucket it is deleted soon after, whatever happens to
+    /// the node or to the bucket meanwhile.
     ///
     /// # Errors
     /// The system refuses. That there is no such file is none.
     pub fn remove(&self, hash: &ItemHash) -> io::Result<()> {
-        for path in [self.path(hash), self.archive_path(hash)] {
-            match fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+        match &self.place {
+            Place::Folder(folder) => folder.remove(hash),
+            Place::Bucket(bucket) => bucket.remove(hash),
         }
-        Ok(())
     }
 }
 
-impl Aside {
-    /// Appends. How long it may become is the caller's to say.
-    pub(crate) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if !self.at_end {
-            self.file.seek(SeekFrom::End(0)).await?;
-            self.at_end = true;
-        }
-        self.file.write_all(bytes).await?;
-        self.size += bytes.len() as u64;
-        Ok(())
-    }
-
-    /// Reads what was written.
-    pub(crate) async fn read(&mut self, start: u64, length: usize) -> io::Result<Vec<u8>> {
-        self.file.flush().await?;
-        self.at_end = false;
-        self.file.seek(SeekFrom::Start(start)).await?;
-        let mut bytes = vec![0; length];
-        self.file.read_exact(&mut bytes).await?;
-        Ok(bytes)
-    }
-
-    /// Bytes so far.
-    pub(crate) fn size(&self) -> u64 {
-        self.size
-    }
-
-    /// Brings it to the disk.
-    async fn settle(mut self) -> io::Result<TempPath> {
-        self.file.flush().await?;
-        self.file.sync_all().await?;
-        Ok(self.path)
-    }
+/// What is longer than it may be.
+fn too_long(hash: &ItemHash, size: u64, max_bytes: u64) -> io::Error {
+    io::Error::new(io::ErrorKind::FileTooLarge, format!("{hash} has {size} bytes, more than {max_bytes}"))
 }
 
-impl FileWriter {
-    /// Appends. How long a file may become is the caller's to say.
-    ///
-    /// # Errors
-    /// The system refuses.
-    pub async fn write(&mut self, chunk: &[u8]) -> io::Result<()> {
-        self.sha256.update(chunk);
-        self.cid_v0.update(chunk);
-        if let Some(hasher) = &mut self.cid_v1 {
-            hasher.update(chunk);
-        }
-        self.aside.write(chunk).await
+/// Makes the folder of what is being written, empty.
+fn empty_partial(root: &Path) -> io::Result<Arc<PathBuf>> {
+    let partial = root.join(PARTIAL);
+    if partial.exists() {
+        fs::remove_dir_all(&partial)?;
     }
-
-    /// Bytes so far.
-    #[must_use]
-    pub fn size(&self) -> u64 {
-        self.aside.size
-    }
-
-    /// Brings the file to the disk.
-    ///
-    /// # Errors
-    /// The system refuses.
-    pub async fn finish(self) -> io::Result<NewFile> {
-        let size = self.aside.size;
-        let path = self.aside.settle().await?;
-        let cid_v0 = self.cid_v0.finalize().to_string();
-        // A single raw block has a name of its own kind (`bafk…`), which is none of the network's.
-        let raw = self.cid_v1.map(|hasher| hasher.finalize().to_string());
-        let names = [Some(v1_of_v0(&cid_v0)), raw].into_iter().flatten();
-        Ok(NewFile {
-            path,
-            sha256: ItemHash::from_sha256(self.sha256.finalize().into()),
-            cid_v0: ItemHash::parse(&cid_v0).map_err(io::Error::other)?,
-            cid_v1: names.filter_map(|name| ItemHash::parse(&name).ok()).collect(),
-            size,
-        })
-    }
-}
-
-/// The CIDv1 of a block whose CIDv0 is known: another spelling of one digest.
-fn v1_of_v0(cid: &str) -> String {
-    /// Version 1, codec dag-pb.
-    const PREFIX: [u8; 2] = [0x01, 0x70];
-    let digest = bs58::decode(cid).into_vec().unwrap_or_default();
-    format!("b{}", data_encoding::BASE32_NOPAD.encode(&[&PREFIX[..], &digest].concat()).to_ascii_lowercase())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    async fn write(files: &Files, bytes: &[u8]) -> NewFile {
-        let mut writer = files.writer().await.expect("a file");
-        for chunk in bytes.chunks(1000) {
-            writer.write(chunk).await.expect("a write");
-        }
-        writer.finish().await.expect("a file")
-    }
-
-    /// What kubo itself says of one block and of several. (The CID among the vectors of `shared/fixtures/messages` is of other bytes than it says.)
-    #[tokio::test]
-    async fn a_file_has_the_names_that_the_network_gives_it() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let files = Files::open_folder(folder.path()).expect("a folder");
-        let file = write(&files, b"hello world\n").await;
-        assert_eq!(file.sha256.to_string(), "a948904f2f0f479b8f8197694b30184b0d2ed1c1cd2a1ec0fb85d299a192a447");
-        assert_eq!(file.cid_v0.to_string(), "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o");
-        let [cid_v1] = file.cid_v1.as_slice() else { panic!("{:?}", file.cid_v1) };
-        assert_eq!(cid_v1.to_string(), "bafybeicg2rebjoofv4kbyovkw7af3rpiitvnl6i7ckcywaq6xjcxnc2mby");
-        assert_eq!(file.size, 12);
-
-        let message = crate::testing::fixture_json("signed/store-ipfs-v0.json");
-        let file = write(&files, &crate::testing::fixture("signed/files/blob-600k.bin")).await;
-        assert_eq!(message["content"]["item_hash"], file.cid_v0.to_string());
-    }
-
-    #[tokio::test]
-    async fn a_file_is_there_once_it_is_published_and_not_before() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let files = Files::open_folder(folder.path()).expect("a folder");
-        let bytes = vec![7; 300_000];
-        let file = write(&files, &bytes).await;
-        let (sha256, cid) = (file.sha256.clone(), file.cid_v0.clone());
-        assert!(files.open(&sha256).await.expect("no error").is_none());
-        files.publish(file, &sha256).await.expect("a name");
-        let (mut found, size) = files.open(&sha256).await.expect("no error").expect("the file");
-        let mut read = Vec::new();
-        found.read_to_end(&mut read).await.expect("bytes");
-        assert_eq!((size, read), (300_000, bytes.clone()));
-        assert!(files.read(&sha256, 1000).is_err());
-        assert_eq!(files.read(&sha256, 300_000).expect("no error"), Some(bytes.clone()));
-
-        let file = write(&files, &bytes).await;
-        assert!(files.publish(file, &ItemHash::sha256_of(b"other")).await.is_err());
-        drop(write(&files, &bytes).await);
-        let left = fs::read_dir(folder.path().join(PARTIAL)).expect("the folder").count();
-        assert_eq!(left, 0, "what is not published is removed");
-
-        files.publish(write(&files, &bytes).await, &cid).await.expect("a name");
-        files.remove(&cid).expect("no error");
-        assert!(files.open(&cid).await.expect("no error").is_none());
-        files.remove(&cid).expect("that it is gone is no error");
-    }
+    fs::create_dir_all(&partial)?;
+    Ok(Arc::new(partial))
 }

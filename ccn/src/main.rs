@@ -58,7 +58,8 @@ fn run() -> anyhow::Result<bool> {
         print!("{}", config.to_toml());
         return Ok(true);
     }
-    log_to_stderr("info");
+    // What the client of an object store tries again, the node says itself once it matters.
+    log_to_stderr("info,object_store=warn");
     descriptors::allow(config.limits.max_connections);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
     let served = runtime.block_on(serve(config));

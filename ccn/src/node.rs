@@ -6,7 +6,7 @@ use crate::{
     config::Config,
     dev::{self, DevError, Keys},
     fetch::{self, Fetcher, Patience},
-    files::Files,
+    files::{Files, S3Error},
     host::{Keeper, LoadError, Plugins, Source, first_look},
     operator::Word,
     pipeline::Pipeline,
@@ -91,6 +91,9 @@ pub enum NodeError {
         /// Why.
         reason: String,
     },
+    /// The files are not to be had where the settings say.
+    #[error(transparent)]
+    Files(#[from] S3Error),
     /// There are no plugins.
     #[error(transparent)]
     Plugins(#[from] LoadError),
@@ -128,7 +131,11 @@ impl Service {
             move |reason| NodeError::Folder { path, reason }
         };
         let store = open_store(data.join("store.redb")).await?;
-        let files = Files::open_folder(&data.join("files")).map_err(folder(&data.join("files")))?;
+        let files = Files::set_up(&data.join("files"), config.files.s3.as_ref()).await;
+        let files = files.map_err(|error| match error {
+            S3Error::Folder(reason) => NodeError::Folder { path: data.join("files"), reason },
+            error => error.into(),
+        })?;
         let word = Word::open(&data).map_err(folder(&data))?;
         let source = Source {
             folder: config.plugin_folder(),

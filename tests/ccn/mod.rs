@@ -6,6 +6,7 @@ mod clients;
 mod durable;
 mod fixtures;
 mod letter;
+mod object_store;
 mod overload;
 mod plugins;
 mod reference;
@@ -32,6 +33,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("ccn::plugins::compiled_code_that_was_changed_is_not_believed", plugins::corrupted_code),
         trial("ccn::chains::tokens_are_followed_over_gaps_reorganisations_and_kill_9", chains::tokens),
         trial("ccn::chains::messages_are_confirmed_by_the_chain", chains::confirmations),
+        trial("ccn::object_store::files_in_a_bucket_are_as_in_a_folder", object_store::alike),
+        trial("ccn::object_store::nothing_is_lost_while_it_is_away", object_store::away),
+        trial("ccn::object_store::what_is_wrong_is_said_at_the_start", object_store::refusals),
         trial("ccn::stranger::the_guide_makes_a_running_message_type", stranger::guide),
         trial("ccn::stranger::the_guide_makes_a_plugin_of_python", stranger::python),
         trial("ccn::reference::schemathesis_finds_no_violation", reference::conformance),

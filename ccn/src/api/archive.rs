@@ -23,7 +23,7 @@ use axum::{
     body::Body,
     extract::{Path, Request},
     http::{
-        HeaderMap, HeaderValue, StatusCode,
+        HeaderMap, HeaderValue, Method, StatusCode,
         header::{ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, X_CONTENT_TYPE_OPTIONS},
     },
     response::{IntoResponse, Response},
@@ -174,7 +174,13 @@ pub(super) fn routes(routes: Routes) -> Routes {
 }
 
 /// Gives a folder as the archive of its blocks, `?format=car`. Files have no blocks here: they are given as they are, under `/api/v0/storage/raw`.
-async fn get(state: State, Path(cid): Path<String>, parameters: Parameters, headers: HeaderMap) -> ApiResult<Response> {
+async fn get(
+    state: State,
+    method: Method,
+    Path(cid): Path<String>,
+    parameters: Parameters,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
     let hash = ItemHash::parse(&cid)?;
     let accepts =
         || headers.get(ACCEPT).and_then(|value| value.to_str().ok()).is_some_and(|text| text.contains(ARCHIVE));
@@ -187,14 +193,17 @@ async fn get(state: State, Path(cid): Path<String>, parameters: Parameters, head
         let sentence = format!("{hash} is a file, not a folder: it is at /api/v0/storage/raw/{hash}");
         return Err(ApiError::not_found(sentence));
     }
-    let Some((file, size)) = state.service.files.open_archive(&hash).await? else {
+    let Some(file) = state.service.files.open_archive(&hash).await? else {
         return Err(ApiError::internal(format!("folder {hash} is recorded and is not in the folder of files")));
     };
     let mut answer = HeaderMap::new();
     answer.insert(CONTENT_TYPE, HeaderValue::from_static(OUR_ARCHIVE));
-    answer.insert(CONTENT_LENGTH, HeaderValue::from(size));
+    answer.insert(CONTENT_LENGTH, HeaderValue::from(file.size()));
     answer.insert(CACHE_CONTROL, HeaderValue::from_static(FOREVER));
     answer.insert(ETAG, HeaderValue::from_str(&format!("\"{hash}.car\"")).map_err(ApiError::internal)?);
     answer.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    Ok((answer, Body::from_stream(ReaderStream::with_capacity(file, CHUNK_BYTES))).into_response())
+    if method == Method::HEAD {
+        return Ok((answer, Body::empty()).into_response());
+    }
+    Ok((answer, Body::from_stream(ReaderStream::with_capacity(file.read_all().await?, CHUNK_BYTES))).into_response())
 }

@@ -5,12 +5,15 @@ use super::{
     reference::{Group, Operation, Shape},
     routes::Routes,
 };
-use crate::store::{
-    Reader as _,
-    record::{FileKind, FileRecord},
+use crate::{
+    files::{OpenFile, Reading},
+    store::{
+        Reader as _,
+        record::{FileKind, FileRecord},
+    },
 };
 use axum::http::{
-    HeaderMap, HeaderValue, StatusCode,
+    HeaderMap, HeaderValue, Method, StatusCode,
     header::{
         ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH, IF_RANGE,
         RANGE, X_CONTENT_TYPE_OPTIONS,
@@ -26,11 +29,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ccn_message::{ItemHash, item_hash::Engine};
 use futures_util::{StreamExt as _, stream};
 use serde_json::json;
-use std::io::SeekFrom;
-use tokio::{
-    fs::File,
-    io::{AsyncReadExt as _, AsyncSeekExt as _},
-};
+use tokio::io::AsyncReadExt as _;
 use tokio_util::io::ReaderStream;
 
 /// Bytes read at a time.
@@ -100,8 +99,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
 /// A file that is here.
 struct Found {
     hash: ItemHash,
-    file: File,
-    size: u64,
+    file: OpenFile,
 }
 
 pub(super) async fn record(state: &State, hash: &ItemHash) -> ApiResult<FileRecord> {
@@ -113,7 +111,7 @@ pub(super) async fn record(state: &State, hash: &ItemHash) -> ApiResult<FileReco
 
 async fn find(state: &State, hash: ItemHash) -> ApiResult<Found> {
     match state.service.files.open(&hash).await? {
-        Some((file, size)) => Ok(Found { hash, file, size }),
+        Some(file) => Ok(Found { hash, file }),
         None => Err(ApiError::internal(format!("file {hash} is recorded and is not in the folder of files"))),
     }
 }
@@ -157,13 +155,14 @@ fn digits(text: &str) -> Option<u64> {
 }
 
 /// The bytes. Ranges make downloads resumable; the hash is the tag.
-async fn raw(state: State, Path(hash): Path<String>, headers: HeaderMap) -> ApiResult<Response> {
+async fn raw(state: State, method: Method, Path(hash): Path<String>, headers: HeaderMap) -> ApiResult<Response> {
     let hash = ItemHash::parse(&hash)?;
     let record = record(&state, &hash).await?;
     if record.kind == FileKind::Directory {
         return folder::send(&state, &hash, record.size).await;
     }
-    let Found { hash, mut file, size } = find(&state, hash).await?;
+    let Found { hash, file } = find(&state, hash).await?;
+    let size = file.size();
     let tag = format!("\"{hash}\"");
     let text = |name| headers.get(&name).and_then(|value: &HeaderValue| value.to_str().ok());
     let mut answer = HeaderMap::new();
@@ -191,11 +190,11 @@ async fn raw(state: State, Path(hash): Path<String>, headers: HeaderMap) -> ApiR
             return Ok(refused);
         }
     };
-    if first > 0 {
-        file.seek(SeekFrom::Start(first)).await?;
-    }
     answer.insert(CONTENT_LENGTH, HeaderValue::from(length));
-    let body = Body::from_stream(ReaderStream::with_capacity(file.take(length), CHUNK_BYTES));
+    if method == Method::HEAD {
+        return Ok((status, answer, Body::empty()).into_response());
+    }
+    let body = Body::from_stream(ReaderStream::with_capacity(file.read(first, length).await?, CHUNK_BYTES));
     Ok((status, answer, body).into_response())
 }
 
@@ -210,7 +209,8 @@ async fn base64(state: State, Path(hash): Path<String>) -> ApiResult<Response> {
         let sentence = format!("{hash} is a folder: its files are at /api/v0/storage/raw/{hash}");
         return Err(ApiError::not_found(sentence));
     }
-    let Found { hash, file, size } = find(&state, hash).await?;
+    let Found { hash, file } = find(&state, hash).await?;
+    let size = file.size();
     if size > MAX_BASE64_BYTES {
         let sentence = format!("the file has {size} bytes; fetch it from /api/v0/storage/raw/{hash}");
         return Err(ApiError::too_large(sentence));
@@ -220,7 +220,7 @@ async fn base64(state: State, Path(hash): Path<String>) -> ApiResult<Response> {
         Engine::Ipfs => "ipfs",
     };
     let head = format!(r#"{{"status":"success","hash":"{hash}","engine":"{engine}","content":""#);
-    let lines = stream::unfold(Some(file), |file| async {
+    let lines = stream::unfold(Some(file.read_all().await?), |file| async {
         let mut file = file?;
         match read_lines(&mut file).await {
             Ok(chunk) if chunk.is_empty() => None,
@@ -234,7 +234,7 @@ async fn base64(state: State, Path(hash): Path<String>) -> ApiResult<Response> {
 }
 
 /// As many whole lines as fit into a chunk; fewer bytes only at the end.
-async fn read_lines(file: &mut File) -> std::io::Result<Vec<u8>> {
+async fn read_lines(file: &mut Reading) -> std::io::Result<Vec<u8>> {
     let wanted = CHUNK_BYTES - CHUNK_BYTES % LINE_BYTES;
     let mut chunk = Vec::with_capacity(wanted);
     let mut part = file.take(wanted as u64);

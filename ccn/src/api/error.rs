@@ -1,6 +1,7 @@
 //! Errors as clients read them: `{"error": sentence, "code": word, …}` with the status that the network gives them, and `field` where one is to blame.
 
 use crate::{
+    files::is_away,
     pipeline::{EngineError, PriceError},
     store::StoreError,
 };
@@ -128,6 +129,12 @@ impl From<StoreError> for ApiError {
 
 impl From<std::io::Error> for ApiError {
     fn from(error: std::io::Error) -> Self {
+        if is_away(&error) {
+            // The log said so when it began.
+            return Self::overloaded(
+                "the node's files are in an object store that does not answer now: try again in a moment",
+            );
+        }
         Self::internal(error)
     }
 }

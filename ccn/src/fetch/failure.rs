@@ -1,6 +1,9 @@
 //! Why a source did not give a file, and whose fault that is.
 
-use crate::dag::{CarError, DagError, SpoolError};
+use crate::{
+    dag::{CarError, DagError, SpoolError},
+    files::is_away,
+};
 use reqwest::StatusCode;
 use std::io;
 
@@ -75,6 +78,14 @@ impl Failure {
             | Self::Spool(SpoolError::TooLarge(_) | SpoolError::TooMany) => Fault::Source,
             Self::Unfit(_) => Fault::Content,
             Self::Spool(SpoolError::Disk(_)) | Self::Disk(_) => Fault::Node,
+        }
+    }
+
+    /// True when it is the object store of the files that does not answer.
+    pub(super) fn is_away(&self) -> bool {
+        match self {
+            Self::Disk(error) | Self::Spool(SpoolError::Disk(error)) => is_away(error),
+            _ => false,
         }
     }
 

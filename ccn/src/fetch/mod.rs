@@ -54,6 +54,8 @@ const MAX_LACKING: u64 = 10_000;
 const LACKING_FOR: Duration = Duration::from_secs(60);
 /// When everybody is asked again, seconds after the time before. Later, the message must be sent again.
 const RETRIES_SECONDS: [u64; 6] = [5, 15, 45, 120, 300, 900];
+/// When it is looked again whether the object store of the files is back.
+const AWAY_PAUSE: Duration = Duration::from_secs(5);
 /// What an archive may have however small files are to be, bytes; beyond that, twice the largest file.
 const LEAST_ARCHIVE_BYTES: u64 = 4 << 20;
 /// Bytes of an archive in the folder that are read at a time.
@@ -90,6 +92,8 @@ pub enum Lacking {
     Nobody,
     /// It is nothing that is taken, whoever gives it.
     Unfit,
+    /// The object store that may have it, or is to keep it, does not answer now.
+    Away,
 }
 
 /// Looks for files. Cloning shares it.
@@ -196,14 +200,24 @@ impl Shared {
             if pause > 0 {
                 self.lacking.invalidate(hash).await;
             }
-            match self.fetch(hash).await {
+            match self.fetch_or_wait(hash).await {
                 Ok(found) => return self.announce(hash, found).await,
                 Err(Lacking::Unfit) => return,
-                Err(Lacking::Nobody) if self.sources.is_empty() => return,
-                Err(Lacking::Nobody) => {}
+                Err(_) if self.sources.is_empty() => return,
+                Err(_) => {}
             }
         }
         tracing::info!("nobody has the file {hash}");
+    }
+
+    /// Looks, or goes on looking while the object store of the files is away, however long: nobody was found to have nothing.
+    async fn fetch_or_wait(&self, hash: &ItemHash) -> Result<Found, Lacking> {
+        loop {
+            match self.fetch(hash).await {
+                Err(Lacking::Away) => tokio::time::sleep(AWAY_PAUSE).await,
+                outcome => return outcome,
+            }
+        }
     }
 
     async fn announce(&self, hash: &ItemHash, found: Found) {
@@ -214,16 +228,16 @@ impl Shared {
     }
 
     async fn fetch(&self, hash: &ItemHash) -> Result<Found, Lacking> {
-        // What the cache remembers is that there is nothing: to it, finding something is the failure, which those who wait share and it forgets.
+        // What the cache remembers is that there is nothing: to it, all else is the failure, which those who wait share and it forgets.
         let round = async {
             match self.round(hash).await {
-                Ok(found) => Err(found),
-                Err(lacking) => Ok(lacking),
+                Err(lacking @ (Lacking::Nobody | Lacking::Unfit)) => Ok(lacking),
+                outcome => Err(outcome),
             }
         };
         match self.lacking.try_get_with_by_ref(hash, Box::pin(round)).await {
             Ok(lacking) => Err(lacking),
-            Err(found) => Ok(*found),
+            Err(outcome) => *outcome,
         }
     }
 
@@ -233,6 +247,7 @@ impl Shared {
         match self.here(hash).await {
             Ok(Some(found)) => return Ok(found),
             Ok(None) => {}
+            Err(failure) if failure.is_away() => return Err(Lacking::Away),
             Err(error) => tracing::warn!("{hash} cannot be read: {error}"),
         }
         let began = Instant::now();
@@ -246,10 +261,16 @@ impl Shared {
 
     /// What lies in the folder and was not recorded: a crash may have come between.
     async fn here(&self, hash: &ItemHash) -> Result<Option<Found>, Failure> {
-        if let Some((_, size)) = self.files.open(hash).await? {
-            return Ok(Some(Found { kind: FileKind::File, size }));
+        if let Some(file) = self.files.open(hash).await? {
+            // It may be lacking because it could not be read.
+            self.files.bring_near(hash).await?;
+            return Ok(Some(Found { kind: FileKind::File, size: file.size() }));
         }
-        let Some((mut archive, _)) = self.files.open_archive(hash).await? else { return Ok(None) };
+        if hash.engine() != Engine::Ipfs {
+            return Ok(None);
+        }
+        let Some(archive) = self.files.open_archive(hash).await? else { return Ok(None) };
+        let mut archive = archive.read_all().await?;
         let (mut reader, mut spool) = (CarReader::default(), Spool::new(&self.files, self.max_bytes).await?);
         let mut piece = vec![0; PIECE_BYTES];
         loop {
@@ -286,6 +307,7 @@ impl Shared {
                             tracing::info!("{hash} is not taken: {failure}");
                             return Err(Lacking::Unfit);
                         }
+                        Fault::Node if failure.is_away() => return Err(Lacking::Away),
                         Fault::Node => {
                             tracing::warn!("{hash} cannot be kept: {failure}");
                             return Err(Lacking::Nobody);

@@ -30,7 +30,7 @@ use crate::{
     files::Files,
     host::{HostError, Plugin, Plugins},
     store::{
-        Reader as _, Snapshot, Store, StoreError,
+        Reader, Snapshot, Store, StoreError,
         record::{CostLineRecord, NeedRecord, PaymentRecord, RejectionRecord},
         schema::{Table, end_of},
     },
@@ -445,7 +445,7 @@ enum NoPlace {
 }
 
 /// How a message from outside is checked before its turn.
-type Check = fn(Envelope, &Files, &Plugins) -> io::Result<Result<Prepared, NotAMessage>>;
+type Check = fn(Envelope, Option<&Files>, &Plugins) -> io::Result<Result<Prepared, NotAMessage>>;
 
 /// What a text turned out to be.
 #[derive(Debug)]
@@ -456,6 +456,16 @@ enum Received {
     New(Box<Prepared>),
 }
 
+/// The files, unless they are far and what they are asked for is not recorded: then somebody looks for it whom nobody waits for.
+fn worth_asking<'files>(
+    files: &'files Files,
+    reader: &impl Reader,
+    envelope: &Envelope,
+) -> Result<Option<&'files Files>, EngineError> {
+    let is_worth_it = envelope.item_content.is_some() || !files.is_far() || reader.file(&envelope.item_hash)?.is_some();
+    Ok(is_worth_it.then_some(files))
+}
+
 impl Shared {
     fn receive(&self, snapshot: &Snapshot, text: &str, check: Check) -> Result<Received, SubmitError> {
         let format = |refused: NotAMessage| SubmitError::Format { item_hash: refused.item_hash, error: refused.error };
@@ -463,7 +473,8 @@ impl Shared {
         if let Some(receipt) = known(snapshot, &envelope)? {
             return Ok(Received::Known(receipt));
         }
-        let received = check(envelope, &self.files, &self.plugins);
+        let files = worth_asking(&self.files, snapshot, &envelope)?;
+        let received = check(envelope, files, &self.plugins);
         let received = received.map_err(|error| EngineError::Store(error.to_string()))?;
         Ok(Received::New(Box::new(received.map_err(format)?)))
     }

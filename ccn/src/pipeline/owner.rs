@@ -16,13 +16,13 @@ use super::{
     stage::{self, Prepared, SignedMessage},
     turns::Turns,
     wakes::{Wake, Wakes},
-    withdraw,
+    withdraw, worth_asking,
 };
 use crate::{
     clock::now_ms,
     events::{Event, Events},
     fetch::Fetcher,
-    files::Files,
+    files::{Files, is_away},
     host::{HostError, Plugins, Rejection},
     store::{
         Batch, Changes, Reader as _, Store, StoreError, Walk,
@@ -409,7 +409,7 @@ impl Owner {
     ) -> Result<Receipt, SubmitError> {
         // The content may have come meanwhile.
         let prepared = match prepared {
-            Prepared::Lacking(signed) => self.prepare(signed)?,
+            Prepared::Lacking(signed) => self.prepare(desk, signed)?,
             other => other,
         };
         let envelope = prepared.envelope().clone();
@@ -449,8 +449,9 @@ impl Owner {
     }
 
     /// Has a message looked at by its plugin, with the content that is here now.
-    fn prepare(&self, signed: SignedMessage) -> Result<Prepared, EngineError> {
-        let prepared = stage::prepare(signed, &self.files, &self.plugins);
+    fn prepare(&self, desk: &Desk, signed: SignedMessage) -> Result<Prepared, EngineError> {
+        let files = worth_asking(&self.files, desk.read(), signed.envelope())?;
+        let prepared = stage::prepare(signed, files, &self.plugins);
         prepared.map_err(|error| EngineError::Store(error.to_string()))
     }
 
@@ -465,7 +466,7 @@ impl Owner {
     ) -> Result<Verdict, EngineError> {
         let PendingRecord { envelope, reception_time, settled, .. } = first;
         let envelope = envelope.envelope().map_err(StoreError::from)?;
-        let prepared = self.prepare(SignedMessage::known(envelope))?;
+        let prepared = self.prepare(desk, SignedMessage::known(envelope))?;
         let turn = Turn { reception_time, settled, has_waited: true, ..turn };
         self.turn(desk, rules, turn, prepared, after)
     }
@@ -481,8 +482,11 @@ impl Owner {
     ) -> Result<Verdict, EngineError> {
         let envelope = prepared.envelope().clone();
         // It may have been prepared by a plugin that has been replaced since, or for want of one that has come.
-        let prepared =
-            if self.is_outdated(&prepared) { self.prepare(SignedMessage::known(envelope.clone()))? } else { prepared };
+        let prepared = if self.is_outdated(&prepared) {
+            self.prepare(desk, SignedMessage::known(envelope.clone()))?
+        } else {
+            prepared
+        };
         let verdict = match decide::decide(desk, &self.plugins, rules, turn, prepared) {
             Ok(verdict) => verdict,
             Err(Undecided::Store(error) | Undecided::Plugin { error: HostError::Store(error), .. }) => {
@@ -537,16 +541,31 @@ impl Owner {
         }
     }
 
-    fn file(&self, desk: &mut Desk, now: u64, hash: &ItemHash, size: u64, kind: FileKind) -> Result<(), EngineError> {
+    fn file(
+        &self,
+        desk: &mut Desk,
+        now: u64,
+        hash: &ItemHash,
+        size_said: u64,
+        kind: FileKind,
+    ) -> Result<(), EngineError> {
         // It may have been removed between its arrival and its turn.
         let size = match kind {
             FileKind::File => self.files.size(hash),
-            FileKind::Directory => self.files.has_archive(hash).map(|is_here| is_here.then_some(size)),
+            FileKind::Directory => self.files.has_archive(hash).map(|is_here| is_here.then_some(size_said)),
         };
-        let size = size.map_err(|error| EngineError::Store(error.to_string()))?;
+        let size = match size {
+            // Whoever brings it has just seen it there.
+            Err(error) if is_away(&error) => Some(size_said),
+            size => size.map_err(|error| EngineError::Store(error.to_string()))?,
+        };
         let size = size.ok_or_else(|| EngineError::NoSuchFile(hash.clone()))?;
         match desk.add_file(hash, size, kind, now.saturating_add(self.settings.grace_seconds.saturating_mul(1000))) {
-            Ok(_) => {
+            Ok(is_new) => {
+                if !is_new && self.files.is_far() {
+                    // It could not be had while the object store was away.
+                    desk.arrived(&NeedRecord::File(hash.to_string()))?;
+                }
                 desk.keep();
                 Ok(())
             }
@@ -626,7 +645,7 @@ impl Owner {
         }
         let Some((signed, mut turn)) = decide::resume(desk, rules, key)? else { return Ok(()) };
         turn.is_its_time = is_its_time;
-        let prepared = self.prepare(signed)?;
+        let prepared = self.prepare(desk, signed)?;
         self.turn(desk, rules, turn, prepared, after)?;
         Ok(())
     }

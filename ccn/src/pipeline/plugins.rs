@@ -59,7 +59,7 @@ impl Pipeline {
         let shared = self.shared.clone();
         // Its signature was checked when it came.
         let signed = stage::SignedMessage::known(envelope);
-        let prepared = self.on_worker(move || stage::prepare(signed, &shared.files, &shared.plugins)).await?;
+        let prepared = self.on_worker(move || stage::prepare(signed, Some(&shared.files), &shared.plugins)).await?;
         let prepared = Box::new(prepared.map_err(|error| EngineError::Store(error.to_string()))?);
         self.decided(prepared).await.map(Some)
     }

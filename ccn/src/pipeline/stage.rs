@@ -5,7 +5,7 @@
 //! ```
 
 use crate::{
-    files::Files,
+    files::{Files, is_away},
     host::{HostError, Plan, Plugin, Plugins, Rejection, Session, contract},
 };
 use ccn_message::{Envelope, ErrorCode, FormatError, ItemHash, ItemType, envelope::ContentHeader, json, signature};
@@ -92,19 +92,22 @@ impl SignedMessage {
     }
 
     /// Adds the content.
-    fn fetch(self, files: &Files) -> Result<Fetch, io::Error> {
+    fn fetch(self, files: Option<&Files>) -> Result<Fetch, io::Error> {
         let envelope = self.envelope;
         if let Some(content) = envelope.item_content.clone() {
             let size = content.chars().count() as u64;
             return Ok(Self::read(envelope, content, size));
         }
-        let bytes = match files.read(&envelope.item_hash, MAX_CONTENT_BYTES) {
+        let read = files.map_or(Ok(None), |files| files.read(&envelope.item_hash, MAX_CONTENT_BYTES));
+        let bytes = match read {
             Ok(Some(bytes)) => bytes,
             Ok(None) => return Ok(Fetch::Lacking(Self { envelope })),
             Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
                 let error = FormatError::new("content", format!("has more than {MAX_CONTENT_BYTES} bytes"));
                 return Ok(Fetch::Malformed(envelope, error));
             }
+            // It is looked for until the object store of the files is back, and then the message has its turn.
+            Err(error) if is_away(&error) => return Ok(Fetch::Lacking(Self { envelope })),
             Err(error) => return Err(error),
         };
         let size = bytes.len() as u64;
@@ -199,8 +202,8 @@ pub(super) fn shown(envelope: &Envelope, content: &str, header: &ContentHeader) 
     }
 }
 
-/// Takes a signed message as far as it comes without knowing other messages.
-pub(super) fn prepare(signed: SignedMessage, files: &Files, plugins: &Plugins) -> io::Result<Prepared> {
+/// Takes a signed message as far as it comes without knowing other messages. Without files its content is not looked for, unless it is inline.
+pub(super) fn prepare(signed: SignedMessage, files: Option<&Files>, plugins: &Plugins) -> io::Result<Prepared> {
     Ok(match signed.fetch(files)? {
         Fetch::Fetched(fetched) => fetched.validate(plugins),
         Fetch::Lacking(signed) => Prepared::Lacking(signed),
@@ -222,7 +225,7 @@ fn claimed_hash(text: &str) -> Option<ItemHash> {
 /// Takes a message from outside as far as it comes. Form goes before signature: what is no message leaves nothing behind, whoever signed it.
 pub(super) fn receive(
     envelope: Envelope,
-    files: &Files,
+    files: Option<&Files>,
     plugins: &Plugins,
 ) -> io::Result<Result<Prepared, NotAMessage>> {
     let item_hash = envelope.item_hash.clone();
@@ -259,7 +262,7 @@ pub(super) fn receive(
 /// Takes a message as far as it comes for whose sender a chain vouches: there is no signature to verify.
 pub(super) fn vouched(
     envelope: Envelope,
-    files: &Files,
+    files: Option<&Files>,
     plugins: &Plugins,
 ) -> io::Result<Result<Prepared, NotAMessage>> {
     let item_hash = envelope.item_hash.clone();

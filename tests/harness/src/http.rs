@@ -73,6 +73,25 @@ impl Client {
         read(self.agent.get(&url).call().with_context(|| format!("GET {url}"))?)
     }
 
+    /// `GET path` with these headers besides.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Result<Answer> {
+        let url = format!("{}{path}", self.base);
+        let request = headers.iter().fold(self.agent.get(&url), |request, (name, value)| request.header(*name, *value));
+        read(request.call().with_context(|| format!("GET {url}"))?)
+    }
+
+    /// `HEAD path`.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn head(&self, path: &str) -> Result<Answer> {
+        let url = format!("{}{path}", self.base);
+        read(self.agent.head(&url).call().with_context(|| format!("HEAD {url}"))?)
+    }
+
     /// `GET path`, to be read by the caller as it arrives.
     ///
     /// # Errors

@@ -17,3 +17,4 @@ pub mod overload;
 pub mod process;
 pub mod python;
 pub mod sdk;
+pub mod swift;

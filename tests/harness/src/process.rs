@@ -117,6 +117,22 @@ impl Process {
         }
     }
 
+    /// Stops it where it is: its connections stay open and nobody answers. It goes on with [`Self::thaw`].
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn freeze(&self) -> Result<()> {
+        Ok(rustix::process::kill_process(self.pid()?, Signal::STOP)?)
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn thaw(&self) -> Result<()> {
+        Ok(rustix::process::kill_process(self.pid()?, Signal::CONT)?)
+    }
+
     /// True while it runs.
     ///
     /// # Errors
