@@ -51,6 +51,8 @@ pub struct Node {
     service: Arc<Service>,
     server: Server,
     keys: Option<Keys>,
+    /// Who looks again and again at who can pay.
+    reviewing: Option<tokio::task::JoinHandle<()>>,
     /// Held as long as the node is there: one process per folder.
     _lock: File,
 }
@@ -201,11 +203,9 @@ impl Node {
             .await
             .map_err(|reason| NodeError::Listen { address, reason })?;
         let every = Duration::from_secs(service.config.pipeline.review_seconds);
-        if !every.is_zero() {
-            // It ends with the pipeline.
-            tokio::spawn(service.pipeline.clone().keep_reviewing(every));
-        }
-        Ok(Self { service, server, keys, _lock: lock })
+        // It ends with the pipeline.
+        let reviewing = (!every.is_zero()).then(|| tokio::spawn(service.pipeline.clone().keep_reviewing(every)));
+        Ok(Self { service, server, keys, reviewing, _lock: lock })
     }
 
     /// What is said at the start: the keys of a development network, and last, that the node is ready.
@@ -243,6 +243,10 @@ impl Node {
         self.server.stop().await;
         self.service.chains.stop().await;
         self.service.pipeline.stop().await;
+        if let Some(reviewing) = self.reviewing {
+            // Until then it holds on to the store, which the next start in this folder would find open.
+            let _ = reviewing.await;
+        }
     }
 }
 
