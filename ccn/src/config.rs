@@ -99,13 +99,15 @@ pub enum ImageKind {
     Firmware,
 }
 
-/// Where files and folders of IPFS are looked for. What comes is verified block by block: none of them needs to be trusted.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// Where files and folders of IPFS are looked for, and kept for others. What comes is verified block by block: none of them needs to be trusted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ipfs {
     /// RPC of an IPFS node (kubo) of the operator's own, a base URL without a slash at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api: Option<String>,
+    /// What messages keep here is also given to that node and pinned there.
+    pub pin: bool,
     /// Trustless gateways, base URLs without a slash at the end.
     pub gateways: Vec<String>,
 }
@@ -259,6 +261,13 @@ impl Default for Config {
             limits: Limits::default(),
             compiler: Compiler::default(),
         }
+    }
+}
+
+impl Default for Ipfs {
+    fn default() -> Self {
+        // Whoever runs an IPFS node beside this one wants the network's files to be found there: to fetch them, gateways would do.
+        Self { api: None, pin: true, gateways: Vec::new() }
     }
 }
 

@@ -30,6 +30,7 @@ mod names;
 mod paced;
 mod paging;
 mod parameters;
+mod pins;
 mod places;
 mod plain;
 mod plugins;
@@ -125,6 +126,7 @@ fn bounded() -> Routes {
         .with(digest::routes)
         .with(plugins::routes)
         .with(chains::routes)
+        .with(pins::routes)
         .with(submit::routes)
         .with(messages::routes)
         .with(single::routes)

@@ -75,6 +75,7 @@ impl Scene {
                 keeper: None,
                 chains: Chains::none(),
                 files,
+                pinning: None,
                 word: None,
             }),
             _folder: folder,

@@ -85,6 +85,7 @@ fn share(table: Table) -> Share {
         | Table::Holdings
         | Table::Chronicle
         | Table::Ended
+        | Table::IpfsPins
         | Table::OwnCounts => Share::Nothing,
     }
 }

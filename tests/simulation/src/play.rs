@@ -129,6 +129,7 @@ fn open(plugins: &Arc<Plugins>, disk: &Disk, folder: &TempDir) -> Result<Arc<Ser
         keeper: None,
         chains: Chains::none(),
         files,
+        pinning: None,
         word: None,
     }))
 }
