@@ -5,6 +5,7 @@ mod chains;
 mod clients;
 mod durable;
 mod fixtures;
+mod ipfs;
 mod letter;
 mod plugins;
 mod reference;
@@ -31,6 +32,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("ccn::plugins::compiled_code_that_was_changed_is_not_believed", plugins::corrupted_code),
         trial("ccn::chains::tokens_are_followed_over_gaps_reorganisations_and_kill_9", chains::tokens),
         trial("ccn::chains::messages_are_confirmed_by_the_chain", chains::confirmations),
+        trial("ccn::ipfs::what_the_ipfs_node_has_is_fetched_and_its_pins_stay", ipfs::fetched),
+        trial("ccn::ipfs::what_messages_keep_is_pinned_until_it_is_collected", ipfs::pinned),
+        trial("ccn::ipfs::pins_are_made_up_for_after_either_was_away_or_killed", ipfs::interrupted),
         trial("ccn::stranger::the_guide_makes_a_running_message_type", stranger::guide),
         trial("ccn::stranger::the_guide_makes_a_plugin_of_python", stranger::python),
         trial("ccn::reference::schemathesis_finds_no_violation", reference::conformance),

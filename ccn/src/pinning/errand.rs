@@ -2,6 +2,7 @@
 
 use super::{
     archive,
+    board::Rows,
     plan::{self, Here, Step, Whose},
     queue::Look,
     record::{IpfsPinRecord, NODE_KEY, PinState},
@@ -14,14 +15,12 @@ use crate::{
     pipeline::{EngineError, Pipeline},
     store::{
         Changes, Reader as _, Store, StoreError,
-        record::{FileRecord, Record as _},
+        record::{FileKind, FileRecord, Record as _},
         schema::{Table, hash_key},
     },
 };
 use ccn_message::ItemHash;
 use std::io;
-
-use super::board::Rows;
 
 /// What errands work with.
 #[derive(Debug)]
@@ -124,7 +123,7 @@ async fn pin(tools: &Tools, hash: &ItemHash, file: FileRecord, rows: &mut Rows2)
         }
         None => {
             tracing::debug!("the blocks of {hash} cannot be made from its bytes: the IPFS node looks for them itself");
-            if file.kind == crate::store::record::FileKind::File { file.size } else { 0 }
+            if file.kind == FileKind::File { file.size } else { 0 }
         }
     };
     tools.rpc.add_pin(hash, bytes, &tools.name).await?;
@@ -165,23 +164,28 @@ async fn note(tools: &Tools, hash: &ItemHash, state: Option<PinState>, rows: &mu
     Ok(())
 }
 
-/// Whom the IPFS node is, and the rows that are of it. Those of another one are deleted: what is pinned there is not here.
-pub(super) async fn reach(tools: &Tools) -> Result<(Identity, Rows), Trouble> {
-    let identity = tools.rpc.identity().await?;
+/// Writes down which IPFS node the rows are of; returns how many there are. Those of another one are deleted: what is pinned there is not here.
+///
+/// Nobody says when it became another one. What was pinned since `seen`, when it was the one before for the last time, may be here, and is ours in any
+/// case: those rows stay, and are looked at again.
+pub(super) async fn adopt(tools: &Tools, identity: &Identity, seen: Option<u64>) -> Result<Rows, Trouble> {
     let store = tools.store.clone();
     let read = move || store.snapshot()?.get(Table::IpfsPins, NODE_KEY);
     let known = tokio::task::spawn_blocking(read).await.map_err(io::Error::other)??;
     if known.as_deref() != Some(identity.id.as_bytes()) {
         if known.is_some() {
             tracing::warn!(
-                "the IPFS node is another one than before: what this node had pinned there stays pinned there, and is pinned here anew"
+                "the IPFS node is another one than before: what was pinned there stays there, and is pinned here anew"
             );
         }
-        while let Some(keys) = walk::some_rows(tools.store.clone()).await? {
-            let deletions = keys.into_iter().map(|key| ((Table::IpfsPins, key), None)).collect::<Changes>();
+        let (mut next, moment) = (Some(walk::all().0), seen.unwrap_or(u64::MAX));
+        while let Some(from) = next.take() {
+            let (older, rest) = walk::older(tools.store.clone(), from, moment).await?;
+            let deletions = older.into_iter().map(|key| ((Table::IpfsPins, key), None)).collect::<Changes>();
             tools.pipeline.keep_rows(deletions).await?;
+            next = rest;
         }
         tools.pipeline.note(Table::IpfsPins, NODE_KEY.to_vec(), Some(identity.id.clone().into_bytes())).await?;
     }
-    Ok((identity, walk::count(tools.store.clone()).await?))
+    walk::count(tools.store.clone()).await
 }

@@ -76,7 +76,11 @@ impl Queue {
             return false;
         }
         self.known.insert(look.hash.clone(), look.checking);
-        if first { self.ready.push_front(look) } else { self.ready.push_back(look) }
+        if first {
+            self.ready.push_front(look)
+        } else {
+            self.ready.push_back(look)
+        }
         true
     }
 

@@ -115,7 +115,9 @@ impl Rpc {
     pub(super) fn new(url: &str, patience: Patience) -> Result<Self, reqwest::Error> {
         // Another part of the process may have chosen one; then that is used.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let builder = || Client::builder().connect_timeout(patience.connect).redirect(redirect::Policy::none());
+        // A connection that has lain idle may be closed at the moment at which it is used again, and a POST is not sent twice by itself.
+        let lasting = || Client::builder().connect_timeout(patience.connect).redirect(redirect::Policy::none());
+        let builder = || lasting().pool_max_idle_per_host(0);
         let client = match builder().build() {
             Ok(client) => client,
             // A host without certificates can do without where it is reached by plain HTTP.

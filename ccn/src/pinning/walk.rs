@@ -77,19 +77,28 @@ fn page(snapshot: &Snapshot, walk: &Walk, most: usize) -> Result<(Vec<Look>, Opt
 }
 
 /// Where the rows of pins are.
-fn all() -> (Vec<u8>, Vec<u8>) {
+pub(super) fn all() -> (Vec<u8>, Vec<u8>) {
     (vec![CID_MARKS[0]], vec![CID_MARKS[1] + 1])
 }
 
-/// Keys of some pins; none when there is no row.
-pub(super) async fn some_rows(store: Store) -> Result<Option<Vec<Vec<u8>>>, Trouble> {
+/// Of the next pins from a key on, the keys of those that are older than a moment; and where it goes on, if it does.
+pub(super) async fn older(
+    store: Store,
+    from: Vec<u8>,
+    moment: u64,
+) -> Result<(Vec<Vec<u8>>, Option<Vec<u8>>), Trouble> {
     let read = move || {
-        let (start, end) = all();
-        let rows = store.snapshot()?.range(Table::IpfsPins, &start, &end, PAGE, false)?;
-        Ok::<_, StoreError>(rows.into_iter().map(|(key, _)| key).collect::<Vec<_>>())
+        let rows = store.snapshot()?.range(Table::IpfsPins, &from, &all().1, PAGE, false)?;
+        let next = rows.last().filter(|_| rows.len() == PAGE).map(|(key, _)| [key.as_slice(), &[0]].concat());
+        let mut older = Vec::new();
+        for (key, row) in rows {
+            if IpfsPinRecord::read(&row)?.since < moment {
+                older.push(key);
+            }
+        }
+        Ok::<_, StoreError>((older, next))
     };
-    let keys = tokio::task::spawn_blocking(read).await.map_err(io::Error::other)??;
-    Ok((!keys.is_empty()).then_some(keys))
+    Ok(tokio::task::spawn_blocking(read).await.map_err(io::Error::other)??)
 }
 
 /// How many pins there are of each state.

@@ -2,15 +2,15 @@
 //! of which a few are under way at once.
 //!
 //! ```text
-//!               it answers                        a file was refused, or took too long
-//!   Unknown ──────────────────> Here ─────────────────────> Doubtful ──┐
-//!      │                        ^  └────── it is not reached ───┐      │ asked who it is
-//!      └─> Away <───────────────┼───────────────────────────────┴──────┤
-//!            └── it answers ────┴──────────── it answers ──────────────┘
+//!            it answers              rows are of it            took too long, or every half minute
+//!   Unknown ─────────────> New ─────────────────> Here ──────────────────────────────────────────┐
+//!      │                    ^                      ^ └── it is not reached ──┐                   v
+//!      └─> Away <───────────┼──────────────────────┼─────────────────────────┴─── no answer ── Doubtful
+//!            └─ it answers ─┴── if it is another ──┴───────────── it answers ────────────────────┘
 //! ```
 
 use super::{
-    board::{Board, MAX_NAMED, PinFailure, PinningState, PinningTrouble, Rows},
+    board::{Board, MAX_NAMED, PinFailure, PinningState, PinningStatus, PinningTrouble, Rows},
     changed::ChangedFiles,
     errand::{self, Deed, Looked, Tools, Trouble},
     queue::{Look, Queue},
@@ -20,6 +20,7 @@ use super::{
 use crate::{chains::Pauses, clock::now_ms, pipeline::EngineError};
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use std::{
+    ops::ControlFlow,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -31,6 +32,8 @@ const MAX_AT_ONCE: usize = 4;
 const WALK_EVERY: Duration = Duration::from_secs(3600);
 /// How often what was pinned is looked at again: the IPFS node may have lost it, or its operator may have taken it away.
 const CHECK_EVERY: Duration = Duration::from_secs(24 * 3600);
+/// How often it is asked who it is, so that it is known when it is away, or another one: that has nothing of what the one before had.
+const ASK_EVERY: Duration = Duration::from_secs(30);
 /// Pause before the IPFS node is asked again that was not reached.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// Longest such pause.
@@ -41,9 +44,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 enum Presence {
     /// It has not been asked.
     Unknown,
+    /// It answers, and the rows may be of another one. First, whatever is under way ends.
+    New,
     /// It answers.
     Here,
-    /// It has not done what it was asked: it is asked who it is before anything else.
+    /// It has not done what it was asked, or was not asked for a while: it is asked who it is before anything else.
     Doubtful,
     /// It does not answer, and is asked again then.
     Away(Instant),
@@ -53,7 +58,9 @@ enum Presence {
 enum Event {
     Looked(Box<Looked>),
     Walked(Result<(Vec<Look>, Option<Walk>), Trouble>),
-    Reached(Result<(Identity, Rows), Trouble>),
+    /// With when it was asked, milliseconds since 1970.
+    Reached(Result<(Identity, u64), RpcError>),
+    Adopted(Result<Rows, Trouble>),
     /// Files have changed.
     Changed,
     /// It is time for something.
@@ -67,6 +74,11 @@ pub(super) struct Worker {
     board: Arc<Board>,
     queue: Queue,
     presence: Presence,
+    /// Who it is, once it was reached.
+    identity: Option<Identity>,
+    /// When it was asked for the last time and was the one whose the rows are, milliseconds since 1970.
+    seen: Option<u64>,
+    next_ask: Instant,
     pauses: Pauses,
     /// A walk that goes on when there is room; none between two.
     walk: Option<Walk>,
@@ -89,6 +101,9 @@ impl Worker {
             board,
             queue: Queue::default(),
             presence: Presence::Unknown,
+            identity: None,
+            seen: None,
+            next_ask: now,
             pauses: Pauses::new(FIRST_PAUSE, LONGEST_PAUSE),
             walk: None,
             walk_again: false,
@@ -126,12 +141,24 @@ impl Worker {
         let is_asked = match self.presence {
             Presence::Unknown | Presence::Doubtful => true,
             Presence::Away(until) => until <= now,
-            Presence::Here => false,
+            Presence::Here => self.next_ask <= now,
+            Presence::New => false,
         };
         if is_asked && !self.is_reaching {
             self.is_reaching = true;
             let tools = self.tools.clone();
-            errands.push(async move { Event::Reached(errand::reach(&tools).await) }.boxed());
+            let asked = now_ms();
+            let reach = async move { Event::Reached(tools.rpc.identity().await.map(|identity| (identity, asked))) };
+            errands.push(reach.boxed());
+        }
+        if self.presence == Presence::New
+            && !self.is_reaching
+            && self.looks == 0
+            && let Some(identity) = self.identity.clone()
+        {
+            self.is_reaching = true;
+            let (tools, seen) = (self.tools.clone(), self.seen);
+            errands.push(async move { Event::Adopted(errand::adopt(&tools, &identity, seen).await) }.boxed());
         }
         if self.presence != Presence::Here {
             return;
@@ -164,13 +191,17 @@ impl Worker {
     fn next_time(&self) -> Instant {
         match self.presence {
             Presence::Away(until) => until,
-            Presence::Here => self.queue.next_due().map_or(self.next_walk, |due| due.min(self.next_walk)),
-            Presence::Unknown | Presence::Doubtful => self.next_walk.max(Instant::now() + LONGEST_PAUSE),
+            Presence::Here => {
+                let times = [Some(self.next_walk), Some(self.next_ask), self.queue.next_due()];
+                times.into_iter().flatten().min().unwrap_or(self.next_walk)
+            }
+            // An errand is under way, which tells.
+            Presence::Unknown | Presence::New | Presence::Doubtful => Instant::now() + LONGEST_PAUSE,
         }
     }
 
     /// What follows. It breaks off when the node stops.
-    fn apply(&mut self, event: Event, now: Instant) -> std::ops::ControlFlow<()> {
+    fn apply(&mut self, event: Event, now: Instant) -> ControlFlow<()> {
         match event {
             Event::Time => {}
             Event::Changed => {
@@ -195,9 +226,20 @@ impl Worker {
             Event::Reached(reached) => {
                 self.is_reaching = false;
                 match reached {
-                    Ok((identity, rows)) => self.is_here(&identity, rows, now),
-                    Err(Trouble::Engine(EngineError::Stopped)) => return std::ops::ControlFlow::Break(()),
-                    Err(trouble) => self.is_away(&trouble.to_string(), now),
+                    Ok((identity, asked)) => self.answers(identity, asked, now),
+                    Err(error) => self.is_away(&error.to_string(), now),
+                }
+            }
+            Event::Adopted(adopted) => {
+                self.is_reaching = false;
+                match adopted {
+                    Ok(rows) => self.adopted(rows, now),
+                    Err(Trouble::Engine(EngineError::Stopped)) => return ControlFlow::Break(()),
+                    Err(trouble) => {
+                        // Then it is as if it had not been reached.
+                        self.identity = None;
+                        self.is_away(&trouble.to_string(), now);
+                    }
                 }
             }
             Event::Looked(looked) => {
@@ -205,10 +247,10 @@ impl Worker {
                 return self.looked(*looked, now);
             }
         }
-        std::ops::ControlFlow::Continue(())
+        ControlFlow::Continue(())
     }
 
-    fn looked(&mut self, looked: Looked, now: Instant) -> std::ops::ControlFlow<()> {
+    fn looked(&mut self, looked: Looked, now: Instant) -> ControlFlow<()> {
         let Looked { look, rows: (before, after), result } = looked;
         self.rows.moved(before, after);
         match result {
@@ -224,12 +266,12 @@ impl Worker {
                     Deed::Nothing => {}
                 });
             }
-            Err(Trouble::Engine(EngineError::Stopped)) => return std::ops::ControlFlow::Break(()),
-            Err(Trouble::Rpc(RpcError::Away(reason))) => {
+            Err(Trouble::Engine(EngineError::Stopped)) => return ControlFlow::Break(()),
+            Err(Trouble::Rpc(error @ RpcError::Away(_))) => {
                 self.queue.put_back(look);
                 // Others that were under way tell the same.
                 if self.presence == Presence::Here {
-                    self.is_away(&reason, now);
+                    self.is_away(&error.to_string(), now);
                 }
             }
             Err(trouble) => {
@@ -248,28 +290,40 @@ impl Worker {
                 }
             }
         }
-        std::ops::ControlFlow::Continue(())
+        ControlFlow::Continue(())
     }
 
-    fn is_here(&mut self, identity: &Identity, rows: Rows, now: Instant) {
+    fn answers(&mut self, identity: Identity, asked: u64, now: Instant) {
         self.pauses.reset();
-        let was = std::mem::replace(&mut self.presence, Presence::Here);
-        let (api, agent, id) = (self.board.read().api, &identity.agent_version, &identity.id);
-        if was == Presence::Doubtful {
-            return;
-        }
-        // Errands that are under way tell what they change.
-        if self.looks == 0 {
-            self.rows = rows;
-        }
-        match was {
-            Presence::Away(_) => tracing::info!("the IPFS node at {api} is there: {agent}, {id}"),
-            _ => tracing::info!("what messages keep is pinned by the IPFS node at {api}: {agent}, {id}"),
-        }
+        self.next_ask = now + ASK_EVERY;
+        let is_same = self.identity.as_ref().is_some_and(|known| known.id == identity.id);
+        let was = std::mem::replace(&mut self.presence, if is_same { Presence::Here } else { Presence::New });
         self.board.write(|status| {
-            (status.node, status.agent, status.last_error) = (Some(id.clone()), Some(agent.clone()), None);
+            (status.node, status.agent) = (Some(identity.id.clone()), Some(identity.agent_version.clone()));
+            status.last_error = None;
         });
-        // It may have lost what it had, and may have room again.
+        self.identity = Some(identity);
+        if is_same {
+            self.seen = Some(asked);
+        }
+        if is_same && matches!(was, Presence::Away(_)) {
+            tracing::info!("the IPFS node at {} is back", self.board.read().api);
+            self.begin_anew(now);
+        }
+    }
+
+    fn adopted(&mut self, rows: Rows, now: Instant) {
+        self.presence = Presence::Here;
+        self.rows = rows;
+        self.seen = Some(now_ms());
+        let PinningStatus { api, agent, node, .. } = self.board.read();
+        let (agent, node) = (agent.unwrap_or_default(), node.unwrap_or_default());
+        tracing::info!("what messages keep is pinned by the IPFS node at {api}: {agent}, {node}");
+        self.begin_anew(now);
+    }
+
+    /// The IPFS node may have lost what it had, and may have room again.
+    fn begin_anew(&mut self, now: Instant) {
         (self.next_check, self.walk_again) = (now, true);
         self.queue.revive(now);
     }
@@ -300,7 +354,7 @@ impl Worker {
         });
         self.board.write(|status| {
             status.state = match self.presence {
-                Presence::Unknown => PinningState::Starting,
+                Presence::Unknown | Presence::New => PinningState::Starting,
                 Presence::Away(_) => PinningState::Away,
                 Presence::Here if waiting == 0 && !walking => PinningState::Current,
                 Presence::Here | Presence::Doubtful => PinningState::Working,
