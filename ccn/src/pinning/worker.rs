@@ -123,7 +123,7 @@ impl Worker {
         loop {
             self.begin(&mut errands, Instant::now());
             self.show();
-            let time = tokio::time::Instant::from_std(self.next_time());
+            let time = tokio::time::Instant::from_std(self.next_time(Instant::now()));
             let event = tokio::select! {
                 () = stop.cancelled() => return,
                 Some(event) = errands.next() => event,
@@ -187,17 +187,20 @@ impl Worker {
         }
     }
 
-    /// When something is due that nothing else tells of.
-    fn next_time(&self) -> Instant {
-        match self.presence {
-            Presence::Away(until) => until,
-            Presence::Here => {
-                let times = [Some(self.next_walk), Some(self.next_ask), self.queue.next_due()];
-                times.into_iter().flatten().min().unwrap_or(self.next_walk)
-            }
-            // An errand is under way, which tells.
-            Presence::Unknown | Presence::New | Presence::Doubtful => Instant::now() + LONGEST_PAUSE,
-        }
+    /// When something is due that nothing else tells of; what is under way tells itself, and so does what waits for it.
+    fn next_time(&self, now: Instant) -> Instant {
+        let is_here = self.presence == Presence::Here;
+        let ask = match self.presence {
+            Presence::Away(until) => Some(until),
+            Presence::Here => Some(self.next_ask),
+            Presence::Unknown | Presence::New | Presence::Doubtful => None,
+        };
+        let times = [
+            ask.filter(|_| !self.is_reaching),
+            Some(self.next_walk).filter(|_| is_here && self.walk.is_none() && !self.is_walking),
+            self.queue.next_due().filter(|_| is_here && self.looks < MAX_AT_ONCE),
+        ];
+        times.into_iter().flatten().min().unwrap_or(now + LONGEST_PAUSE)
     }
 
     /// What follows. It breaks off when the node stops.
@@ -363,5 +366,67 @@ impl Worker {
             (status.waiting, status.walking, status.failing) = (waiting, walking, failing);
             status.failures = failures.collect();
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        pinning::rpc::{Patience, Rpc},
+        testing::TestNode,
+    };
+    use ccn_message::ItemHash;
+
+    /// The task would turn round and round without resting if it waited for a moment that has passed while what was due then is under way, or cannot
+    /// begin.
+    #[tokio::test]
+    async fn what_is_under_way_is_not_waited_for() {
+        let node = TestNode::new().await;
+        let service = &node.service;
+        // Nobody is asked anything here: nothing that is begun is awaited.
+        let rpc = Rpc::new("http://127.0.0.1:1", Patience::default()).expect("a client");
+        let (store, files, pipeline) = (service.store.clone(), service.files.clone(), service.pipeline.clone());
+        let worker = |presence: Presence| {
+            let (store, files, pipeline, rpc) = (store.clone(), files.clone(), pipeline.clone(), rpc.clone());
+            let tools = Tools { store, files, pipeline, rpc, name: "ours".into() };
+            let board = Arc::new(Board::new(PinningStatus::default()));
+            let mut worker = Worker::new(tools, ChangedFiles::default(), board);
+            worker.presence = presence;
+            worker.identity = Some(Identity { id: "it".into(), agent_version: String::new() });
+            worker
+        };
+        let past = Instant::now();
+        let hash = |number: u8| ItemHash::sha256_of(&[number]);
+        for presence in [Presence::Unknown, Presence::New, Presence::Here, Presence::Doubtful, Presence::Away(past)] {
+            let (mut worker, mut errands) = (worker(presence), FuturesUnordered::new());
+            for turn in 0..3 {
+                // Files fail, more than are worked on at once, and are due again at once.
+                for number in 0..10 {
+                    worker.queue.changed(hash(number));
+                }
+                worker.queue.revive(past);
+                (worker.next_walk, worker.next_check, worker.next_ask) = (past, past, past);
+                let now = Instant::now();
+                worker.begin(&mut errands, now);
+                let begun = errands.len();
+                assert!(begun > 0 && worker.next_time(now) > now, "{presence:?}, turn {turn}");
+                worker.begin(&mut errands, now);
+                assert_eq!(errands.len(), begun, "{presence:?}, turn {turn}: nothing is begun twice");
+            }
+        }
+        // One that fails is due while as many as can be are worked on.
+        let (mut worker, mut errands) = (worker(Presence::Here), FuturesUnordered::new());
+        worker.queue.changed(hash(0));
+        let now = Instant::now();
+        worker.begin(&mut errands, now);
+        worker.looks -= 1;
+        worker.queue.failed(&hash(0), "no".into(), now);
+        (1..=9).for_each(|number| assert!(worker.queue.changed(hash(number))));
+        worker.begin(&mut errands, now);
+        worker.queue.revive(now);
+        worker.begin(&mut errands, now);
+        assert!(worker.looks == MAX_AT_ONCE && worker.queue.next_due().is_some_and(|due| due <= now));
+        assert!(worker.next_time(now) > now);
     }
 }
