@@ -14,6 +14,9 @@ use std::fs;
 /// How long files that nobody keeps stay: as short as it can be.
 const GRACE: &str = "pipeline.grace_seconds=1";
 
+/// A file of a folder: its path, and its bytes.
+type Entry<'a> = (&'a str, &'a [u8]);
+
 /// An IPFS node, a node that uses it, and somebody with credits.
 struct Site {
     ipfs: IpfsNode,
@@ -126,11 +129,11 @@ pub(crate) fn fetched() -> Result<()> {
         let found = expect(200, site.ccn().get(&format!("/api/v0/storage/raw/{cid}"))?)?;
         ensure!(found.body == bytes, "{options}: {} bytes that are others", found.body.len());
     }
-    let folder: [(&str, &[u8]); 3] =
+    let folder: [Entry<'_>; 3] =
         [("folder/a", small), ("folder/sub/large", &large), ("folder/sub/deeper/c", b"another")];
     let entries: Vec<String> = (0..300).map(|number| format!("folder/entry {number}")).collect();
-    let many: Vec<(&str, &[u8])> = entries.iter().map(|entry| (entry.as_str(), entry.as_bytes())).collect();
-    let folders: [(&str, &[(&str, &[u8])]); 4] = [
+    let many: Vec<Entry<'_>> = entries.iter().map(|entry| (entry.as_str(), entry.as_bytes())).collect();
+    let folders: [(&str, &[Entry<'_>]); 4] = [
         ("cid-version=0", &folder),
         ("cid-version=1&raw-leaves=true", &folder),
         // Entries that are spread by their hashes: what kubo does with large folders.
@@ -179,7 +182,12 @@ pub(crate) fn pinned() -> Result<()> {
         files.push((cid, bytes));
     }
     // Names of version 1 come by fetching alone.
-    for (options, bytes) in [("raw-leaves=true", &large[..2_000_000]), ("raw-leaves=true", &large[..262_145])] {
+    for (options, bytes) in [
+        ("raw-leaves=true", &large[..2_000_000]),
+        ("raw-leaves=true", &large[..262_145]),
+        ("raw-leaves=false", &large[..600_000]),
+        ("raw-leaves=true&chunker=size-1048576", &large[..]),
+    ] {
         let cid = site.ipfs.add(&format!("pin=false&cid-version=1&{options}"), &[("file", bytes)])?;
         stores.push(site.keep(&cid).with_context(|| options.to_owned())?);
         files.push((cid, bytes.to_vec()));
@@ -196,7 +204,7 @@ pub(crate) fn pinned() -> Result<()> {
     }
 
     // An archive of what this IPFS node has not: it is a new one afterwards.
-    let folder: [(&str, &[u8]); 2] = [("folder/a", b"a"), ("folder/sub/large", &large[..1_000_000])];
+    let folder: [Entry<'_>; 2] = [("folder/a", b"a"), ("folder/sub/large", &large[..1_000_000])];
     let options = "pin=false&cid-version=1&raw-leaves=true&shard-split-threshold=0";
     let root = site.ipfs.add(options, &folder)?;
     let archive = expect(200, site.ipfs.ask(&format!("dag/export?arg={root}"), None)?)?.body;

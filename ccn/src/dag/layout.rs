@@ -1,23 +1,36 @@
-//! The other way round: the blocks of a file whose bytes are here, as IPFS cuts it by default: leaves of 256 KiB, nodes of 174 links, a balanced
-//! tree. No I/O: bytes go in, blocks come out, of which a level of the tree at most is remembered.
+//! The other way round: the blocks of a file whose bytes are here, in a balanced tree as IPFS programs make it. No I/O: bytes go in, blocks come out,
+//! and of each level of the tree at most the links of one node are remembered.
 
 use super::cid::{Cid, Codec};
 use sha2::{Digest as _, Sha256};
 
-/// Bytes of a leaf.
-const LEAF_BYTES: usize = 256 << 10;
-/// Links of a node.
-const MAX_LINKS: usize = 174;
 /// UnixFS `Data.Type` of a file.
 const FILE: u64 = 2;
 
-/// How leaves are written, and with them all names.
+/// How a file is cut into blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Leaves {
-    /// Nodes of their own, and names of version 0.
-    Wrapped,
-    /// Bytes and nothing else, and names of version 1.
-    Raw,
+pub(crate) struct Shape {
+    /// Leaves are bytes and nothing else; otherwise nodes of their own.
+    raw_leaves: bool,
+    /// Nodes are linked by names of version 0.
+    v0_nodes: bool,
+    leaf_bytes: usize,
+    max_links: usize,
+}
+
+impl Shape {
+    const V0: Self = Self { raw_leaves: false, v0_nodes: true, leaf_bytes: 256 << 10, max_links: 174 };
+    const V1: Self = Self { raw_leaves: true, v0_nodes: false, ..Self::V0 };
+
+    /// What the network's own tools make, and nearly everybody else (the profiles `unixfs-v0-2015` and, with raw leaves, its CIDs of version 1).
+    pub(crate) const USUAL: [Self; 2] = [Self::V0, Self::V1];
+    /// What there is besides: the profile `unixfs-v1-2025`, and what `ipfs add` makes of the usual leaves when only one of `--cid-version` and
+    /// `--raw-leaves` is said.
+    pub(crate) const FURTHER: [Self; 3] = [
+        Self { leaf_bytes: 1 << 20, max_links: 1024, ..Self::V1 },
+        Self { raw_leaves: false, ..Self::V1 },
+        Self { raw_leaves: true, ..Self::V0 },
+    ];
 }
 
 /// A block with its name.
@@ -36,24 +49,24 @@ struct Link {
 /// A file that is being cut into blocks.
 #[derive(Debug)]
 pub(crate) struct Layout {
-    leaves: Leaves,
+    shape: Shape,
     buffer: Vec<u8>,
-    /// From the leaves up: nodes that nothing links yet, at most [`MAX_LINKS`] of each level.
+    /// From the leaves up: nodes that nothing links yet, fewer than a node links of each level.
     levels: Vec<Vec<Link>>,
 }
 
 impl Layout {
-    pub(crate) fn new(leaves: Leaves) -> Self {
-        Self { leaves, buffer: Vec::with_capacity(LEAF_BYTES), levels: Vec::new() }
+    pub(crate) fn new(shape: Shape) -> Self {
+        Self { shape, buffer: Vec::with_capacity(shape.leaf_bytes), levels: Vec::new() }
     }
 
     /// Takes the next bytes of the file; gives out the blocks that they complete.
     pub(crate) fn push(&mut self, mut bytes: &[u8], out: &mut impl FnMut(Block)) {
         while !bytes.is_empty() {
-            let (now, rest) = bytes.split_at(bytes.len().min(LEAF_BYTES - self.buffer.len()));
+            let (now, rest) = bytes.split_at(bytes.len().min(self.shape.leaf_bytes - self.buffer.len()));
             self.buffer.extend_from_slice(now);
             bytes = rest;
-            if self.buffer.len() == LEAF_BYTES {
+            if self.buffer.len() == self.shape.leaf_bytes {
                 self.leaf(out);
             }
         }
@@ -79,12 +92,11 @@ impl Layout {
     fn leaf(&mut self, out: &mut impl FnMut(Block)) {
         let data = std::mem::take(&mut self.buffer);
         let file = data.len() as u64;
-        let block = match self.leaves {
-            Leaves::Raw => (self.name(Codec::Raw, &data), data),
-            Leaves::Wrapped => {
-                let node = node(&[], &unixfs(&data, file, &[]));
-                (self.name(Codec::DagPb, &node), node)
-            }
+        let block = if self.shape.raw_leaves {
+            (self.name(Codec::Raw, &data), data)
+        } else {
+            let node = node(&[], &unixfs(&data, file, &[]));
+            (self.name(Codec::DagPb, &node), node)
         };
         let cumulative = block.1.len() as u64;
         self.add(0, Link { cid: block.0.clone(), cumulative, file }, block, out);
@@ -107,13 +119,13 @@ impl Layout {
             self.levels.push(Vec::new());
         }
         self.levels[level].push(link);
-        if self.levels[level].len() == MAX_LINKS {
+        if self.levels[level].len() == self.shape.max_links {
             self.join(level, out);
         }
     }
 
     fn name(&self, codec: Codec, block: &[u8]) -> Cid {
-        Cid::of(self.leaves == Leaves::Wrapped, codec, Sha256::digest(block).into())
+        Cid::of(self.shape.v0_nodes, codec, Sha256::digest(block).into())
     }
 }
 
@@ -172,9 +184,11 @@ mod tests {
     use aleph_cid::verify::Hasher;
     use std::collections::HashMap;
 
+    const LEAF_BYTES: usize = 256 << 10;
+
     /// Its name, and its blocks.
-    fn lay_out(bytes: &[u8], piece_bytes: usize, leaves: Leaves) -> (Cid, HashMap<Cid, Vec<u8>>) {
-        let (mut layout, mut blocks) = (Layout::new(leaves), HashMap::new());
+    fn lay_out(bytes: &[u8], piece_bytes: usize, shape: Shape) -> (Cid, HashMap<Cid, Vec<u8>>) {
+        let (mut layout, mut blocks) = (Layout::new(shape), HashMap::new());
         let mut keep = |(cid, block): Block| {
             assert!(cid.names(&block));
             blocks.insert(cid, block);
@@ -185,28 +199,52 @@ mod tests {
         (layout.finish(&mut keep), blocks)
     }
 
-    /// What the network's own tools name a file is what is made here, and following the blocks from there gives the file.
+    /// Following the blocks from the name gives the file.
+    fn check(bytes: &[u8], shape: Shape) -> Cid {
+        let (root, blocks) = lay_out(bytes, 100_000, shape);
+        let (mut walk, mut read) = (Walk::new(root.clone(), u64::MAX), Vec::new());
+        while let Some(cid) = walk.wanted().expect("a file").cloned() {
+            match walk.take(&blocks[&cid]).expect("a file") {
+                Part::OfFile(data) => read.extend_from_slice(data),
+                Part::OfFolder => panic!("no folder"),
+            }
+        }
+        assert!(read == bytes, "{} bytes, {shape:?}", bytes.len());
+        root
+    }
+
+    fn some(length: usize) -> Vec<u8> {
+        (0..length).map(|place| (place / 7 % 251) as u8 ^ (place >> 18) as u8).collect()
+    }
+
+    /// What the network's own tools name a file is what is made here.
     #[test]
-    fn blocks_are_those_that_the_network_names() {
+    fn usual_blocks_are_those_that_the_network_names() {
         let lengths = [0, 1, 12, LEAF_BYTES - 1, LEAF_BYTES, LEAF_BYTES + 1, 3 * LEAF_BYTES, 3 * LEAF_BYTES + 5];
         let wide = [173, 174, 175, 348, 349].map(|leaves| leaves * LEAF_BYTES);
         for length in lengths.into_iter().chain(wide) {
-            let bytes: Vec<u8> = (0..length).map(|place| (place / 7 % 251) as u8 ^ (place >> 18) as u8).collect();
-            for (leaves, mut hasher) in
-                [(Leaves::Wrapped, Hasher::for_ipfs()), (Leaves::Raw, Hasher::for_ipfs_v1_raw_leaves())]
-            {
+            let (bytes, hashers) = (some(length), [Hasher::for_ipfs(), Hasher::for_ipfs_v1_raw_leaves()]);
+            for (shape, mut hasher) in Shape::USUAL.into_iter().zip(hashers) {
                 hasher.update(&bytes);
-                let (root, blocks) = lay_out(&bytes, 100_000, leaves);
-                assert_eq!(root.to_string(), hasher.finalize().to_string(), "{length} bytes, {leaves:?}");
-                let (mut walk, mut read) = (Walk::new(root, u64::MAX), Vec::new());
-                while let Some(cid) = walk.wanted().expect("a file").cloned() {
-                    match walk.take(&blocks[&cid]).expect("a file") {
-                        Part::OfFile(data) => read.extend_from_slice(data),
-                        Part::OfFolder => panic!("no folder"),
-                    }
-                }
-                assert!(read == bytes, "{length} bytes, {leaves:?}");
+                assert_eq!(
+                    check(&bytes, shape).to_string(),
+                    hasher.finalize().to_string(),
+                    "{length} bytes, {shape:?}"
+                );
             }
         }
+    }
+
+    #[test]
+    fn every_shape_gives_the_file_and_another_name() {
+        let bytes = some(9 * LEAF_BYTES + 1);
+        let all = Shape::USUAL.into_iter().chain(Shape::FURTHER);
+        let mut names: Vec<String> = all.map(|shape| check(&bytes, shape).to_string()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), 5);
+        // Trees of several levels, whatever is left over on each.
+        let narrow = Shape { leaf_bytes: 2, max_links: 3, ..Shape::V1 };
+        (0..120).for_each(|length| drop(check(&bytes[..length], narrow)));
     }
 }

@@ -4,7 +4,7 @@ use crate::{
     dag::{
         car,
         cid::{Cid, Codec},
-        layout::{Block, Layout, Leaves},
+        layout::{Block, Layout, Shape},
     },
     files::Files,
     store::record::FileKind,
@@ -14,7 +14,7 @@ use ccn_message::ItemHash;
 use futures_util::stream;
 use std::{
     fs::File,
-    io::{self, Read as _},
+    io::{self, Read as _, Seek as _},
 };
 use tokio::sync::mpsc;
 
@@ -31,8 +31,7 @@ pub(super) struct Archive {
     pieces: mpsc::Receiver<io::Result<Bytes>>,
 }
 
-/// Opens the archive of a file or folder. None when its blocks cannot be made from what is here: it is gone, or IPFS's default is not how this file
-/// was cut into blocks.
+/// Opens the archive of a file or folder. None when its blocks cannot be made from what is here: it is gone, or was cut into blocks in a way of its own.
 ///
 /// # Errors
 /// The system refuses.
@@ -47,16 +46,15 @@ pub(super) async fn open(files: &Files, hash: &ItemHash, kind: FileKind) -> io::
         return Ok(Some(Archive::made_by(bytes, move |out| read(&mut file, |piece| out(piece.to_vec())))));
     }
     let Ok(root) = Cid::try_from(hash) else { return Ok(None) };
-    let path = files.clone();
     let same = root.clone();
-    let found = tokio::task::spawn_blocking(move || leaves(&mut file, &same)).await.map_err(io::Error::other)??;
-    let Some(leaves) = found else { return Ok(None) };
+    let found = tokio::task::spawn_blocking(move || shape(&mut file, &same)).await.map_err(io::Error::other)??;
+    let Some(shape) = found else { return Ok(None) };
     // It is read anew: the other reading is at its end.
-    let Some((file, bytes)) = path.open(hash).await? else { return Ok(None) };
+    let Some((file, bytes)) = files.open(hash).await? else { return Ok(None) };
     let mut file = file.into_std().await;
     Ok(Some(Archive::made_by(bytes, move |out| {
         out(car::header(&root))?;
-        let (mut layout, mut failed) = (Layout::new(leaves), Ok(()));
+        let (mut layout, mut failed) = (Layout::new(shape), Ok(()));
         let mut send = |(cid, block): Block| {
             // The last block may have another spelling of its name here; it is asked for by the one that it has in the archive.
             let cid = if cid.is_same_node(&root) { root.clone() } else { cid };
@@ -73,18 +71,24 @@ pub(super) async fn open(files: &Files, hash: &ItemHash, kind: FileKind) -> io::
     })))
 }
 
-/// How a file is cut into blocks that has that name; none where it is in neither of the usual ways.
-fn leaves(file: &mut File, root: &Cid) -> io::Result<Option<Leaves>> {
+/// How a file is cut into blocks that has that name; none where it is in none of the known ways.
+fn shape(file: &mut File, root: &Cid) -> io::Result<Option<Shape>> {
     if root.codec() != Codec::DagPb {
         return Ok(None);
     }
-    let mut both = [Leaves::Wrapped, Leaves::Raw].map(|leaves| (leaves, Layout::new(leaves)));
-    read(file, |piece| {
-        both.iter_mut().for_each(|(_, layout)| layout.push(piece, &mut |_| {}));
-        Ok(())
-    })?;
-    let is_it = |(leaves, layout): (Leaves, Layout)| layout.finish(&mut |_| {}).is_same_node(root).then_some(leaves);
-    Ok(both.into_iter().find_map(is_it))
+    for shapes in [&Shape::USUAL[..], &Shape::FURTHER] {
+        let mut layouts: Vec<Layout> = shapes.iter().map(|shape| Layout::new(*shape)).collect();
+        file.rewind()?;
+        read(file, |piece| {
+            layouts.iter_mut().for_each(|layout| layout.push(piece, &mut |_| {}));
+            Ok(())
+        })?;
+        let mut roots = layouts.into_iter().map(|layout| layout.finish(&mut |_| {}));
+        if let Some(place) = roots.position(|name| name.is_same_node(root)) {
+            return Ok(shapes.get(place).copied());
+        }
+    }
+    Ok(None)
 }
 
 fn read(file: &mut File, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
