@@ -571,6 +571,17 @@ mod tests {
     }
 
     #[test]
+    fn an_ipfs_node_pins_unless_it_is_told_otherwise() {
+        let ipfs =
+            |flags: &[&str], variables| load("[ipfs]\napi = 'http://i:1/'", flags, variables).map(|all| all.ipfs);
+        let usual = ipfs(&[], &[]).expect("a configuration");
+        assert_eq!((usual.api.as_deref(), usual.pin), (Some("http://i:1"), true));
+        assert!(!ipfs(&["--set", "ipfs.pin=false"], &[]).expect("a configuration").pin);
+        assert!(!ipfs(&[], &[("BETH_IPFS__PIN", "false")]).expect("a configuration").pin);
+        assert!(refused("[ipfs]\npinn = true", &[], &[]).contains("pinn"));
+    }
+
+    #[test]
     fn compute_nodes_are_written_short_or_long() {
         let short = load("", &["--crn", "http://127.0.0.1:4020/"], &[]).expect("a configuration").crns;
         let hash = ItemHash::sha256_of(b"http://127.0.0.1:4020").to_string();

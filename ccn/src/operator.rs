@@ -181,8 +181,8 @@ fn pins(answer: &serde_json::Value) -> String {
     if pinning.is_null() {
         return "nothing is pinned: there is no ipfs.api, or ipfs.pin is false\n".to_owned();
     }
-    let node = pinning["node"].as_str().map(|node| format!(", {} {node}", text(&pinning["agent"]))).unwrap_or_default();
-    let mut lines = format!("{}: {}{node}\n", text(&pinning["state"]), text(&pinning["api"]));
+    let (state, agent, node) = (text(&pinning["state"]), text(&pinning["agent"]), text(&pinning["node"]));
+    let mut lines = format!("{state}: {agent} {node}\n");
     if let Some(sentence) = pinning["last_error"]["sentence"].as_str() {
         lines.push_str(&format!("AWAY: {sentence}\n"));
     }

@@ -21,7 +21,6 @@ pub(super) fn routes(routes: Routes) -> Routes {
     ]);
     let trouble = Shape::object([("sentence", Shape::text()), ("time", time())]);
     let pinning = Shape::object([
-        ("api", Shape::text()),
         ("state", Shape::words(&["starting", "away", "working", "current"])),
         ("node", Shape::text().about("The peer id of the IPFS node.").or_null()),
         ("agent", Shape::text().about("Its program.").or_null()),

@@ -163,7 +163,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let files = Files::open_folder(folder.path()).expect("a folder");
         for length in [0, 5, 300_000, 1_000_000] {
-            let bytes: Vec<u8> = (0..length).map(|place: u32| (place * 31 >> 3) as u8).collect();
+            let bytes: Vec<u8> = (0..length).map(|place: u32| ((place * 31) >> 3) as u8).collect();
             let v0 = put(&files, &bytes, |file| file.cid_v0.clone()).await;
             let spelling = put(&files, &bytes, |file| file.cid_v1[0].clone()).await;
             let mut names = vec![v0, spelling];

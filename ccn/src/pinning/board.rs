@@ -10,7 +10,8 @@ pub(super) const MAX_NAMED: usize = 50;
 /// How pinning goes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct PinningStatus {
-    /// Where the IPFS node is, without what only the operator is to know.
+    /// Where the IPFS node is, without the password that may be in it: for the log. Strangers are not told.
+    #[serde(skip)]
     pub api: String,
     /// What is going on.
     pub state: PinningState,

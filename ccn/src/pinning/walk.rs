@@ -128,7 +128,8 @@ mod tests {
     fn cid(number: u8) -> ItemHash {
         let digest = [&[0x12, 0x20][..], &[number.wrapping_mul(37); 32]].concat();
         let v1 = || format!("b{}", data_encoding::BASE32_NOPAD.encode(&[&[1, 0x70][..], &digest].concat()));
-        let text = if number % 2 == 0 { bs58::encode(&digest).into_string() } else { v1().to_ascii_lowercase() };
+        let text =
+            if number.is_multiple_of(2) { bs58::encode(&digest).into_string() } else { v1().to_ascii_lowercase() };
         ItemHash::parse(&text).expect("a CID")
     }
 
