@@ -114,7 +114,11 @@ async fn settle(tools: &Tools, look: &Look, rows: &mut Rows2) -> Result<Deed, Tr
 
 /// Gives the file to the IPFS node and has it pinned. That it has begun is written down first: whatever cuts it off, the pin is known to be ours.
 async fn pin(tools: &Tools, hash: &ItemHash, file: FileRecord, rows: &mut Rows2) -> Result<Deed, Trouble> {
-    note(tools, hash, Some(PinState::Begun), rows).await?;
+    // Ours would take the place of such a pin, and it would be gone with ours: so ours is left to whoever made it.
+    let is_anothers = rows.1 != Some(PinState::Begun) && tools.rpc.has_direct_pin(hash).await?;
+    if !is_anothers {
+        note(tools, hash, Some(PinState::Begun), rows).await?;
+    }
     let bytes = match archive::open(&tools.files, hash, file.kind).await? {
         Some(archive) => {
             let bytes = archive.bytes;
@@ -126,9 +130,10 @@ async fn pin(tools: &Tools, hash: &ItemHash, file: FileRecord, rows: &mut Rows2)
             if file.kind == FileKind::File { file.size } else { 0 }
         }
     };
-    tools.rpc.add_pin(hash, bytes, &tools.name).await?;
+    tools.rpc.add_pin(hash, bytes, if is_anothers { "" } else { &tools.name }).await?;
     let name = tools.rpc.pin(hash).await?.ok_or(Trouble::Unlisted)?;
-    note(tools, hash, Some(PinState::Pinned { named: name == tools.name }), rows).await?;
+    let state = if is_anothers { PinState::Found } else { PinState::Pinned { named: name == tools.name } };
+    note(tools, hash, Some(state), rows).await?;
     tracing::debug!("{hash} is pinned");
     Ok(Deed::Pinned)
 }

@@ -134,8 +134,17 @@ impl Rpc {
 
     /// The name of the pin of a file with all that is below it, empty where it has none; none when it is not pinned so.
     pub(super) async fn pin(&self, hash: &ItemHash) -> Result<Option<String>, RpcError> {
+        self.pin_of(hash, "recursive").await
+    }
+
+    /// True when the first block of a file is pinned by itself. A pin with all that is below it takes the place of that one.
+    pub(super) async fn has_direct_pin(&self, hash: &ItemHash) -> Result<bool, RpcError> {
+        Ok(self.pin_of(hash, "direct").await?.is_some())
+    }
+
+    async fn pin_of(&self, hash: &ItemHash, kind: &str) -> Result<Option<String>, RpcError> {
         let cid = hash.to_string();
-        let query = [("arg", cid.as_str()), ("type", "recursive"), ("names", "true")];
+        let query = [("arg", cid.as_str()), ("type", kind), ("names", "true")];
         match self.call("pin/ls", &query, None, self.patience.answer).await {
             // It was asked for one; how it writes that one is its own affair.
             Ok(answer) => Ok(read::<Pins>(&answer)?.keys.into_values().next().map(|pin| pin.name)),

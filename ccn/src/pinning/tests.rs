@@ -22,7 +22,7 @@ use ccn_message::ItemHash;
 use futures_util::stream;
 use serde_json::json;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
 
@@ -54,6 +54,8 @@ enum Manner {
 struct Fake {
     id: Mutex<String>,
     pins: Mutex<BTreeMap<String, String>>,
+    /// Pins of a block by itself.
+    direct: Mutex<BTreeSet<String>>,
     manners: Mutex<HashMap<String, Manner>>,
     asked: Mutex<Vec<String>>,
 }
@@ -96,12 +98,19 @@ async fn answer(
             assert!(taken.is_ok_and(|bytes| bytes > 100), "an archive comes");
             json!({"Stats": {"BlockCount": 1}})
         }
+        "pin/ls" if query["type"] == "direct" => {
+            if !fake.direct.lock().expect("no panic").contains(&cid) {
+                return refusal(&format!("path '{cid}' is not pinned"));
+            }
+            json!({"Keys": {cid: {"Type": "direct", "Name": ""}}})
+        }
         "pin/ls" => match pins.get(&cid) {
             Some(name) => json!({"Keys": {cid: {"Type": "recursive", "Name": name}}}),
             None => return refusal(&format!("path '{cid}' is not pinned")),
         },
         "pin/add" => {
             if is_done {
+                fake.direct.lock().expect("no panic").remove(&cid);
                 pins.insert(cid.clone(), query.get("name").cloned().unwrap_or_default());
             }
             json!({"Pins": [cid]})
@@ -234,17 +243,20 @@ async fn what_is_anothers_stays() {
     let before = ItemHash::parse("QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o").expect("a CID");
     scene.set_pin(&before, Some(""));
     scene.set(&before, true).await;
+    let direct = ItemHash::parse("bafybeicg2rebjoofv4kbyovkw7af3rpiitvnl6i7ckcywaq6xjcxnc2mby").expect("a CID");
+    scene.fake.direct.lock().expect("no panic").insert(direct.to_string());
+    scene.set(&direct, true).await;
     let (renamed, anew) = (scene.keep(b"two").await, scene.keep(b"three").await);
-    scene.until("it has looked", |status| (status.pinned, status.found) == (2, 1)).await;
+    scene.until("it has looked", |status| (status.pinned, status.found) == (2, 2)).await;
     scene.set_pin(&renamed, Some("mine"));
     scene.set_pin(&anew, Some(""));
-    for hash in [&before, &renamed, &anew] {
+    for hash in [&before, &direct, &renamed, &anew] {
         scene.set(hash, false).await;
     }
     scene.until("rows go", |status| (status.pinned, status.found) == (0, 0)).await;
     scene.rests().await;
-    let names = [&before, &renamed, &anew].map(|hash| scene.pin(hash).expect("a pin that stays"));
-    assert_eq!((names, scene.status().unpins_total), (["".into(), "mine".into(), "".into()], 0));
+    let names = [&before, &direct, &renamed, &anew].map(|hash| scene.pin(hash).expect("a pin that stays"));
+    assert_eq!((names, scene.status().unpins_total), (["", "", "mine", ""].map(str::to_owned), 0));
 
     // What another took away is pinned by us once that is seen; what carries our name is ours, whatever was lost here.
     let (lost, adopted) = (scene.keep(b"four").await, scene.keep(b"five").await);
