@@ -82,6 +82,8 @@ pub enum Order {
         /// Its name
         plugin: String,
     },
+    /// Say how pinning at its IPFS node goes, and which files fail
+    Pins,
     /// Print the digest of the state, by which nodes are compared
     Digest {
         /// Count it anew from all stored rows, too, and say whether it is the same

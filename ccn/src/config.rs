@@ -106,13 +106,15 @@ pub enum ImageKind {
     Firmware,
 }
 
-/// Where files and folders of IPFS are looked for. What comes is verified block by block: none of them needs to be trusted.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// Where files and folders of IPFS are looked for, and kept for others. What comes is verified block by block: none of them needs to be trusted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ipfs {
     /// RPC of an IPFS node (kubo) of the operator's own, a base URL without a slash at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api: Option<String>,
+    /// What messages keep here is also given to that node and pinned there.
+    pub pin: bool,
     /// Trustless gateways, base URLs without a slash at the end.
     pub gateways: Vec<String>,
 }
@@ -267,6 +269,13 @@ impl Default for Config {
             limits: Limits::default(),
             compiler: Compiler::default(),
         }
+    }
+}
+
+impl Default for Ipfs {
+    fn default() -> Self {
+        // Whoever runs an IPFS node beside this one wants the network's files to be found there: to fetch them, gateways would do.
+        Self { api: None, pin: true, gateways: Vec::new() }
     }
 }
 
@@ -602,6 +611,17 @@ mod tests {
         assert_eq!(load(&config.to_toml(), &[], &variables[..1]).expect("a configuration"), config);
         assert!(refused(file, &[], &variables[1..]).contains("files.s3.secret_access_key: it is needed"));
         assert!(refused(file, &[], &[("BETH_FILES__S3__BUCKETT", "b")]).contains("buckett"));
+    }
+
+    #[test]
+    fn an_ipfs_node_pins_unless_it_is_told_otherwise() {
+        let ipfs =
+            |flags: &[&str], variables| load("[ipfs]\napi = 'http://i:1/'", flags, variables).map(|all| all.ipfs);
+        let usual = ipfs(&[], &[]).expect("a configuration");
+        assert_eq!((usual.api.as_deref(), usual.pin), (Some("http://i:1"), true));
+        assert!(!ipfs(&["--set", "ipfs.pin=false"], &[]).expect("a configuration").pin);
+        assert!(!ipfs(&[], &[("BETH_IPFS__PIN", "false")]).expect("a configuration").pin);
+        assert!(refused("[ipfs]\npinn = true", &[], &[]).contains("pinn"));
     }
 
     #[test]

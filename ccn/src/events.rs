@@ -1,6 +1,6 @@
 //! What happened, told to whoever listens: synchronous submissions and websockets. Only what is durable is told.
 
-use crate::store::record::MessageRecord;
+use crate::{pinning::changed::ChangedFiles, store::record::MessageRecord};
 use axum::extract::ws::Utf8Bytes;
 use ccn_message::{ItemHash, MessageStatus};
 use std::sync::{Arc, OnceLock};
@@ -51,7 +51,10 @@ impl Event {
 
 /// Where events are told. Cloning shares it.
 #[derive(Debug, Clone)]
-pub struct Events(broadcast::Sender<Event>);
+pub struct Events {
+    told: broadcast::Sender<Event>,
+    files: ChangedFiles,
+}
 
 /// One listener.
 #[derive(Debug)]
@@ -72,18 +75,23 @@ impl Events {
     /// Nobody listens yet.
     #[must_use]
     pub fn new() -> Self {
-        Self(broadcast::channel(MAX_BEHIND).0)
+        Self { told: broadcast::channel(MAX_BEHIND).0, files: ChangedFiles::default() }
     }
 
     /// Starts to listen: everything from now on.
     #[must_use]
     pub fn listen(&self) -> Listener {
-        Listener(self.0.subscribe())
+        Listener(self.told.subscribe())
     }
 
     pub(crate) fn tell(&self, event: Event) {
         // That nobody listens is no error.
-        let _ = self.0.send(event);
+        let _ = self.told.send(event);
+    }
+
+    /// Where changed files of IPFS are told.
+    pub(crate) fn files(&self) -> &ChangedFiles {
+        &self.files
     }
 }
 

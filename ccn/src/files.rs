@@ -232,15 +232,16 @@ impl Files {
         self.open_kind(hash, FileKind::Directory).await
     }
 
-    /// Opens the archive of a folder to be read here and there. Of one in a bucket it is a copy, which is gone once it is closed.
+    /// Opens a file or the archive of a folder to be read here and there, with its length in bytes. Of one in a bucket it is a copy, which is gone once it
+    /// is closed.
     ///
     /// # Errors
-    /// The system refuses. That there is no such archive is none.
-    pub async fn archive_on_disk(&self, hash: &ItemHash) -> io::Result<Option<fs::File>> {
-        let Some(archive) = self.open_archive(hash).await? else { return Ok(None) };
-        let reading = match archive.source {
-            Source::Local(file) => return Ok(Some(file.into_std().await)),
-            Source::Object(object) => object.read(0..archive.size).await?,
+    /// The system refuses. That there is no such file is none.
+    pub(crate) async fn open_on_disk(&self, hash: &ItemHash, kind: FileKind) -> io::Result<Option<(fs::File, u64)>> {
+        let Some(OpenFile { size, source }) = self.open_kind(hash, kind).await? else { return Ok(None) };
+        let reading = match source {
+            Source::Local(file) => return Ok(Some((file.into_std().await, size))),
+            Source::Object(object) => object.read(0..size).await?,
         };
         let partial = self.partial.clone();
         let copy = tokio::task::spawn_blocking(move || tempfile::tempfile_in(partial.as_path())).await;
@@ -248,7 +249,7 @@ impl Files {
         tokio::io::copy_buf(&mut BufReader::with_capacity(PIECE_BYTES, reading), &mut copy).await?;
         copy.flush().await?;
         copy.rewind().await?;
-        Ok(Some(copy.into_std().await))
+        Ok(Some((copy.into_std().await, size)))
     }
 
     async fn open_kind(&self, hash: &ItemHash, kind: FileKind) -> io::Result<Option<OpenFile>> {

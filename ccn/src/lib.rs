@@ -17,6 +17,7 @@ pub mod ledger;
 pub mod network;
 pub mod node;
 pub mod operator;
+pub mod pinning;
 pub mod pipeline;
 pub mod schedule;
 mod server;

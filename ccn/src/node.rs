@@ -9,6 +9,7 @@ use crate::{
     files::{Files, S3Error},
     host::{Keeper, LoadError, Plugins, Source, first_look},
     operator::Word,
+    pinning::{Pinning, PinningError},
     pipeline::Pipeline,
     server::Server,
     store::Store,
@@ -41,6 +42,8 @@ pub struct Service {
     pub files: Files,
     /// Who looks for files elsewhere.
     pub fetcher: Fetcher,
+    /// The one who has an IPFS node keep them, too; none where there is no such node.
+    pub pinning: Option<Pinning>,
     /// By what the operator is known; none where there is no operator.
     pub word: Option<Word>,
 }
@@ -105,6 +108,9 @@ pub enum NodeError {
     /// TLS cannot be set up.
     #[error("cannot make an HTTP client: {0}")]
     Client(#[from] reqwest::Error),
+    /// Nothing would be pinned.
+    #[error(transparent)]
+    Pinning(#[from] PinningError),
     /// The system has no thread left.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
@@ -176,7 +182,10 @@ impl Service {
         let (settings, of_plugins) = (config.chains.clone(), plugins.clone());
         let followed = tokio::task::spawn_blocking(move || Chains::start(&settings, &of_plugins, &tools));
         let chains = followed.await.map_err(|error| LoadError::Engine(error.to_string()))??;
-        Ok(Self { config, pipeline, store, plugins, keeper: Some(keeper), chains, files, fetcher, word: Some(word) })
+        let api = config.ipfs.api.as_deref().filter(|_| config.ipfs.pin);
+        let pinning = api.map(|api| Pinning::start(api, store.clone(), files.clone(), pipeline.clone())).transpose()?;
+        let (keeper, word) = (Some(keeper), Some(word));
+        Ok(Self { config, pipeline, store, plugins, keeper, chains, files, fetcher, pinning, word })
     }
 }
 
@@ -238,10 +247,13 @@ impl Node {
         &self.service
     }
 
-    /// Stops answering, then following chains, then deciding.
+    /// Stops answering, then following chains and pinning, then deciding.
     pub async fn stop(self) {
         self.server.stop().await;
         self.service.chains.stop().await;
+        if let Some(pinning) = &self.service.pinning {
+            pinning.stop().await;
+        }
         self.service.pipeline.stop().await;
         if let Some(reviewing) = self.reviewing {
             // Until then it holds on to the store, which the next start in this folder would find open.

@@ -96,6 +96,7 @@ pub async fn run(order: &Order, config: &Config) -> Result<String, CommandError>
     let (is_question, path) = match order {
         Order::Plugins => (true, "/api/v0/plugins".to_owned()),
         Order::Quarantine => (true, "/api/v0/plugins/quarantine?pagination=500".to_owned()),
+        Order::Pins => (true, "/api/v0/ipfs/pins".to_owned()),
         Order::Digest { verify: false } => (true, "/api/v0/digest".to_owned()),
         Order::Digest { verify: true } => (false, "/api/v0/digest/verify".to_owned()),
         Order::Retry { hash } => (false, format!("/api/v0/plugins/quarantine/{}/retry", in_path(hash))),
@@ -122,6 +123,7 @@ pub async fn run(order: &Order, config: &Config) -> Result<String, CommandError>
     Ok(match order {
         Order::Plugins => plugins(&body),
         Order::Quarantine => quarantine(&body),
+        Order::Pins => pins(&body),
         Order::Digest { .. } => digest(&body)?,
         Order::Retry { .. } => format!("{}\n", body["message_status"].as_str().unwrap_or("retried")),
         Order::Resume { .. } | Order::DropState { .. } => "done\n".to_owned(),
@@ -170,6 +172,32 @@ fn plugins(answer: &serde_json::Value) -> String {
             text(&deviation["pinned"]),
             deviation["found"].as_str().unwrap_or("nothing"),
         ));
+    }
+    lines
+}
+
+fn pins(answer: &serde_json::Value) -> String {
+    let pinning = &answer["pinning"];
+    if pinning.is_null() {
+        return "nothing is pinned: there is no ipfs.api, or ipfs.pin is false\n".to_owned();
+    }
+    let (state, agent, node) = (text(&pinning["state"]), text(&pinning["agent"]), text(&pinning["node"]));
+    let mut lines = format!("{state}: {agent} {node}\n");
+    if let Some(sentence) = pinning["last_error"]["sentence"].as_str() {
+        lines.push_str(&format!("AWAY: {sentence}\n"));
+    }
+    let more = if pinning["walking"] == true { " and maybe more" } else { "" };
+    lines.push_str(&format!(
+        "{} pinned as {}, {} pinned by others before, {} waiting{more}, {} failing\n",
+        pinning["pinned"],
+        text(&pinning["name"]),
+        pinning["found"],
+        pinning["waiting"],
+        pinning["failing"],
+    ));
+    for failure in list(&pinning["failures"]) {
+        let (hash, reason) = (text(&failure["item_hash"]), text(&failure["reason"]));
+        lines.push_str(&format!("{hash} failed {} times: {reason}\n", failure["attempts"]));
     }
     lines
 }

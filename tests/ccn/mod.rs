@@ -5,6 +5,7 @@ mod chains;
 mod clients;
 mod durable;
 mod fixtures;
+mod ipfs;
 mod letter;
 mod object_store;
 mod overload;
@@ -36,6 +37,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("ccn::object_store::files_in_a_bucket_are_as_in_a_folder", object_store::alike),
         trial("ccn::object_store::nothing_is_lost_while_it_is_away", object_store::away),
         trial("ccn::object_store::what_is_wrong_is_said_at_the_start", object_store::refusals),
+        trial("ccn::ipfs::what_the_ipfs_node_has_is_fetched_and_its_pins_stay", ipfs::fetched),
+        trial("ccn::ipfs::what_messages_keep_is_pinned_until_it_is_collected", ipfs::pinned),
+        trial("ccn::ipfs::pins_are_made_up_for_after_either_was_away_or_killed", ipfs::interrupted),
         trial("ccn::stranger::the_guide_makes_a_running_message_type", stranger::guide),
         trial("ccn::stranger::the_guide_makes_a_plugin_of_python", stranger::python),
         trial("ccn::reference::schemathesis_finds_no_violation", reference::conformance),

@@ -6,6 +6,7 @@ use harness::{
     devnet::{ComputeNode, ComputeSite, CoreNode, PATIENT, Program, User, wait_for_allocation, wait_for_verdict, zip},
     http::Client,
     installation::Installation,
+    ipfs::IpfsProgram,
     kvm_host::{Kind, KvmHost, Options},
     process::kill_children,
     sdk::{Sdk, Session},
@@ -38,6 +39,7 @@ pub(crate) struct Stage {
     core: OnceLock<Result<CoreNode, String>>,
     sdk: OnceLock<Result<Sdk, String>>,
     anvil: OnceLock<Result<PathBuf, String>>,
+    ipfs: OnceLock<Result<IpfsProgram, String>>,
     session: OnceLock<Result<Session, String>>,
     network: OnceLock<Result<Network, String>>,
     files: Mutex<HashMap<String, String>>,
@@ -68,6 +70,7 @@ static STAGE: LazyLock<Stage> = LazyLock::new(|| {
         core: OnceLock::new(),
         sdk: OnceLock::new(),
         anvil: OnceLock::new(),
+        ipfs: OnceLock::new(),
         session: OnceLock::new(),
         network: OnceLock::new(),
         files: Mutex::default(),
@@ -138,6 +141,11 @@ pub(crate) fn sdk() -> Result<&'static Sdk> {
 /// The program of a development chain.
 pub(crate) fn anvil() -> Result<PathBuf> {
     once(&STAGE.anvil, || Anvil::install(&cache()?, &repository().join("tests/ccn/evm"))).cloned()
+}
+
+/// The program of an IPFS node.
+pub(crate) fn ipfs() -> Result<&'static IpfsProgram> {
+    once(&STAGE.ipfs, || IpfsProgram::install(&cache()?, &repository().join("tests/ccn/ipfs")))
 }
 
 /// An interpreter with the SDK.

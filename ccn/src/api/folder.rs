@@ -1,10 +1,13 @@
 //! A folder goes out as an archive of its files (ccn spec 5.5), made of the archive of its blocks while it is sent.
 
 use super::{Api, ApiError, ApiResult, download::FOREVER};
-use crate::dag::{
-    archived::Archived,
-    cid::Cid,
-    tar::{self, Tar, TarError},
+use crate::{
+    dag::{
+        archived::Archived,
+        cid::Cid,
+        tar::{self, Tar, TarError},
+    },
+    store::record::FileKind,
 };
 use axum::{
     body::Body,
@@ -53,7 +56,7 @@ pub(super) async fn send(api: &Api, hash: &ItemHash, size: u64) -> ApiResult<Res
     let place = api.folders.0.clone().try_acquire_owned();
     let place = place
         .map_err(|_| ApiError::overloaded(format!("{PLACES} folders are being sent; try again, or {of_blocks}")))?;
-    let Some(file) = api.service.files.archive_on_disk(hash).await? else {
+    let Some((file, _)) = api.service.files.open_on_disk(hash, FileKind::Directory).await? else {
         return Err(ApiError::internal(format!("folder {hash} is recorded and is not in the folder of files")));
     };
     // All of it is looked at before the first byte is sent: an error could not be told afterwards.

@@ -6,9 +6,12 @@ use super::{
     reference::{Group, Operation, Shape},
     routes::Routes,
 };
-use crate::store::{
-    Reader as _, Snapshot, StoreError,
-    schema::{KEPT_FILES, Table, end_of},
+use crate::{
+    pinning::{Pinning, PinningState, PinningStatus},
+    store::{
+        Reader as _, Snapshot, StoreError,
+        schema::{KEPT_FILES, Table, end_of},
+    },
 };
 use axum::{
     Json,
@@ -81,6 +84,13 @@ struct Metrics {
     pyaleph_store_fetch_storage_total: u64,
     pyaleph_store_fetch_storage_failed_total: u64,
     pyaleph_store_fetch_storage_duration_ms_sum: u64,
+    beth_ipfs_node_up: Option<u64>,
+    beth_ipfs_pins: Option<u64>,
+    beth_ipfs_pins_waiting: Option<u64>,
+    beth_ipfs_pins_failing: Option<u64>,
+    beth_ipfs_pins_total: Option<u64>,
+    beth_ipfs_unpins_total: Option<u64>,
+    beth_ipfs_pin_failures_total: Option<u64>,
 }
 
 /// The numbers as they were last counted, and who is told.
@@ -138,6 +148,8 @@ impl Counts {
         let followers = chains.iter().filter(|chain| chain.name == CHAIN).flat_map(|chain| &chain.indexers);
         // Of several who follow it, the one that is furthest behind.
         let furthest = followers.max_by_key(|follower| follower.lag);
+        let pinning = api.service.pinning.as_ref().map(Pinning::status);
+        let of_pinning = |number: fn(&PinningStatus) -> u64| pinning.as_ref().map(number);
         let limit = api.service.config.limits.websockets;
         let active = |limit: usize, left: usize| limit.saturating_sub(left) as u64;
         let tally = api.service.fetcher.tally();
@@ -160,6 +172,15 @@ impl Counts {
             pyaleph_store_fetch_storage_total: storage.total,
             pyaleph_store_fetch_storage_failed_total: storage.failed,
             pyaleph_store_fetch_storage_duration_ms_sum: milliseconds(storage.took),
+            beth_ipfs_node_up: of_pinning(|status| {
+                u64::from(matches!(status.state, PinningState::Working | PinningState::Current))
+            }),
+            beth_ipfs_pins: of_pinning(|status| status.pinned),
+            beth_ipfs_pins_waiting: of_pinning(|status| status.waiting),
+            beth_ipfs_pins_failing: of_pinning(|status| status.failing),
+            beth_ipfs_pins_total: of_pinning(|status| status.pins_total),
+            beth_ipfs_unpins_total: of_pinning(|status| status.unpins_total),
+            beth_ipfs_pin_failures_total: of_pinning(|status| status.failures_total),
             // It does not gossip yet. One thread decides, and has decided before it is asked: nothing is under way.
             ..Metrics::default()
         }

@@ -33,6 +33,7 @@ mod names;
 mod paced;
 mod paging;
 mod parameters;
+mod pins;
 mod places;
 mod plain;
 mod plugins;
@@ -150,6 +151,7 @@ fn bounded() -> Routes {
         .with(digest::routes)
         .with(plugins::routes)
         .with(chains::routes)
+        .with(pins::routes)
         .with(submit::routes)
         .with(messages::routes)
         .with(hashes::routes)

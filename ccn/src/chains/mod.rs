@@ -27,6 +27,7 @@ mod tests;
 mod work;
 
 pub use endpoint::EndpointError;
+pub(crate) use plan::Pauses;
 pub use status::{ChainStatus, FollowerState, FollowerStatus};
 
 use crate::{

@@ -49,7 +49,7 @@ pub(super) fn settled(known: u64, head: u64, finalized: Option<u64>, depth: Opti
 
 /// How long to wait after failures, longer each time.
 #[derive(Debug)]
-pub(super) struct Pauses {
+pub(crate) struct Pauses {
     first: Duration,
     most: Duration,
     pauses: backon::ExponentialBackoff,
@@ -57,18 +57,18 @@ pub(super) struct Pauses {
 
 impl Pauses {
     /// Begins with `first` and doubles up to `most`, each a little different, so that many nodes do not come back at one moment.
-    pub(super) fn new(first: Duration, most: Duration) -> Self {
+    pub(crate) fn new(first: Duration, most: Duration) -> Self {
         Self { first, most, pauses: pauses(first, most) }
     }
 
     /// The next pause; at least as long as the other side asks for.
-    pub(super) fn next(&mut self, asked: Option<Duration>) -> Duration {
+    pub(crate) fn next(&mut self, asked: Option<Duration>) -> Duration {
         let pause = self.pauses.next().unwrap_or(self.most).min(self.most);
         pause.max(asked.unwrap_or_default())
     }
 
     /// That went well.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.pauses = pauses(self.first, self.most);
     }
 }

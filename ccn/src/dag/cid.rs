@@ -88,6 +88,11 @@ impl Cid {
         Ok(Self { is_v0: cid.version() == cid::Version::V0, codec, content })
     }
 
+    /// The name of a block of that hash; version 0 has nodes alone.
+    pub(crate) fn of(is_v0: bool, codec: Codec, sha256: [u8; 32]) -> Self {
+        Self { is_v0: is_v0 && codec == Codec::DagPb, codec, content: Content::Sha256(sha256) }
+    }
+
     /// The name that a block of bytes of a file has.
     #[cfg(test)]
     pub(crate) fn of_raw(block: &[u8]) -> Self {
@@ -102,6 +107,11 @@ impl Cid {
 
     pub(crate) fn codec(&self) -> Codec {
         self.codec
+    }
+
+    /// True for another spelling of the same node, or the same.
+    pub(crate) fn is_same_node(&self, other: &Self) -> bool {
+        self.codec == other.codec && self.content == other.content
     }
 
     /// The block's hash; none of one that is inside its name.

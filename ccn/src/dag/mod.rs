@@ -1,7 +1,7 @@
 //! Files and folders of IPFS, block by block: every block is compared with its name, every link is followed, and what comes out is a file, or a
 //! folder as the archive of its blocks.
 //!
-//! [`cid`] names blocks, [`node`] reads them, [`car`] reads archives of them; [`walk`] says which block is next and what it adds, without I/O;
+//! [`cid`] names blocks, [`node`] reads them, [`layout`] makes them, [`car`] reads archives of them; [`walk`] says which block is next and what it adds, without I/O;
 //! [`spool`] keeps blocks that came before their turn; [`assemble`] puts all of it together. The other way, [`archived`] finds the blocks in the
 //! archive of a folder again, and [`tar`] makes an archive of files of them. Who supplies the blocks is the caller's: an upload,
 //! or a source of [`crate::fetch`]. Nothing here believes it: sizes, depth and number of blocks have bounds, and whatever was read is
@@ -12,6 +12,7 @@ pub(crate) mod archived;
 pub(crate) mod building;
 pub(crate) mod car;
 pub(crate) mod cid;
+pub(crate) mod layout;
 mod node;
 pub(crate) mod spool;
 pub(crate) mod tar;

@@ -76,6 +76,7 @@ impl Scene {
                 chains: Chains::none(),
                 files,
                 fetcher,
+                pinning: None,
                 word: None,
             }),
             _folder: folder,

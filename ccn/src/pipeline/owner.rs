@@ -359,6 +359,7 @@ impl Owner {
                 tracing::warn!("{file} stays in the folder of files: {error}");
             }
         }
+        self.events.files().tell(changes);
         // Events go first: who waits for one by name has subscribed before, who has the receipt may look at the websocket.
         for event in after.events {
             self.events.tell(event);

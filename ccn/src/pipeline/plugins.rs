@@ -30,7 +30,7 @@ impl Pipeline {
     }
 
     /// Keeps rows, all of them or none: durable once this answers.
-    pub(super) async fn keep_rows(&self, changes: Changes) -> Result<(), EngineError> {
+    pub(crate) async fn keep_rows(&self, changes: Changes) -> Result<(), EngineError> {
         self.done(|reply| Input::Rows { changes, reply }).await
     }
 

@@ -86,6 +86,7 @@ fn share(table: Table) -> Share {
         | Table::Holdings
         | Table::Chronicle
         | Table::Ended
+        | Table::IpfsPins
         | Table::OwnCounts => Share::Nothing,
     }
 }

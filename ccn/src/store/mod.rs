@@ -214,6 +214,14 @@ impl Store {
         result
     }
 
+    /// What the store is known by: a random number, which it has for ever.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn identity(&self) -> Result<u64, StoreError> {
+        self.snapshot()?.number(Table::Meta, IDENTITY)
+    }
+
     /// Time that all commits since the start have taken, waiting for the disk included.
     #[must_use]
     pub fn commit_time(&self) -> Duration {

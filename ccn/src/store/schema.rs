@@ -55,6 +55,7 @@
 //! | `refunded` | hash key | [`crate::store::record::CostRecord`] |
 //! | `removed` | hash key | [`crate::store::record::RemovedRecord`] |
 //! | `removing` | owner, hash key | [`crate::store::record::RemovingRecord`] |
+//! | `ipfs_pins` | hash key of a file; 0 | [`crate::pinning::record::IpfsPinRecord`]; the id of the IPFS node that they are of |
 //! | `holdings` | address, chain | tokens, i128 |
 //! | `chronicle` | first confirmation, seconds or all ones; then as in `index` | nothing |
 //! | `ended` | an [`Ending`], as in `counts`, time of the end, hash key | nothing |
@@ -208,6 +209,8 @@ tables! {
     Arrivals = "arrivals",
     /// Owners by those who may act for them.
     Grantees = "grantees",
+    /// Files that an IPFS node was given to keep.
+    IpfsPins = "ipfs_pins",
     /// How many rows tables of this node's own have of a kind.
     OwnCounts = "own_counts",
 }
@@ -355,6 +358,8 @@ impl Key {
 /// Marks of hashes in keys: a sha256 is kept as 32 bytes, and what kind a hash is sorts between those that its text sorts between.
 const CID_V0_MARK: u8 = 1;
 const CID_V1_MARK: u8 = 3;
+/// What the keys of files of IPFS begin with, in their order.
+pub(crate) const CID_MARKS: [u8; 2] = [CID_V0_MARK, CID_V1_MARK];
 /// How the texts of the older CIDs begin: behind the digits, before the letters of a sha256.
 const CID_V0_BEGINNING: &str = "Qm";
 

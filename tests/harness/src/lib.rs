@@ -11,6 +11,7 @@ pub mod hand_made;
 pub mod http;
 pub mod installation;
 pub mod interrupt;
+pub mod ipfs;
 pub mod kvm_host;
 pub mod npm;
 pub mod overload;

@@ -130,6 +130,7 @@ fn open(plugins: &Arc<Plugins>, disk: &Disk, folder: &TempDir) -> Result<Arc<Ser
         chains: Chains::none(),
         files,
         fetcher,
+        pinning: None,
         word: None,
     }))
 }
