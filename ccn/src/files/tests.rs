@@ -175,11 +175,11 @@ async fn check(root: &Path, mut files: Files, mut anew: impl AsyncFnMut() -> Fil
     let archive = files.open_archive(&cid).await.expect("no error").expect("the archive");
     let size_of_archive = archive.size();
     assert_eq!(bytes_of(archive, 0, size_of_archive).await, b"an archive");
-    let (mut on_disk, size) =
+    let (mut on_disk, length) =
         files.open_on_disk(&cid, FileKind::Directory).await.expect("no error").expect("the archive");
     let mut read = String::new();
     on_disk.read_to_string(&mut read).expect("text");
-    assert_eq!((read.as_str(), on_disk.stream_position().expect("a place"), size), ("an archive", 10, 10));
+    assert_eq!((read.as_str(), on_disk.stream_position().expect("a place"), length), ("an archive", 10, 10));
     assert!(files.open_on_disk(&hashes[0], FileKind::Directory).await.expect("no error").is_none());
     assert_eq!(left_aside(), 0, "a copy has no name");
 
