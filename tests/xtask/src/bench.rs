@@ -213,7 +213,9 @@ fn overload(arguments: &OverloadArguments) -> Result<()> {
     let scratch = tempfile::tempdir()?;
     let installation = installation(arguments.program.as_deref(), scratch.path(), &progress)?;
     let &OverloadArguments { websockets, uploads, readers, .. } = arguments;
-    let mut node = CoreNode::start(&installation, &scratch.path().join("node"), &["--dev".to_owned()])?;
+    let folder = scratch.path().join("node");
+    fs::create_dir(&folder).with_context(|| folder.display().to_string())?;
+    let mut node = CoreNode::start(&installation, &folder, &["--dev".to_owned()])?;
     let report = overload::run(&node, Load { websockets, uploads, readers }, |what| progress.status(what))?;
     node.stop()?;
     progress.done("measured");
