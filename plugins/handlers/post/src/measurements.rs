@@ -186,13 +186,11 @@ fn series(request: &Request, view: &dyn View) -> Result<Response, Response> {
     Ok(answer::json_response(200, &json!({ "metrics": metrics })))
 }
 
+/// A key and its value.
+type Row = (Vec<u8>, Vec<u8>);
+
 /// All rows between two keys, as many as an answer has.
-fn rows(
-    mut start: Vec<u8>,
-    mut end: Vec<u8>,
-    descending: bool,
-    view: &dyn View,
-) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Response> {
+fn rows(mut start: Vec<u8>, mut end: Vec<u8>, descending: bool, view: &dyn View) -> Result<Vec<Row>, Response> {
     let mut rows = Vec::new();
     loop {
         let page = view.scan(&start, &end, PAGE, descending);
