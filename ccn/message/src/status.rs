@@ -20,9 +20,24 @@ pub enum MessageStatus {
 }
 
 impl MessageStatus {
+    /// All of them. Stores keep their places in this list: new ones come last.
+    pub const ALL: [Self; 6] =
+        [Self::Pending, Self::Processed, Self::Rejected, Self::Forgotten, Self::Removing, Self::Removed];
+
+    /// The words for them, in the same order.
+    pub const NAMES: [&'static str; 6] = {
+        let mut names = [""; 6];
+        let mut place = 0;
+        while place < names.len() {
+            names[place] = Self::ALL[place].name();
+            place += 1;
+        }
+        names
+    };
+
     /// The word for it.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Pending => "pending",
             Self::Processed => "processed",
@@ -48,15 +63,8 @@ pub struct UnknownStatus(String);
 impl FromStr for MessageStatus {
     type Err = UnknownStatus;
     fn from_str(text: &str) -> Result<Self, UnknownStatus> {
-        const ALL: [MessageStatus; 6] = [
-            MessageStatus::Pending,
-            MessageStatus::Processed,
-            MessageStatus::Rejected,
-            MessageStatus::Forgotten,
-            MessageStatus::Removing,
-            MessageStatus::Removed,
-        ];
-        ALL.into_iter()
+        Self::ALL
+            .into_iter()
             .find(|status| status.name() == text)
             .ok_or_else(|| UnknownStatus(text.chars().take(32).collect()))
     }
@@ -145,6 +153,7 @@ mod tests {
     #[test]
     fn words_and_numbers_are_those_of_the_network() {
         assert_eq!("removing".parse(), Ok(MessageStatus::Removing));
+        assert_eq!(MessageStatus::NAMES.map(str::parse), MessageStatus::ALL.map(Ok));
         assert!("Processed".parse::<MessageStatus>().is_err());
         assert_eq!(ErrorCode::VmVolumeNotFound.number(), 301);
         assert_eq!(ErrorCode::from_number(6), Some(ErrorCode::CreditInsufficient));

@@ -6,7 +6,7 @@ use super::{
     parameters::{Date, Flag, List, Number, Parameter, Parameters},
     reference::{Group, Operation, Shape},
     routes::Routes,
-    single::{ALL_STATUSES, status_shape},
+    single::status_shape,
 };
 use crate::store::{
     Snapshot,
@@ -20,18 +20,9 @@ use axum::{
 use ccn_message::MessageStatus;
 use serde_json::{Value, json};
 
-const STATUSES: [MessageStatus; 6] = [
-    MessageStatus::Pending,
-    MessageStatus::Processed,
-    MessageStatus::Rejected,
-    MessageStatus::Forgotten,
-    MessageStatus::Removing,
-    MessageStatus::Removed,
-];
-
 static PAGINATION: Parameter<Number> = paging::pagination(20);
 static STATUS: Parameter<List> =
-    Parameter::list(&["status"], "With one of these statuses; any when none is named.").of(&ALL_STATUSES);
+    Parameter::list(&["status"], "With one of these statuses; any when none is named.").of(&MessageStatus::NAMES);
 static START: Parameter<Date> =
     Parameter::date(&["startDate", "start_date"], "That came then or later, seconds since 1970; 0 for any.");
 static END: Parameter<Date> =
@@ -40,7 +31,7 @@ static HASH_ONLY: Parameter<Flag> =
     Parameter::flag(&["hash_only", "hashOnly"], "Whether entries are hashes; otherwise with status and time.");
 
 pub(super) fn routes(routes: Routes) -> Routes {
-    let entry = Shape::any_of([Shape::hash(), status_shape(&ALL_STATUSES)]);
+    let entry = Shape::any_of([Shape::hash(), status_shape(&MessageStatus::NAMES)]);
     let hashes = Shape::object([("hashes", Shape::list(entry))]).and(paging::numbered());
     let operation = Operation::new(Group::Messages, "Hashes of messages, by when they came")
         .query([&STATUS, &START, &END])
@@ -54,7 +45,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
 async fn list(state: State, parameters: Parameters) -> ApiResult<Response> {
     let names = STATUS.read(&parameters)?;
     let is_meant = |status: &MessageStatus| names.is_empty() || names.iter().any(|name| name == status.name());
-    let statuses: Vec<MessageStatus> = STATUSES.into_iter().filter(is_meant).collect();
+    let statuses: Vec<MessageStatus> = MessageStatus::ALL.into_iter().filter(is_meant).collect();
     let (start, end) = (START.read(&parameters)?, END.read(&parameters)?);
     if let (Some(start), Some(end)) = (start, end)
         && end < start

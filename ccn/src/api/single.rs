@@ -29,9 +29,6 @@ const MAX_COPIES: usize = 16;
 /// The label under which a message is found by how it is paid.
 pub(super) const PAYMENT_LABEL: &str = "payment-type";
 
-/// What can become of a message.
-pub(super) const ALL_STATUSES: [&str; 6] = ["pending", "processed", "rejected", "forgotten", "removing", "removed"];
-
 /// What is said of a message with one of these statuses.
 pub(super) fn status_shape(words: &[&str]) -> Shape {
     Shape::object([("status", Shape::words(words)), ("item_hash", Shape::hash()), ("reception_time", Shape::moment())])
@@ -63,7 +60,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
     let of_one = operation("A message, and what became of it")
         .answers("It, by its status.", &Shape::any_of([processed, pending, rejected, hidden, gone]))
         .answers_with(410, "Nothing but its status is known.", "application/json", &status_shape(&["removed"]));
-    let of_status = operation("What became of a message").answers("Its status.", &status_shape(&ALL_STATUSES));
+    let of_status = operation("What became of a message").answers("Its status.", &status_shape(&MessageStatus::NAMES));
     let of_content = operation("What a message says")
         .answers("Its content; of a POST, what its owner wrote.", &Shape::anything())
         .refuses(422, "It is not processed.");

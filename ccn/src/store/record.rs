@@ -191,27 +191,18 @@ pub struct StatusRecord {
     pub rejection: Option<RejectionRecord>,
 }
 
-const STATUSES: [MessageStatus; 6] = [
-    MessageStatus::Pending,
-    MessageStatus::Processed,
-    MessageStatus::Rejected,
-    MessageStatus::Forgotten,
-    MessageStatus::Removing,
-    MessageStatus::Removed,
-];
-
 impl StatusRecord {
     /// A status without more.
     #[must_use]
     pub fn new(status: MessageStatus, reception_time: u64, rejection: Option<RejectionRecord>) -> Self {
-        let place = STATUSES.iter().position(|each| *each == status).unwrap_or(0);
+        let place = MessageStatus::ALL.iter().position(|each| *each == status).unwrap_or(0);
         Self { status: place as u8, reception_time, rejection }
     }
 
     /// The status.
     #[must_use]
     pub fn status(&self) -> MessageStatus {
-        STATUSES.get(usize::from(self.status)).copied().unwrap_or(MessageStatus::Pending)
+        MessageStatus::ALL.get(usize::from(self.status)).copied().unwrap_or(MessageStatus::Pending)
     }
 }
 
@@ -773,7 +764,7 @@ mod tests {
 
     #[test]
     fn statuses_survive() {
-        for status in STATUSES {
+        for status in MessageStatus::ALL {
             let record = StatusRecord::new(status, 7, None);
             assert_eq!(StatusRecord::read(&record.to_bytes()), Ok(record.clone()));
             assert_eq!(record.status(), status);
