@@ -31,10 +31,10 @@ fn restrictions(filter: &Filter) -> Vec<Restriction> {
         .iter()
         .map(|(name, values)| (IndexId::Label, values.iter().map(|value| format!("{name}={value}")).collect()));
     let given = [
+        (IndexId::Chain, &filter.chains),
+        (IndexId::Kind, &filter.kinds),
         (IndexId::Sender, &filter.senders),
         (IndexId::Owner, &filter.owners),
-        (IndexId::Kind, &filter.kinds),
-        (IndexId::Chain, &filter.chains),
         (IndexId::Channel, &filter.channels),
     ];
     let given = given.into_iter().map(|(id, values)| (id, values.clone()));
@@ -43,7 +43,7 @@ fn restrictions(filter: &Filter) -> Vec<Restriction> {
         values.dedup();
         (id, values)
     };
-    given.chain(labels).filter(|(_, values)| !values.is_empty()).map(once).collect()
+    labels.chain(given).filter(|(_, values)| !values.is_empty()).map(once).collect()
 }
 
 impl Plan {
@@ -55,7 +55,8 @@ impl Plan {
         let mut best: Option<(&Restriction, u64)> = None;
         for restriction in &restrictions {
             let size = size(reader, restriction, kinds)?;
-            if best.is_none_or(|(_, least)| size < least) {
+            // Of equals the last: entries that are kept by message type decide two properties at once, and those of the type alone come before them.
+            if best.is_none_or(|(_, least)| size <= least) {
                 best = Some((restriction, size));
             }
         }

@@ -5,7 +5,7 @@ use crate::store::{
     Changes, Store,
     confirmation::{self, ConfirmationRecord},
     record::Record as _,
-    schema::{entry_prefix, hash_key, index_prefix},
+    schema::{count_key, entry_prefix, hash_key, index_prefix},
 };
 use ccn_message::sign::{Account, Draft};
 
@@ -170,4 +170,30 @@ fn a_page_of_long_contents_ends_early_and_the_next_one_goes_on() {
     let all = |limit| super::hashes(&snapshot, &Filter::default(), false, limit).expect("hashes");
     assert_eq!(all(100), hashes);
     assert_eq!((all(5), all(3), all(0)), (hashes.clone(), hashes[..3].to_vec(), vec![]));
+}
+
+/// All messages of a type are often all of a channel, too: neither is looked through then.
+#[test]
+fn what_decides_two_properties_at_once_comes_before_what_decides_one_as_well() {
+    let store = Store::on(redb::backends::InMemoryBackend::new()).expect("a store");
+    let count = |key: Vec<u8>| ((Table::Counts, key), Some(30_000_u64.to_be_bytes().to_vec()));
+    let changes = [
+        count(index_prefix(IndexId::Kind, "FORGET")),
+        count(index_prefix(IndexId::Chain, "ETH")),
+        count(index_prefix(IndexId::Label, "tag=x")),
+        count(count_key(IndexId::ChannelKind, &["BENCH", "FORGET"])),
+        count(count_key(IndexId::SenderKind, &["0xA", "FORGET"])),
+    ];
+    store.commit(&changes.into_iter().collect::<Changes>()).expect("a commit");
+    let snapshot = store.snapshot().expect("a snapshot");
+    let text = |text: &str| vec![text.to_owned()];
+    let of_channel = Filter { channels: text("BENCH"), kinds: text("FORGET"), ..Filter::default() };
+    let of_sender = Filter { senders: text("0xA"), kinds: text("FORGET"), ..Filter::default() };
+    for filter in [of_channel, of_sender] {
+        let plan = Plan::of(&snapshot, &filter).expect("a plan");
+        assert!(plan.exact && plan.counted && plan.size == 30_000, "{plan:?}");
+    }
+    let more = Filter { chains: text("ETH"), labels: vec![("tag".to_owned(), text("x"))], ..Filter::default() };
+    let plan = Plan::of(&snapshot, &more).expect("a plan");
+    assert!(!plan.exact, "{plan:?}");
 }
