@@ -538,7 +538,9 @@ mod tests {
     #[test]
     fn what_was_spawned_is_watched_and_gone_with_the_host() {
         let host = local();
-        let script = "sleep 4714 & echo up; echo oops >&2; wait";
+        // It is up once its child is another program than itself.
+        let script =
+            "sleep 4714 & until grep -q sleep /proc/$!/comm; do sleep 0.01; done; echo oops >&2; echo up; wait";
         let process = host.spawn("sleeper", &["sh", "-c", script]).expect("it starts");
         let up = process.wait_for_line(Duration::from_secs(10), |line| line == "up").expect("it says so");
         assert_eq!((up.as_str(), process.status().expect("asked")), ("up", None));
