@@ -1,7 +1,7 @@
 //! Answers that wait to be read. Clients that stop reading would hold as much memory as they ask for: all answers together have a bound, and where it
 //! is reached, the one that is read slowest makes room, if it is slow indeed.
 
-use super::ApiError;
+use super::{ApiError, places::slow_rate};
 use axum::{
     body::{Body, Bytes, HttpBody},
     extract::{Request, State},
@@ -14,7 +14,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 /// Bytes of all answers that wait.
@@ -23,10 +23,6 @@ const MAX_BYTES: usize = 128 << 20;
 const SHORT_BYTES: u64 = 16 << 10;
 /// What is given out at a time: so much of an answer may lie with the connection.
 const PIECE_BYTES: usize = 64 << 10;
-/// How long an answer may wait whatever the rate at which it is read.
-const UNDISTURBED: Duration = Duration::from_secs(5);
-/// The rate from which on no answer has to make room, bytes a second.
-const FAIR_RATE: usize = 64 << 10;
 
 /// All answers that wait. Cloning shares them.
 #[derive(Debug, Clone, Default)]
@@ -63,11 +59,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Waiting {
     /// Bytes a second at which it is read, of one that is so slow that it has to make room.
-    fn slow_rate(&self, now: Instant) -> Option<usize> {
-        let elapsed = now.saturating_duration_since(self.since);
+    fn slow_rate(&self, now: Instant) -> Option<u64> {
         let read = self.bytes - lock(&self.left).bytes.len();
-        let rate = read.saturating_mul(1000) / usize::try_from(elapsed.as_millis()).unwrap_or(usize::MAX).max(1);
-        (elapsed >= UNDISTURBED && rate < FAIR_RATE).then_some(rate)
+        slow_rate(read as u64, now.saturating_duration_since(self.since))
     }
 
     fn make_room(&self) {
@@ -161,7 +155,9 @@ pub(super) fn no_room() -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::places::UNDISTURBED;
     use futures_util::StreamExt as _;
+    use std::time::Duration;
 
     fn long(bytes: usize) -> Bytes {
         vec![7; bytes].into()

@@ -11,8 +11,8 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How long an upload has its place whatever its rate.
-const UNDISTURBED: Duration = Duration::from_secs(5);
+/// How long an upload has its place, or an answer waits, whatever its rate.
+pub(super) const UNDISTURBED: Duration = Duration::from_secs(5);
 /// The rate from which on nobody has to make room, bytes a second.
 const FAIR_RATE: u64 = 64 << 10;
 
@@ -84,14 +84,18 @@ impl Pace {
 
     /// Bytes a second, of one that is so slow that it has to make room.
     fn slow_rate(&self, now: Instant) -> Option<u64> {
-        let elapsed = now.saturating_duration_since(self.started);
-        if self.is_complete.load(Ordering::Relaxed) || elapsed < UNDISTURBED {
+        if self.is_complete.load(Ordering::Relaxed) {
             return None;
         }
-        let milliseconds = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
-        let rate = self.received.load(Ordering::Relaxed).saturating_mul(1000) / milliseconds;
-        (rate < FAIR_RATE).then_some(rate)
+        slow_rate(self.received.load(Ordering::Relaxed), now.saturating_duration_since(self.started))
     }
+}
+
+/// Bytes a second, of what has had so many bytes in that time and is so slow that it has to make room.
+pub(super) fn slow_rate(bytes: u64, elapsed: Duration) -> Option<u64> {
+    let milliseconds = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
+    let rate = bytes.saturating_mul(1000) / milliseconds;
+    (elapsed >= UNDISTURBED && rate < FAIR_RATE).then_some(rate)
 }
 
 impl Place<'_> {
