@@ -40,11 +40,8 @@ pub(crate) fn entry(
     content: &PostContent<'_>,
     view: &dyn View,
 ) -> Result<Option<LedgerEntry>, Rejection> {
-    let is_one_of = |setting: &str| {
-        let list = view.setting(setting).unwrap_or_default();
-        list.split(',').any(|address| address.trim() == message.address)
-    };
-    let channel = || message.channel.is_some() && message.channel == view.setting(CHANNEL);
+    let is_one_of = |setting: &str| is_of(setting, message, view);
+    let channel = || is_in_channel(CHANNEL, message, view);
     let read: fn(&Message, Object<'_>) -> Result<LedgerEntry, FormatError> = match content.kind.as_str() {
         BALANCES if is_one_of(PUBLISHERS) => read_balances,
         DISTRIBUTION if channel() && is_one_of(TREASURY) => read_distribution,
@@ -58,6 +55,16 @@ pub(crate) fn entry(
         payload.object().and_then(|payload| read(message, payload)).map_err(|error| error.within("content"))
     });
     Ok(Some(entry?))
+}
+
+/// True for a message of an address in that setting, a comma-separated list.
+pub(crate) fn is_of(setting: &str, message: &Message, view: &dyn View) -> bool {
+    view.setting(setting).unwrap_or_default().split(',').any(|address| address.trim() == message.address)
+}
+
+/// True for a message in the channel that a setting names.
+pub(crate) fn is_in_channel(setting: &str, message: &Message, view: &dyn View) -> bool {
+    message.channel.is_some() && message.channel == view.setting(setting)
 }
 
 fn read_balances(_message: &Message, mut payload: Object<'_>) -> Result<LedgerEntry, FormatError> {

@@ -1,7 +1,10 @@
 //! What the network's prober measures of nodes: posts of one type by its accounts become series by node (ccn spec 2.7 and 5.8). From anybody else,
 //! a post of the same type is a post.
 
-use crate::state::MEASUREMENT;
+use crate::{
+    ledger::{is_in_channel, is_of},
+    state::MEASUREMENT,
+};
 use plugin_sdk::{
     Message, Request, Response, View, Write,
     answer::{self, parameter, wrong},
@@ -87,10 +90,7 @@ struct Measurement {
 
 /// The measurements of a post; none of one that is no prober's. An entry that is none is passed over: the post is what it is without it.
 fn measurements(message: &Message, content: &PostContent<'_>, view: &dyn View) -> Vec<Measurement> {
-    let probers = view.setting(PROBERS).unwrap_or_default();
-    let is_prober = probers.split(',').any(|address| address.trim() == message.address);
-    let is_meant = content.kind == KIND && message.channel.is_some() && message.channel == view.setting(CHANNEL);
-    if !is_prober || !is_meant {
+    if content.kind != KIND || !is_of(PROBERS, message, view) || !is_in_channel(CHANNEL, message, view) {
         return Vec::new();
     }
     let payload = content.content.as_ref().and_then(|payload| serde_json::from_str::<Payload>(payload.text()).ok());
