@@ -62,12 +62,14 @@ pub(super) enum Deed {
     Nothing,
 }
 
+/// A row as it was, and as it is.
+type BeforeAndAfter = (Option<PinState>, Option<PinState>);
+
 /// How an errand ended.
 #[derive(Debug)]
 pub(super) struct Looked {
     pub(super) look: Look,
-    /// The row as it was, and as it is.
-    pub(super) rows: (Option<PinState>, Option<PinState>),
+    pub(super) rows: BeforeAndAfter,
     pub(super) result: Result<Deed, Trouble>,
 }
 
@@ -78,9 +80,7 @@ pub(super) async fn look(tools: &Tools, look: Look) -> Looked {
     Looked { look, rows, result }
 }
 
-type Rows2 = (Option<PinState>, Option<PinState>);
-
-async fn settle(tools: &Tools, look: &Look, rows: &mut Rows2) -> Result<Deed, Trouble> {
+async fn settle(tools: &Tools, look: &Look, rows: &mut BeforeAndAfter) -> Result<Deed, Trouble> {
     let hash = &look.hash;
     let (file, row) = read(tools, hash).await?;
     *rows = (row, row);
@@ -113,7 +113,7 @@ async fn settle(tools: &Tools, look: &Look, rows: &mut Rows2) -> Result<Deed, Tr
 }
 
 /// Gives the file to the IPFS node and has it pinned. That it has begun is written down first: whatever cuts it off, the pin is known to be ours.
-async fn pin(tools: &Tools, hash: &ItemHash, file: FileRecord, rows: &mut Rows2) -> Result<Deed, Trouble> {
+async fn pin(tools: &Tools, hash: &ItemHash, file: FileRecord, rows: &mut BeforeAndAfter) -> Result<Deed, Trouble> {
     // Ours would take the place of such a pin, and it would be gone with ours: so ours is left to whoever made it.
     let is_anothers = rows.1 != Some(PinState::Begun) && tools.rpc.has_direct_pin(hash).await?;
     if !is_anothers {
@@ -159,7 +159,12 @@ async fn read(tools: &Tools, hash: &ItemHash) -> Result<(Option<FileRecord>, Opt
 }
 
 /// Writes down how far a file is, unless that is known. Durable once this returns.
-async fn note(tools: &Tools, hash: &ItemHash, state: Option<PinState>, rows: &mut Rows2) -> Result<(), Trouble> {
+async fn note(
+    tools: &Tools,
+    hash: &ItemHash,
+    state: Option<PinState>,
+    rows: &mut BeforeAndAfter,
+) -> Result<(), Trouble> {
     if rows.1 == state {
         return Ok(());
     }

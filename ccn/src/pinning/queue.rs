@@ -3,7 +3,7 @@
 use crate::chains::Pauses;
 use ccn_message::ItemHash;
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -37,7 +37,7 @@ pub(super) struct Failing {
 /// Files to be looked at: each at most once, and none while it is being worked on.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    ready: VecDeque<Look>,
+    ready: VecDeque<ItemHash>,
     /// What is in `ready`, and whether to check it.
     known: HashMap<ItemHash, bool>,
     busy: HashSet<ItemHash>,
@@ -45,7 +45,7 @@ pub(super) struct Queue {
     again: HashSet<ItemHash>,
     failing: HashMap<ItemHash, Failing>,
     /// By when they are tried again; those that are tried are not in it.
-    due: BTreeMap<(Instant, ItemHash), ()>,
+    due: BTreeSet<(Instant, ItemHash)>,
 }
 
 impl Queue {
@@ -77,32 +77,32 @@ impl Queue {
         }
         self.known.insert(look.hash.clone(), look.checking);
         if first {
-            self.ready.push_front(look)
+            self.ready.push_front(look.hash)
         } else {
-            self.ready.push_back(look)
+            self.ready.push_back(look.hash)
         }
         true
     }
 
     /// The next one to work on.
     pub(super) fn next(&mut self, now: Instant) -> Option<Look> {
-        let due = self.due.first_key_value().map(|((at, hash), ())| (*at, hash.clone()));
-        if let Some((at, hash)) = due.filter(|(at, _)| *at <= now) {
-            self.due.remove(&(at, hash.clone()));
-            if !self.busy.contains(&hash) && !self.known.contains_key(&hash) {
-                self.busy.insert(hash.clone());
-                return Some(Look { hash, checking: false });
-            }
+        if self.next_due().is_some_and(|at| at <= now)
+            && let Some((_, hash)) = self.due.pop_first()
+            && !self.busy.contains(&hash)
+            && !self.known.contains_key(&hash)
+        {
+            self.busy.insert(hash.clone());
+            return Some(Look { hash, checking: false });
         }
-        let look = self.ready.pop_front()?;
-        let checking = self.known.remove(&look.hash).unwrap_or(look.checking);
-        self.busy.insert(look.hash.clone());
-        Some(Look { checking, ..look })
+        let hash = self.ready.pop_front()?;
+        let checking = self.known.remove(&hash).unwrap_or_default();
+        self.busy.insert(hash.clone());
+        Some(Look { hash, checking })
     }
 
     /// When the next of those that fail is tried again.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.due.first_key_value().map(|((at, _), ())| *at)
+        self.due.first().map(|(at, _)| *at)
     }
 
     /// It went well.
@@ -118,7 +118,7 @@ impl Queue {
         self.busy.remove(&look.hash);
         self.again.remove(&look.hash);
         if self.known.insert(look.hash.clone(), look.checking).is_none() {
-            self.ready.push_front(look);
+            self.ready.push_front(look.hash);
         }
     }
 
@@ -136,7 +136,7 @@ impl Queue {
             failing.attempts += 1;
             failing.reason = reason;
             failing.at = now + failing.pauses.next(None);
-            self.due.insert((failing.at, hash.clone()), ());
+            self.due.insert((failing.at, hash.clone()));
         }
         self.leave(hash);
     }
@@ -151,9 +151,9 @@ impl Queue {
     /// All that failed may be tried again at once.
     pub(super) fn revive(&mut self, now: Instant) {
         for (hash, failing) in &mut self.failing {
-            if self.due.remove(&(failing.at, hash.clone())).is_some() {
+            if self.due.remove(&(failing.at, hash.clone())) {
                 failing.at = now;
-                self.due.insert((now, hash.clone()), ());
+                self.due.insert((now, hash.clone()));
             }
         }
     }
@@ -175,7 +175,7 @@ impl Queue {
 
     /// Those that failed, by when they are tried again; not those that are tried now.
     pub(super) fn failing(&self) -> impl Iterator<Item = (&ItemHash, &Failing)> {
-        self.due.keys().filter_map(|(_, hash)| self.failing.get_key_value(hash))
+        self.due.iter().filter_map(|(_, hash)| self.failing.get_key_value(hash))
     }
 }
 
