@@ -10,8 +10,10 @@ import asyncio
 import contextlib
 import importlib
 import os
+import signal
 import sys
 import traceback
+import types
 
 # An application's 500 is held back this far, and this long, while its exception is awaited.
 HELD_BYTES = 64 * 1024
@@ -114,6 +116,52 @@ class TracebackResponder:
                 timer.cancel()
 
 
+class Renewal:
+    """What init's signal does once this process runs in a copy of the machine that it was started in.
+
+    Whatever was drawn at random before is drawn in every copy, so generators start anew. A program adds what only it knows:
+
+        import beth
+
+        @beth.after_restore
+        def renew():
+            ...
+    """
+
+    def __init__(self):
+        self.hooks = []
+
+    def after_restore(self, hook):
+        self.hooks.append(hook)
+        return hook
+
+    def __call__(self, *_):
+        modules = sys.modules
+        if "random" in modules:
+            modules["random"].seed()
+        if "tempfile" in modules:
+            modules["tempfile"]._name_sequence = None
+        if "uuid" in modules:
+            # The clock sequence of version 1.
+            modules["uuid"]._last_timestamp = None
+        if "ssl" in modules:
+            modules["ssl"].RAND_add(os.urandom(32), 32.0)
+        if "numpy.random" in modules:
+            modules["numpy.random"].seed()
+        for hook in self.hooks:
+            try:
+                hook()
+            except Exception:
+                # The others are run, and the program goes on.
+                traceback.print_exc()
+
+    def install(self):
+        module = types.ModuleType("beth", "What a program can know of the machine that it runs in.")
+        module.after_restore = self.after_restore
+        sys.modules["beth"] = module
+        signal.signal(signal.SIGCONT, self)
+
+
 def load(code, entrypoint):
     for path in (f"{code}", "/opt/packages"):
         if path in sys.path:
@@ -134,6 +182,7 @@ def main():
         import uvicorn
     except ImportError as error:
         fail(report_path, f"the runtime has no ASGI server: {error}", traceback.format_exc())
+    Renewal().install()
     try:
         application = load(code, entrypoint)
     except SystemExit as stop:

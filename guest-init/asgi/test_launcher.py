@@ -1,8 +1,14 @@
 """Tests of the launcher's own parts; `cargo test -p guest-init` runs them with the host's Python."""
 
 import asyncio
+import contextlib
 import importlib.util
+import io
+import os
 import pathlib
+import random
+import signal
+import tempfile
 import unittest
 
 PATH = pathlib.Path(__file__).with_name("launcher.py")
@@ -103,14 +109,42 @@ class TracebackResponder(unittest.IsolatedAsyncioTestCase):
 
 class Report(unittest.TestCase):
     def test_a_long_traceback_keeps_its_end(self):
-        import tempfile
-
         with tempfile.NamedTemporaryFile() as file:
             with self.assertRaises(SystemExit):
                 launcher.fail(file.name, "boom", "é" * 300_000 + "the end")
             text = pathlib.Path(file.name).read_bytes()
         self.assertTrue(text.startswith(b"Fboom\n") and text.endswith(b"the end"))
         self.assertLess(len(text), 256 * 1024)
+
+
+class Renewal(unittest.TestCase):
+    def test_a_signal_starts_generators_anew_and_runs_the_programs_hooks(self):
+        before = signal.getsignal(signal.SIGCONT)
+        self.addCleanup(signal.signal, signal.SIGCONT, before)
+        launcher.Renewal().install()
+        import beth
+
+        ran = []
+
+        @beth.after_restore
+        def fails():
+            ran.append("fails")
+            raise ValueError("of the program")
+
+        @beth.after_restore
+        def renew():
+            ran.append("renew")
+
+        random.seed(1)
+        repeated = [random.random() for _ in range(4)]
+        names = tempfile._get_candidate_names()
+        random.seed(1)
+        with contextlib.redirect_stderr(io.StringIO()) as stderr:
+            os.kill(os.getpid(), signal.SIGCONT)
+        self.assertEqual(ran, ["fails", "renew"])
+        self.assertIn("ValueError: of the program", stderr.getvalue())
+        self.assertNotEqual([random.random() for _ in range(4)], repeated)
+        self.assertIsNot(tempfile._get_candidate_names(), names)
 
 
 if __name__ == "__main__":

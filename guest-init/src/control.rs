@@ -1,7 +1,7 @@
 //! The control stream: frames in, frames out, never blocking longer than it must.
 
 use guest_protocol::{
-    Command, Event,
+    Command, Event, VERSION,
     frame::{self, FrameError, LENGTH_BYTES},
 };
 use rustix::{
@@ -32,8 +32,11 @@ pub(crate) enum ControlError {
 }
 
 impl Control {
-    pub(crate) fn new(stream: File) -> Self {
-        Self { stream, received: Vec::new() }
+    /// A stream of the host, which is told who answers.
+    pub(crate) fn greet(stream: File) -> Result<Self, ControlError> {
+        let mut control = Self { stream, received: Vec::new() };
+        control.send(&Event::Hello { version: VERSION })?;
+        Ok(control)
     }
 
     /// Sends an event whole.

@@ -1,6 +1,9 @@
 //! Rings the host's doorbells: I/O port writes.
 
-use guest_protocol::doorbell::{DOORBELL_PORT, PROGRESS_PORT, ring};
+use guest_protocol::{
+    doorbell::{DOORBELL_PORT, FREEZE, PROGRESS_PORT, ring},
+    record::PAGE_BYTES,
+};
 use std::{
     arch::asm,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
@@ -23,6 +26,20 @@ pub(crate) fn progress(byte: u8) {
     if OPEN.load(Relaxed) {
         // SAFETY: this thread may use the port, and no driver does.
         unsafe { asm!("out dx, al", in("dx") PROGRESS_PORT, in("al") byte, options(nomem, nostack, preserves_flags)) };
+    }
+}
+
+/// The doorbell at which the host may copy the machine, and write a record into the page.
+pub(crate) fn freeze(page: &mut [u8; PAGE_BYTES]) {
+    // It must be there, and this process's own, when the host looks for it.
+    page.fill(0);
+    if OPEN.load(Relaxed) {
+        let word = ring(FREEZE, 0);
+        // SAFETY: as in [`progress`]; the host writes into the page, which is borrowed for that and of its length, and this block does not
+        // claim to leave memory alone.
+        unsafe {
+            asm!("out dx, eax", in("dx") DOORBELL_PORT, in("eax") word, in("rdi") page.as_mut_ptr(), options(nostack, preserves_flags))
+        };
     }
 }
 

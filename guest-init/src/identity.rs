@@ -2,11 +2,15 @@
 
 use rustix::{
     fd::AsRawFd as _,
+    mount::mount_bind,
     net::{AddressFamily, SocketFlags, SocketType, socket_with},
+    rand::{GetRandomFlags, getrandom},
     time::{ClockId, Timespec, clock_settime},
 };
 use std::{fs::File, io};
 
+/// Where this machine's boot id is.
+const BOOT_ID_PATH: &str = "/run/boot_id";
 /// Bits of entropy that the seed holds.
 const SEED_BITS: libc::c_int = 256;
 /// `linux/random.h`.
@@ -44,6 +48,26 @@ pub(crate) fn set_clock(wall_time_us: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// Gives this machine a boot id of its own: a file over the kernel's, which never changes again once it was read.
+pub(crate) fn renew_boot_id() -> io::Result<()> {
+    let mut bytes = [0; 16];
+    getrandom(&mut bytes, GetRandomFlags::empty())?;
+    let known = std::fs::exists(BOOT_ID_PATH)?;
+    std::fs::write(BOOT_ID_PATH, uuid(bytes) + "\n")?;
+    if !known {
+        mount_bind(BOOT_ID_PATH, "/proc/sys/kernel/random/boot_id")?;
+    }
+    Ok(())
+}
+
+/// Random bytes as a UUID of version 4 (RFC 9562 section 5.4).
+fn uuid(mut bytes: [u8; 16]) -> String {
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+}
+
 /// Sets the host name.
 pub(crate) fn set_hostname(name: &str) -> io::Result<()> {
     rustix::system::sethostname(name.as_bytes())?;
@@ -62,4 +86,15 @@ pub(crate) fn raise_loopback() -> io::Result<()> {
     // SAFETY: the request reads an `ifreq`, which `request` is and stays during the call.
     let raised = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) };
     if raised == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_boot_id_looks_like_the_kernels() {
+        assert_eq!(uuid([0xff; 16]), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+        assert_eq!(uuid([0; 16]), "00000000-0000-4000-8000-000000000000");
+    }
 }

@@ -35,6 +35,12 @@ impl Logs {
         self.stream = Some(stream);
     }
 
+    /// Nobody takes them for now. A record that was sent in part is lost.
+    pub(crate) fn detach(&mut self) {
+        self.partial.clear();
+        self.stream = None;
+    }
+
     /// The stream that takes records, if there is one.
     pub(crate) fn stream(&self) -> Option<&File> {
         self.stream.as_ref()

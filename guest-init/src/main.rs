@@ -6,6 +6,7 @@
 
 mod control;
 mod doorbell;
+mod freeze;
 mod identity;
 mod listen;
 mod logs;
@@ -15,7 +16,13 @@ mod relay;
 mod serve;
 mod unpack;
 
-use crate::{control::Control, listen::Listener, logs::Logs, program::ProgramError};
+use crate::{
+    control::{Control, ControlError},
+    freeze::FreezeError,
+    listen::Listener,
+    logs::Logs,
+    program::ProgramError,
+};
 use guest_protocol::{CONTROL_PORT, Command, Configuration, Event, HTTP_PORT, LOG_PORT, VERSION, doorbell as bell};
 use rustix::{
     event::{PollFd, PollFlags, poll},
@@ -62,9 +69,13 @@ fn live() -> io::Result<u8> {
     };
     doorbell::doorbell(bell::INIT_UP, VERSION.into());
 
-    let mut control = Control::new(accept(&ports.control)?);
-    let Ok(configuration) = introduce(&mut control) else {
-        return Ok(STATUS_NO_HOST);
+    let (mut control, configuration) = match introduce(&ports) {
+        Ok(introduced) => introduced,
+        Err(StartError::Host(error)) => {
+            complain(&error.to_string());
+            return Ok(STATUS_NO_HOST);
+        }
+        Err(StartError::Freeze(error)) => return Err(io::Error::other(error)),
     };
     let mut logs = Logs::default();
     let started = match become_program(&configuration, &mut logs) {
@@ -95,14 +106,43 @@ struct Ports {
     http: Listener,
 }
 
-/// Says hello and hears what to become.
-fn introduce(control: &mut Control) -> Result<Configuration, control::ControlError> {
-    control.send(&Event::Hello { version: VERSION })?;
-    match control.wait_for_command()? {
-        Command::Configure(configuration) => Ok(configuration),
-        // Ended before it began.
-        Command::Shutdown { .. } => Err(control::ControlError::Closed),
+/// Why a guest never heard what to become.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error(transparent)]
+    Host(#[from] ControlError),
+    #[error(transparent)]
+    Freeze(#[from] FreezeError),
+}
+
+/// From the host's first stream to what to become. In between the guest may be copied.
+fn introduce(ports: &Ports) -> Result<(Control, Configuration), StartError> {
+    let mut control = greet(ports)?;
+    let mut prepared = false;
+    loop {
+        match control.wait_for_command()? {
+            Command::Prepare(preparation) => match mount::enter_root(preparation.root) {
+                Ok(()) => {
+                    prepared = true;
+                    control.send(&Event::Prepared)?;
+                }
+                Err(error) => control.send(&Event::Failed(ProgramError::from(error).to_failure()))?,
+            },
+            Command::Freeze if prepared => {
+                drop(control);
+                freeze::freeze()?;
+                control = greet(ports)?;
+            }
+            Command::Configure(configuration) if prepared => return Ok((control, configuration)),
+            // Ended before it began, or out of step.
+            Command::Freeze | Command::Configure(_) | Command::Shutdown { .. } => return Err(ControlError::Closed.into()),
+        }
     }
+}
+
+/// Takes a control stream and says hello on it.
+fn greet(ports: &Ports) -> Result<Control, ControlError> {
+    Control::greet(accept(&ports.control)?)
 }
 
 /// Everything from a configuration to a started program, in the order that it must have.
@@ -118,7 +158,6 @@ fn become_program(configuration: &Configuration, logs: &mut Logs) -> Result<prog
     apply("set the host name", identity::set_hostname(&configuration.hostname));
     apply("raise the loopback interface", identity::raise_loopback());
     apply("raise the limit of descriptors", serve::raise_descriptor_limit());
-    mount::enter_root(configuration.root)?;
     for volume in &configuration.volumes {
         mount::mount_volume(volume)?;
     }

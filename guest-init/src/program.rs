@@ -350,7 +350,6 @@ mod tests {
             hostname: "label".into(),
             wall_time_us: 0,
             seed: [0; 32],
-            root: Device { index: 0, length_bytes: 0 },
             code: code(Encoding::Zip, "main:app"),
             program: Program::Asgi,
             arguments: vec![],

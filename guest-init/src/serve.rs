@@ -9,6 +9,7 @@ use crate::{
     Ports,
     control::Control,
     doorbell,
+    freeze::{self, FreezeError},
     logs::Logs,
     program::{self, BINARY_PORT, Started},
     relay::{self, CHUNK_BYTES, Relay, Turn, Which},
@@ -49,6 +50,9 @@ const LAST_LOOK: Duration = Duration::from_millis(50);
 const REAP_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the last bytes of an ended program may take to reach the host.
 const LAST_BYTES_LIMIT: Duration = Duration::from_millis(400);
+/// What a program is told when its machine became another one: its random numbers, keys and times are another's too. Programs that do not
+/// know it do not notice.
+const RESTORED: Signal = Signal::CONT;
 /// Exit status of a program that a signal has ended, as shells count.
 const SIGNAL_STATUS: i32 = 128;
 
@@ -63,6 +67,7 @@ enum Token {
     Stderr,
     Report,
     Child,
+    ControlListener,
     Relay(usize, Which),
 }
 
@@ -79,6 +84,7 @@ impl Token {
             Self::Stderr => 5,
             Self::Report => 6,
             Self::Child => 7,
+            Self::ControlListener => 8,
             Self::Relay(index, Which::Host) => Self::RELAYS + index as u64 * 2,
             Self::Relay(index, Which::Program) => Self::RELAYS + index as u64 * 2 + 1,
         })
@@ -94,6 +100,7 @@ impl Token {
             5 => Self::Stderr,
             6 => Self::Report,
             7 => Self::Child,
+            8 => Self::ControlListener,
             relay => {
                 let relay = relay.saturating_sub(Self::RELAYS);
                 let which = if relay.is_multiple_of(2) { Which::Host } else { Which::Program };
@@ -123,7 +130,8 @@ enum End {
 struct Server<'a> {
     configuration: &'a Configuration,
     epoll: OwnedFd,
-    control: Control,
+    /// None between a freeze and the host's next greeting.
+    control: Option<Control>,
     ports: Ports,
     logs: Logs,
     child: Child,
@@ -157,7 +165,7 @@ pub(crate) fn serve(
     let mut server = Server {
         configuration,
         epoll: epoll::create(CreateFlags::CLOEXEC)?,
-        control,
+        control: Some(control),
         ports,
         logs,
         stdout: child.stdout.take(),
@@ -172,8 +180,7 @@ pub(crate) fn serve(
         chunk: vec![0; CHUNK_BYTES],
     };
     let _pidfd = server.watch_everything()?;
-    // A host that is gone is noticed by the loop.
-    let _ = server.control.send(&Event::Started);
+    server.tell(&Event::Started);
     let end = server.run()?;
     server.finish(end);
     Ok(match end {
@@ -187,7 +194,8 @@ impl Server<'_> {
         let pid = self.pid().ok_or_else(|| io::Error::other("the program has no process id"))?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
         self.watch(&pidfd, Token::Child, EventFlags::IN)?;
-        self.watch(&self.control, Token::Control, EventFlags::IN)?;
+        self.watch(&self.ports.control, Token::ControlListener, EventFlags::IN)?;
+        self.watch_control()?;
         self.watch(&self.ports.logs, Token::LogListener, EventFlags::IN)?;
         self.watch(&self.ports.http, Token::HttpListener, EventFlags::IN)?;
         if let Some(stdout) = &self.stdout {
@@ -202,6 +210,10 @@ impl Server<'_> {
             self.watch(report, Token::Report, EventFlags::IN)?;
         }
         Ok(pidfd)
+    }
+
+    fn watch_control(&self) -> io::Result<()> {
+        self.control.as_ref().map_or(Ok(()), |control| self.watch(control, Token::Control, EventFlags::IN))
     }
 
     fn watch(&self, descriptor: impl AsFd, token: Token, flags: EventFlags) -> io::Result<()> {
@@ -252,6 +264,15 @@ impl Server<'_> {
     fn handle(&mut self, token: Token, flags: EventFlags) -> Option<End> {
         match token {
             Token::Control => return self.obey(),
+            Token::ControlListener => {
+                // One host has one stream: the newest counts.
+                while let Some(stream) = self.ports.control.accept() {
+                    self.control = Control::greet(stream).ok();
+                    if self.watch_control().is_err() {
+                        self.control = None;
+                    }
+                }
+            }
             Token::LogListener => {
                 while let Some(stream) = self.ports.logs.accept() {
                     // Edges of writability only: a stream that takes everything is not asked again and again.
@@ -288,20 +309,41 @@ impl Server<'_> {
     /// Commands of the host.
     fn obey(&mut self) -> Option<End> {
         loop {
-            match self.control.receive() {
+            match self.control.as_mut()?.receive() {
                 Ok(None) => return None,
                 Ok(Some(Command::Shutdown { grace_ms })) => {
                     program::signal(&self.child, Signal::TERM);
                     let kill_at = Instant::now() + Duration::from_millis(grace_ms.into());
                     self.phase = Phase::Stopping { kill_at };
                 }
-                Ok(Some(Command::Configure(_))) => self.logs.note("a second configuration is ignored"),
+                Ok(Some(Command::Freeze)) => {
+                    if let Err(error) = self.freeze() {
+                        // A machine that may be the copy of another serves nobody.
+                        self.logs.note(&error.to_string());
+                        program::signal(&self.child, Signal::KILL);
+                        return Some(End::Host);
+                    }
+                }
+                Ok(Some(Command::Configure(_) | Command::Prepare(_))) => {
+                    self.logs.note("a second configuration is ignored");
+                }
                 Err(_) => {
                     program::signal(&self.child, Signal::KILL);
                     return Some(End::Host);
                 }
             }
         }
+    }
+
+    /// Stands still for a snapshot without a stream to the host; whoever goes on is another machine, and its program is told.
+    fn freeze(&mut self) -> Result<(), FreezeError> {
+        self.logs.send();
+        self.logs.detach();
+        self.control = None;
+        freeze::freeze()?;
+        // Before any call: what the signal interrupts has not seen one yet.
+        program::signal(&self.child, RESTORED);
+        Ok(())
     }
 
     /// What has to be done from time to time.
@@ -338,8 +380,15 @@ impl Server<'_> {
 
     fn become_ready(&mut self) {
         self.phase = Phase::Ready;
-        let _ = self.control.send(&Event::Ready);
+        self.tell(&Event::Ready);
         doorbell::doorbell(bell::PROGRAM_READY, 0);
+    }
+
+    /// Says something to the host. One that is gone is noticed by the loop.
+    fn tell(&mut self, event: &Event) {
+        if let Some(control) = &mut self.control {
+            let _ = control.send(event);
+        }
     }
 
     fn read_output(&mut self, token: Token) {
@@ -439,7 +488,7 @@ impl Server<'_> {
             Phase::Starting { .. } => Event::Failed(self.failure(status)),
             Phase::Ready | Phase::Stopping { .. } => Event::Exited { status },
         };
-        let _ = self.control.send(&event);
+        self.tell(&event);
         let deadline = Instant::now() + LAST_BYTES_LIMIT;
         while self.logs.send() && self.logs.stream().is_some() || self.relays.iter().any(Option::is_some) {
             let left = deadline.saturating_duration_since(Instant::now());

@@ -15,10 +15,15 @@ pub const DOORBELL_PORT: u16 = 0x0be0;
 
 /// Init is up and listens on [`crate::CONTROL_PORT`]. Value: [`crate::VERSION`].
 pub const INIT_UP: u8 = 1;
-/// The program listens; a template of the whole guest may be taken here.
+/// The program listens.
 pub const PROGRAM_READY: u8 = 2;
 /// The guest is done; the machine monitor ends. Value: the exit status to report, 0 to 255.
 pub const EXIT: u8 = 3;
+/// Init has no stream open and waits at this instruction: a snapshot may be taken here. The register RDI holds the virtual address of
+/// init's [`crate::record`] page. When the processor goes on, in this machine or in a clone of it, the host has written a record there.
+pub const FREEZE: u8 = 4;
+/// Init has made the record its own; the machine is itself and takes streams. Value: the record's generation, its low 24 bits.
+pub const THAWED: u8 = 5;
 
 /// Packs a doorbell's kind and value (its low 24 bits) into the word that is written.
 #[must_use]

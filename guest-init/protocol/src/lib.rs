@@ -7,21 +7,24 @@
 //! * [`HTTP_PORT`]: any number of streams of raw bytes, spliced to the program's own socket.
 //!   HTTP travels as HTTP; init neither parses nor buffers it.
 //!
-//! The guest side of this contract lives on inside snapshots, so it only ever grows:
-//! [`VERSION`] names it, golden frames in `tests/goldens` pin its bytes.
+//! And a fourth way in that needs no stream: the [`record`] that makes a clone itself, written by the host into a page of init's
+//! while the guest stands still at [`doorbell::FREEZE`].
+//!
+//! The guest side of this contract lives on inside snapshots: [`VERSION`] names it, golden frames in `tests/goldens` pin its bytes.
 #![no_std]
 
 extern crate alloc;
 
 pub mod doorbell;
 pub mod frame;
+pub mod record;
 mod words;
 
 pub use words::*;
 
 /// The version of these words. The guest says it first, in [`Event::Hello`]; a host that does not
 /// know it refuses the guest.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// The guest's vsock address, the same in every guest: the host side is a socket per guest.
 pub const GUEST_CID: u64 = 3;

@@ -1,12 +1,17 @@
-//! Golden frames: the bytes of version 1, which live on inside snapshots.
+//! Golden frames: the bytes of version 2, which live on inside snapshots.
 
-use super::{doorbell, frame::*, *};
+use super::{
+    doorbell,
+    frame::*,
+    record::{self, Record, RecordError},
+    *,
+};
 use alloc::{format, string::String, vec, vec::Vec};
 use proptest::prelude::*;
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Lines of `name hex`. A change of these bytes is a new [`VERSION`], with a file of its own.
-const GOLDEN: &str = include_str!("../../../tests/goldens/guest-protocol-1.txt");
+const GOLDEN: &str = include_str!("../../../tests/goldens/guest-protocol-2.txt");
 
 fn golden(name: &str) -> Vec<u8> {
     let line = GOLDEN.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -28,7 +33,6 @@ fn configuration() -> Configuration {
         hostname: "label".into(),
         wall_time_us: 1_795_557_233_460_210,
         seed: [7; 32],
-        root: Device { index: 0, length_bytes: 89_919_488 },
         code: Code {
             device: Device { index: 1, length_bytes: 1968 },
             encoding: Encoding::Zip,
@@ -70,12 +74,15 @@ fn commands_are_what_they_were() {
         ..configuration()
     };
     check("configure-binary", &Command::Configure(binary));
+    check("prepare", &Command::Prepare(Preparation { root: Device { index: 0, length_bytes: 89_919_488 } }));
+    check("freeze", &Command::Freeze);
     check("shutdown", &Command::Shutdown { grace_ms: 10_000 });
 }
 
 #[test]
 fn events_are_what_they_were() {
     check("hello", &Event::Hello { version: VERSION });
+    check("prepared", &Event::Prepared);
     check("started", &Event::Started);
     check("ready", &Event::Ready);
     check("exited", &Event::Exited { status: 143 });
@@ -103,7 +110,20 @@ fn doorbells_are_what_they_were() {
     assert_eq!((doorbell::PROGRESS_PORT, doorbell::DOORBELL_PORT), (0xe9, 0x0be0));
     assert_eq!(doorbell::ring(doorbell::EXIT, 143), 0x0300_008f);
     assert_eq!(doorbell::heard(0x0300_008f), (doorbell::EXIT, 143));
+    assert_eq!([doorbell::FREEZE, doorbell::THAWED], [4, 5]);
     assert_eq!([GUEST_CID, CONTROL_PORT.into(), LOG_PORT.into(), HTTP_PORT.into()], [3, 1024, 1025, 80]);
+}
+
+#[test]
+fn a_record_is_what_it_was() {
+    let record = Record { generation: 300, wall_time_us: 1_795_557_233_460_210, seed: [7; 32] };
+    let page = record.to_page().expect("it is short");
+    assert_eq!(page, golden("record"), "{}", page.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    let mut whole = page.clone();
+    whole.resize(record::PAGE_BYTES, 0);
+    assert_eq!(Record::from_page(&whole), Ok(record));
+    assert_eq!(Record::from_page(&[0; record::PAGE_BYTES]), Err(RecordError::Missing));
+    assert_eq!(Record::from_page(&page[..page.len() - 1]), Err(RecordError::Malformed));
 }
 
 #[test]
@@ -123,6 +143,9 @@ proptest! {
         let _ = decode::<Command>(&bytes);
         let _ = decode::<Event>(&bytes);
         let _ = decode::<LogRecord>(&bytes);
+        let mut page = record::MAGIC.to_vec();
+        page.extend(bytes);
+        let _ = Record::from_page(&page);
     }
 
     #[test]

@@ -7,8 +7,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::large_enum_variant, reason = "a guest receives two commands in its life, each used at once")]
 pub enum Command {
+    /// What every program of a runtime needs: mounts the root. First, and once per life of a guest.
+    Prepare(Preparation),
     /// What to run. Once per life of a guest.
     Configure(Configuration),
+    /// Close the control and log streams and ring [`crate::doorbell::FREEZE`]: after [`Event::Prepared`], or after [`Event::Ready`]
+    /// while no call is under way. Then the guest is greeted anew.
+    Freeze,
     /// End the program (SIGTERM, then SIGKILL after the grace), sync, unmount, ring
     /// [`crate::doorbell::EXIT`].
     Shutdown {
@@ -25,6 +30,8 @@ pub enum Event {
         /// [`crate::VERSION`] of the guest.
         version: u16,
     },
+    /// The root is mounted: the guest can become any program of its runtime.
+    Prepared,
     /// The program runs; it may not listen yet.
     Started,
     /// The program listens: [`crate::HTTP_PORT`] reaches it.
@@ -65,6 +72,13 @@ pub enum Stage {
     Start,
 }
 
+/// What a guest can be told before it is known which program it will be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Preparation {
+    /// The read-only root file system of the runtime.
+    pub root: Device,
+}
+
 /// Everything a guest needs to know to become one program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Configuration {
@@ -74,8 +88,6 @@ pub struct Configuration {
     pub wall_time_us: u64,
     /// Entropy for the kernel's generator, given before anything else runs.
     pub seed: [u8; 32],
-    /// The read-only root file system of the runtime.
-    pub root: Device,
     /// The program's code.
     pub code: Code,
     /// How the code is run.
