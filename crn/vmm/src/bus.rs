@@ -20,6 +20,8 @@ pub enum Effect {
     Progress(u8),
     /// A doorbell word.
     Doorbell(u32),
+    /// The doorbell at which the machine may be copied: the processor stops.
+    Freeze,
     /// A reset: the machine ends.
     Reset,
 }
@@ -62,6 +64,7 @@ impl Bus {
                 data.first().map_or(Effect::None, |byte| Effect::Progress(*byte))
             }
             guest_protocol::doorbell::DOORBELL_PORT => match Doorbell::word(data) {
+                Some(word) if guest_protocol::doorbell::heard(word).0 == guest_protocol::doorbell::FREEZE => Effect::Freeze,
                 Some(word) => Effect::Doorbell(word),
                 None => Effect::None,
             },

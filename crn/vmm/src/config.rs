@@ -1,8 +1,10 @@
 //! What a microVM is made of: plain data, decided by whoever starts it.
 //!
 //! File descriptors are not here: they travel beside it, in the order that [`Config::descriptors`]
-//! says, so that this record can be stored, compared and (later) kept inside a snapshot.
+//! says, so that this record can be stored, compared and kept inside a snapshot.
 
+use crate::devices::{block::BLOCK_QUEUES, vsock::VSOCK_QUEUES};
+use guest_protocol::record::Record;
 use serde::{Deserialize, Serialize};
 
 /// Least memory of a guest, MiB: what the kernel and init need before a program runs.
@@ -47,6 +49,42 @@ pub enum Entry {
     Pvh,
 }
 
+/// What a machine needs of KVM and of the host before anything else is known of it: enough to make all that in advance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shape {
+    /// Virtual processors.
+    pub vcpus: u8,
+    /// Whether there is a vsock device.
+    pub vsock: bool,
+    /// Places for disks; a machine may leave some empty.
+    pub disks: u8,
+}
+
+impl Shape {
+    /// Queues of the devices by position: vsock comes first, disks last, since their number is what differs.
+    #[must_use]
+    pub fn queues(&self) -> Vec<usize> {
+        let vsock = self.vsock.then_some(VSOCK_QUEUES);
+        vsock.into_iter().chain((0..self.disks).map(|_| BLOCK_QUEUES)).collect()
+    }
+
+    /// Whether a machine of that configuration can be made of it.
+    #[must_use]
+    pub fn fits(&self, config: &Config) -> bool {
+        let needed = config.shape();
+        self.vcpus == needed.vcpus && self.vsock == needed.vsock && self.disks >= needed.disks
+    }
+}
+
+/// A clone to be: the machine that a snapshot was taken of, and what makes it another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restore {
+    /// What the machine is made of, as when the snapshot was taken.
+    pub config: Config,
+    /// What the guest is told. The wall clock in it is set by the monitor, when the guest goes on.
+    pub record: Record,
+}
+
 /// One block device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {
@@ -74,6 +112,10 @@ pub enum Descriptor {
     Disk(usize),
     /// Where the debug console's bytes go, writable; present when [`Config::console`] is set.
     Console,
+    /// A snapshot's memory file, readable.
+    Memory,
+    /// A snapshot's state file, readable.
+    State,
 }
 
 /// Why a configuration is not one. The caller's fault.
@@ -117,10 +159,27 @@ impl Config {
         }
     }
 
-    /// The roles of the descriptors that must accompany it, in order.
+    /// What it takes to make it.
+    #[must_use]
+    pub fn shape(&self) -> Shape {
+        let disks = u8::try_from(self.disks.len()).unwrap_or(u8::MAX);
+        Shape { vcpus: self.vcpus, vsock: self.vsock.is_some(), disks }
+    }
+
+    /// The roles of the descriptors that must accompany it when it is booted, in order.
     #[must_use]
     pub fn descriptors(&self) -> Vec<Descriptor> {
-        let mut roles = vec![Descriptor::Kernel, Descriptor::Initramfs];
+        self.with_attachments([Descriptor::Kernel, Descriptor::Initramfs])
+    }
+
+    /// The same when it is restored.
+    #[must_use]
+    pub fn restore_descriptors(&self) -> Vec<Descriptor> {
+        self.with_attachments([Descriptor::Memory, Descriptor::State])
+    }
+
+    fn with_attachments(&self, first: [Descriptor; 2]) -> Vec<Descriptor> {
+        let mut roles = Vec::from(first);
         roles.extend((0..self.disks.len()).map(Descriptor::Disk));
         if self.console {
             roles.push(Descriptor::Console);
@@ -166,6 +225,20 @@ mod tests {
     }
 
     #[test]
+    fn a_shape_with_places_to_spare_fits() {
+        let mut config = Config::new(128, 1);
+        config.disks = vec![Disk { read_only: true }; 2];
+        config.vsock = Some(Vsock { guest_cid: 3, accept_ports: vec![] });
+        assert_eq!(config.shape(), Shape { vcpus: 1, vsock: true, disks: 2 });
+        assert_eq!(config.shape().queues(), [3, 1, 1]);
+        for (vcpus, vsock, disks, fits) in
+            [(1, true, 2, true), (1, true, 9, true), (1, true, 1, false), (2, true, 2, false), (1, false, 2, false)]
+        {
+            assert_eq!(Shape { vcpus, vsock, disks }.fits(&config), fits);
+        }
+    }
+
+    #[test]
     fn a_command_line_is_printable() {
         let mut config = Config::new(128, 1);
         config.extra_command_line = "quiet\nrdinit=/bin/sh".into();
@@ -179,5 +252,6 @@ mod tests {
         config.console = true;
         use Descriptor as D;
         assert_eq!(config.descriptors(), [D::Kernel, D::Initramfs, D::Disk(0), D::Disk(1), D::Console]);
+        assert_eq!(config.restore_descriptors(), [D::Memory, D::State, D::Disk(0), D::Disk(1), D::Console]);
     }
 }

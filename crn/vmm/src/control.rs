@@ -8,7 +8,11 @@
 //! There is nothing to clean up after a kill of either side: no paths, no listening sockets. The
 //! end of the socket is the end of the machine.
 
-use crate::{config::Config, statistics::Statistics};
+use crate::{
+    config::{Config, Restore, Shape},
+    statistics::Statistics,
+};
+use guest_protocol::record::Record;
 use rustix::{
     io::Errno,
     net::{
@@ -24,7 +28,7 @@ use std::{
 };
 
 /// Version of the messages below.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// Longest packet, bytes. A configuration of [`crate::config::MAX_DISKS`] disks takes a tenth.
 pub const MAX_PACKET_BYTES: usize = 16 * 1024;
@@ -35,8 +39,17 @@ pub const MAX_DESCRIPTORS: usize = crate::config::MAX_DISKS + 3;
 /// Supervisor to monitor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
-    /// Build this machine and run it. Descriptors: [`Config::descriptors`]. First, and once.
+    /// Make what a machine of that shape needs, and wait for one of the next two. First, or not at all.
+    Prepare(Shape),
+    /// Build this machine and run it. Descriptors: [`Config::descriptors`]. Once.
     Start(Config),
+    /// Make a clone of a snapshot and run it. Descriptors: [`Config::restore_descriptors`]. Instead of `Start`.
+    Restore(Restore),
+    /// After [`Notice::Frozen`]: copy the machine into these files, which are empty and, the first, as long as its memory. Two descriptors:
+    /// memory and state, writable. Answered with [`Notice::Copied`] or [`Notice::NotCopied`]; the machine stands still either way.
+    Snapshot,
+    /// After [`Notice::Frozen`]: go on as the machine of this record.
+    Resume(Record),
     /// Connect this end of a stream to a port of the guest. One descriptor. When the guest refuses
     /// or resets the connection, the descriptor is closed.
     Connect {
@@ -55,6 +68,15 @@ pub enum Notice {
         /// The word it wrote.
         word: u32,
     },
+    /// The guest stands still at [`guest_protocol::doorbell::FREEZE`] and may be copied.
+    Frozen,
+    /// The copy is made.
+    Copied {
+        /// Bytes of memory that are not zero.
+        memory_bytes: u64,
+    },
+    /// There is no copy, for this reason.
+    NotCopied(String),
     /// The guest connected to a port of the host. One descriptor: the stream.
     Accepted {
         /// The host's vsock port.

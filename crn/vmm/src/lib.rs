@@ -12,6 +12,7 @@ pub mod kernel;
 pub mod machine;
 pub mod memory;
 pub mod probe;
+pub mod snapshot;
 pub mod statistics;
 pub mod supervisor;
 pub mod vcpu;

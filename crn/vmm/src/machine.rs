@@ -1,24 +1,28 @@
 //! A machine from its configuration to its end.
 //!
-//! [`Machine::build`] reads as the recipe: memory, images, tables, KVM, devices, processors. [`Machine::run`] is the loop of
-//! the one thread that works on devices; each processor has a thread of its own.
+//! [`Shell::new`] makes what a machine needs of KVM before anything is known of it. [`Machine::build`] reads as the recipe of one that
+//! boots: memory, images, tables, devices, processors; [`Machine::restore`] as that of a clone. [`Machine::run`] is the loop of the one
+//! thread that works on devices; each processor has a thread of its own.
 //!
 //! ```text
 //!   vcpu threads ---- effects (bounded channel) ----.
 //!   KVM (ioeventfd) - queue notifications ----------+--> event loop --> devices --> interrupts (irqfd) --> KVM
 //!   host streams ---- readiness (edges) ------------+
-//!   front ----------- connect, stop ----------------'
+//!   front ----------- connect, snapshot, stop ------'
 //! ```
 
 mod event_loop;
+mod freeze;
 mod front;
+mod shell;
 
 pub use front::{Front, Order, Terminal};
+pub use shell::Shell;
 
 use crate::{
-    arch::x86_64::{boot, layout, mp_table},
-    bus::Bus,
-    config::{Config, ConfigError, Descriptor},
+    arch::x86_64::{boot, mp_table},
+    bus::{Bus, lock},
+    config::{Config, ConfigError, Descriptor, Restore},
     devices::{
         block::Block,
         console::DebugConsole,
@@ -26,19 +30,22 @@ use crate::{
     },
     kernel,
     memory::{self, MemoryError, Ram},
-    statistics::{ExitCounters, Stamps, Statistics, Stopwatch},
+    snapshot::{MachineState, SnapshotError},
+    statistics::{Stamps, Statistics, Stopwatch, page_faults},
     vcpu::{self, VcpuError},
     virtio::{device::Device, mmio::Transport},
-    vm::{Vm, VmError},
+    vm::VmError,
 };
-use kvm_ioctls::VcpuFd;
+use freeze::Frozen;
+use guest_protocol::record::Record;
 use std::{
     fs::File,
     io,
     os::fd::OwnedFd,
     sync::{Arc, Mutex},
+    time::{SystemTime, UNIX_EPOCH},
 };
-use vmm_sys_util::eventfd::EventFd;
+use vm_memory::{Bytes as _, GuestAddress};
 
 /// Why a machine could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +68,15 @@ pub enum BuildError {
     /// A processor.
     #[error(transparent)]
     Vcpu(#[from] VcpuError),
+    /// The snapshot.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// A filter of system calls.
+    #[error("{0}")]
+    Confinement(String),
+    /// The shell was made for another machine.
+    #[error("the machine was made in advance for another configuration")]
+    Shell,
     /// A device could not be made: the host lacks descriptors, or a file cannot be used.
     #[error("cannot make a device: {0}")]
     Device(#[from] io::Error),
@@ -69,99 +85,155 @@ pub enum BuildError {
 /// A machine that has not run yet.
 #[derive(Debug)]
 pub struct Machine {
+    config: Config,
     ram: Arc<Ram>,
-    #[expect(dead_code, reason = "kept for as long as the processors run")]
-    vm: Vm,
     bus: Arc<Bus>,
-    vcpus: Vec<VcpuFd>,
     /// Position of the vsock device, if there is one.
     vsock: Option<usize>,
-    events: event_loop::Events,
-    exits: Arc<ExitCounters>,
+    shell: Shell,
     stopwatch: Stopwatch,
     stamps: Stamps,
-    measure_memory: bool,
+    /// Set while the guest stands still.
+    frozen: Option<Frozen>,
+    /// It was let go on, and has not said yet that it is itself.
+    thawing: bool,
 }
 
 impl Machine {
-    /// Builds a machine; `descriptors` are those of [`Config::descriptors`].
+    /// Builds a machine that starts at its kernel's entry; `descriptors` are those of [`Config::descriptors`].
     ///
     /// # Errors
     /// See [`BuildError`].
     pub fn build(
-        config: &Config,
+        shell: Shell,
+        config: Config,
         descriptors: Vec<OwnedFd>,
         front: &Front,
         stopwatch: Stopwatch,
     ) -> Result<Self, BuildError> {
         config.check()?;
-        let roles = config.descriptors();
-        if roles.len() != descriptors.len() {
-            return Err(ConfigError::Descriptors { given: descriptors.len(), needed: roles.len() }.into());
-        }
         let mut stamps = Stamps { configured: stopwatch.elapsed_us(), ..Stamps::default() };
-        let mut files = Files::sort(roles, descriptors);
+        let mut files = Files::sort(config.descriptors(), descriptors)?;
 
         let memory_bytes = u64::from(config.memory_mib) << 20;
         let ram = Arc::new(memory::allocate(memory_bytes)?);
-        let kernel: kernel::Header = memory::load_kernel(&ram, &mut files.kernel)?;
-        let initramfs = memory::load_initramfs(&ram, &mut files.initramfs, &kernel)?;
-        let devices = config.disks.len() + usize::from(config.vsock.is_some());
-        let command_line = boot::command_line(config, devices);
+        let kernel: kernel::Header = memory::load_kernel(&ram, &mut files.first)?;
+        let initramfs = memory::load_initramfs(&ram, &mut files.second, &kernel)?;
+        let devices = config.shape().queues().len();
+        let command_line = boot::command_line(&config, devices);
         let start = boot::write(&ram, memory_bytes, &kernel, initramfs, &command_line, config.entry)?;
         mp_table::write(&ram, config.vcpus).map_err(BuildError::MpTable)?;
         stamps.memory = stopwatch.elapsed_us();
 
-        let vm = Vm::create(&ram)?;
-        let events = event_loop::Events::new()?;
-        let mut transports = Vec::new();
-        for (position, (disk, file)) in config.disks.iter().zip(files.disks).enumerate() {
-            let device = Block::open(file, position, disk.read_only)?;
-            add_device(&vm, &events, &ram, &mut transports, Box::new(device))?;
+        let mut machine = Self::assemble(shell, config, ram, files, front, stopwatch)?;
+        let vm = &machine.shell.vm;
+        for (id, processor) in (0..).zip(&machine.shell.processors) {
+            if let Some(fd) = &processor.fd {
+                vcpu::prepare(fd, id, machine.config.vcpus, vm.supported_cpuid(), &machine.ram, start)?;
+            }
         }
+        stamps.built = stopwatch.elapsed_us();
+        machine.stamps = stamps;
+        Ok(machine)
+    }
+
+    /// Makes a clone that goes on where the machine of a snapshot stood still; `descriptors` are those of
+    /// [`Config::restore_descriptors`].
+    ///
+    /// # Errors
+    /// See [`BuildError`]; the snapshot is not for this host, this build or this machine.
+    pub fn restore(
+        shell: Shell,
+        restore: &Restore,
+        descriptors: Vec<OwnedFd>,
+        front: &Front,
+        stopwatch: Stopwatch,
+    ) -> Result<Self, BuildError> {
+        let config = restore.config.clone();
+        config.check()?;
+        let mut stamps = Stamps { configured: stopwatch.elapsed_us(), ..Stamps::default() };
+        let mut files = Files::sort(config.restore_descriptors(), descriptors)?;
+        let state = MachineState::read(&files.second)?;
+        state.check_processor(shell.vm.supported_cpuid())?;
+        state.check_config(&config)?;
+        let memory_bytes = u64::from(config.memory_mib) << 20;
+        let ram = Arc::new(memory::map(files.take_first()?, memory_bytes)?);
+        stamps.memory = stopwatch.elapsed_us();
+
+        let mut machine = Self::assemble(shell, config, ram, files, front, stopwatch)?;
+        if state.devices.len() != machine.bus.devices.len() {
+            return Err(SnapshotError::Shape("the number of its devices differs").into());
+        }
+        let processor = machine.shell.processors.first().and_then(|processor| processor.fd.as_ref());
+        // The order is part of the matter: processors, then the machine's clock and controllers, then devices (vmm spec 5.2).
+        state.processor.restore(processor.ok_or(SnapshotError::Processors)?)?;
+        machine.shell.vm.restore(&state.chips)?;
+        machine.write_record(state.record_gpa, restore.record)?;
+        for (position, (device, saved)) in machine.bus.devices.iter().zip(&state.devices).enumerate() {
+            lock(device).restore(saved).map_err(|error| SnapshotError::Device { position, error })?;
+        }
+        stamps.built = stopwatch.elapsed_us();
+        machine.stamps = stamps;
+        Ok(machine)
+    }
+
+    /// What booting and restoring have in common: memory and devices become one machine.
+    fn assemble(
+        mut shell: Shell,
+        config: Config,
+        ram: Arc<Ram>,
+        files: Files,
+        front: &Front,
+        stopwatch: Stopwatch,
+    ) -> Result<Self, BuildError> {
+        shell.vm.map(&ram)?;
+        let mut slots = std::mem::take(&mut shell.slots).into_iter();
+        let mut transports = Vec::new();
+        let mut add = |device: Box<dyn Device>| -> Result<usize, BuildError> {
+            let slot = slots.next().ok_or(BuildError::Shell)?;
+            transports.push(Mutex::new(Transport::new(device, Arc::clone(&ram), slot)?));
+            Ok(transports.len() - 1)
+        };
+        // The order of `Shape::queues`.
         let vsock = match &config.vsock {
             None => None,
             Some(vsock) => {
                 let muxer = Muxer::new(vsock.guest_cid, vsock.accept_ports.clone());
-                let device = VsockDevice::new(muxer, event_loop::Streams::new(&events, front)?);
-                Some(add_device(&vm, &events, &ram, &mut transports, Box::new(device))?)
+                let device = VsockDevice::new(muxer, event_loop::Streams::new(&shell.events, front)?);
+                Some(add(Box::new(device))?)
             }
         };
+        for (index, (disk, file)) in config.disks.iter().zip(files.disks).enumerate() {
+            add(Box::new(Block::open(file, index, disk.read_only)?))?;
+        }
         let console = files.console.map(DebugConsole::new);
         let bus = Arc::new(Bus { devices: transports, console });
+        Ok(Self { config, ram, bus, vsock, shell, stopwatch, stamps: Stamps::default(), frozen: None, thawing: false })
+    }
 
-        let mut vcpus = Vec::with_capacity(usize::from(config.vcpus));
-        for id in 0..config.vcpus {
-            let fd = vm.create_vcpu(id)?;
-            vcpu::prepare(&fd, id, config.vcpus, vm.supported_cpuid(), &ram, start)?;
-            vcpus.push(fd);
-        }
-        stamps.built = stopwatch.elapsed_us();
-        Ok(Self {
-            ram,
-            vm,
-            bus,
-            vcpus,
-            vsock,
-            events,
-            exits: Arc::default(),
-            stopwatch,
-            stamps,
-            measure_memory: config.measure_memory,
-        })
+    /// Writes what makes this machine another one than all that went on from the same snapshot.
+    fn write_record(&mut self, gpa: u64, record: Record) -> Result<(), SnapshotError> {
+        let wall_time_us = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+        let record = Record { wall_time_us: u64::try_from(wall_time_us).unwrap_or(u64::MAX), ..record };
+        let page = record.to_page().map_err(|_| SnapshotError::Record(gpa))?;
+        self.thawing = true;
+        self.ram.write_slice(&page, GuestAddress(gpa)).map_err(|_| SnapshotError::Record(gpa))
     }
 
     /// What it did so far.
     fn statistics(&self, resident: (u64, u64)) -> Statistics {
+        let (minor_faults, major_faults) = page_faults();
         let mut statistics = Statistics {
-            exits: self.exits.read(),
+            exits: self.shell.exits.read(),
             stamps_us: self.stamps.clone(),
+            minor_faults,
+            major_faults,
             max_resident_kib: resident.0,
             overhead_kib: resident.1,
             ..Statistics::default()
         };
         for (position, device) in self.bus.devices.iter().enumerate() {
-            let (in_bytes, out_bytes) = crate::bus::lock(device).device().traffic_bytes();
+            let (in_bytes, out_bytes) = lock(device).device().traffic_bytes();
             if Some(position) == self.vsock {
                 statistics.vsock_to_guest_bytes += in_bytes;
                 statistics.vsock_from_guest_bytes += out_bytes;
@@ -174,49 +246,38 @@ impl Machine {
     }
 }
 
-/// Gives a device its registers, its line and its place in the event loop; returns its position.
-fn add_device(
-    vm: &Vm,
-    events: &event_loop::Events,
-    ram: &Arc<Ram>,
-    transports: &mut Vec<Mutex<Transport>>,
-    device: Box<dyn Device>,
-) -> Result<usize, BuildError> {
-    debug_assert!(transports.len() < layout::MAX_DEVICES);
-    let position = transports.len();
-    let line = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
-    let transport = Transport::new(device, Arc::clone(ram), line)?;
-    vm.attach(position, &transport)?;
-    for (queue, notification) in transport.notifications().iter().enumerate() {
-        events.watch_queue(notification, position, queue)?;
-    }
-    transports.push(Mutex::new(transport));
-    Ok(position)
-}
-
 /// The descriptors by what they are.
 struct Files {
-    kernel: File,
-    initramfs: File,
+    /// The kernel, or a snapshot's memory.
+    first: File,
+    /// The initramfs, or a snapshot's state.
+    second: File,
     disks: Vec<File>,
     console: Option<File>,
 }
 
 impl Files {
-    /// As many descriptors as roles.
-    fn sort(roles: Vec<Descriptor>, descriptors: Vec<OwnedFd>) -> Self {
+    fn sort(roles: Vec<Descriptor>, descriptors: Vec<OwnedFd>) -> Result<Self, ConfigError> {
+        let (given, needed) = (descriptors.len(), roles.len());
+        let wrong = || ConfigError::Descriptors { given, needed };
+        if given != needed {
+            return Err(wrong());
+        }
         let mut descriptors = descriptors.into_iter().map(File::from);
-        let mut next = || descriptors.next().expect("as many descriptors as roles, checked above");
-        // The order of `Config::descriptors`.
-        let (kernel, initramfs) = (next(), next());
-        let mut files = Self { kernel, initramfs, disks: Vec::new(), console: None };
-        for role in roles {
+        let (first, second) = (descriptors.next().ok_or_else(wrong)?, descriptors.next().ok_or_else(wrong)?);
+        let mut files = Self { first, second, disks: Vec::new(), console: None };
+        for (role, file) in roles.into_iter().skip(2).zip(descriptors) {
             match role {
-                Descriptor::Kernel | Descriptor::Initramfs => {}
-                Descriptor::Disk(_) => files.disks.push(next()),
-                Descriptor::Console => files.console = Some(next()),
+                Descriptor::Console => files.console = Some(file),
+                Descriptor::Disk(_) => files.disks.push(file),
+                // The first two, wherever they are.
+                Descriptor::Kernel | Descriptor::Initramfs | Descriptor::Memory | Descriptor::State => {}
             }
         }
-        files
+        Ok(files)
+    }
+
+    fn take_first(&mut self) -> io::Result<File> {
+        self.first.try_clone()
     }
 }

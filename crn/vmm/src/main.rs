@@ -10,9 +10,9 @@ use std::{
 };
 use vmm::{
     config::{Config, Disk, Entry, Vsock},
-    control::{self, Cause, Notice, Request},
-    jail,
-    machine::{Front, Machine},
+    control::{self, Cause, ControlError, Notice, Request},
+    jail::{self, seccomp::Thread},
+    machine::{BuildError, Front, Machine, Shell},
     probe,
     statistics::{Statistics, Stopwatch},
     supervisor::SUPERVISED,
@@ -100,24 +100,52 @@ fn supervised(stopwatch: Stopwatch) -> ExitCode {
     if let Err(error) = jail::limit_process() {
         return refuse(&socket, error);
     }
-    let (config, descriptors) = match control::receive::<Request>(&socket) {
-        Ok((Request::Start(config), descriptors)) => (config, descriptors),
-        // A shell that was made in advance and is not needed.
-        Ok((Request::Stop, _)) | Err(control::ControlError::Closed) => return ExitCode::SUCCESS,
-        Ok((Request::Connect { .. }, _)) => {
-            return refuse(&socket, "a connection before the machine".into());
-        }
-        Err(error) => return refuse(&socket, error.to_string()),
-    };
     let front = Front::Supervised(socket);
-    match Machine::build(&config, descriptors, &front, stopwatch) {
-        Ok(machine) => exit_code(&machine.run(&front)),
+    match take_orders(&front, stopwatch) {
+        Ok(Some(machine)) => exit_code(&machine.run(&front)),
+        // A shell that was made in advance and is not needed.
+        Ok(None) => ExitCode::SUCCESS,
         Err(error) => {
             let Front::Supervised(socket) = front else {
                 return ExitCode::from(STATUS_FAILED);
             };
-            refuse(&socket, error.to_string())
+            refuse(&socket, error)
         }
+    }
+}
+
+/// From the first order to a machine that is ready to run; none when it is not wanted any more.
+fn take_orders(front: &Front, stopwatch: Stopwatch) -> Result<Option<Machine>, String> {
+    let Front::Supervised(socket) = front else { return Ok(None) };
+    let text = |error: BuildError| error.to_string();
+    let mut prepared: Option<Shell> = None;
+    let new_shell = |shape| Shell::new(shape, Thread::Devices).map_err(text);
+    loop {
+        let (order, descriptors) = match control::receive::<Request>(socket) {
+            Ok((Request::Stop, _)) | Err(ControlError::Closed) => return Ok(None),
+            Ok(order) => order,
+            Err(error) => return Err(error.to_string()),
+        };
+        // What was made in advance is not on anybody's time.
+        let stopwatch = if prepared.is_some() { Stopwatch::of_order() } else { stopwatch };
+        let mut shell_for = |config: &Config| match prepared.take() {
+            Some(shell) if shell.shape().fits(config) => Ok(shell),
+            _ => new_shell(config.shape()),
+        };
+        let machine = match order {
+            Request::Prepare(shape) => {
+                prepared = Some(new_shell(shape)?);
+                continue;
+            }
+            Request::Start(config) => Machine::build(shell_for(&config)?, config, descriptors, front, stopwatch),
+            Request::Restore(restore) => {
+                Machine::restore(shell_for(&restore.config)?, &restore, descriptors, front, stopwatch)
+            }
+            Request::Connect { .. } | Request::Snapshot | Request::Resume(_) | Request::Stop => {
+                return Err("an order for a machine that is not there".to_owned());
+            }
+        };
+        return machine.map(Some).map_err(text);
     }
 }
 
@@ -231,6 +259,8 @@ fn open_and_run(run: &Run, stopwatch: Stopwatch) -> Result<Cause, String> {
         terminal.listen(folder).map_err(|error| format!("cannot listen in {}: {error}", folder.display()))?;
     }
     let front = Front::Standalone(terminal);
-    let machine = Machine::build(&run.config, descriptors, &front, stopwatch).map_err(|error| error.to_string())?;
+    let text = |error: BuildError| error.to_string();
+    let shell = Shell::new(run.config.shape(), Thread::TerminalDevices).map_err(text)?;
+    let machine = Machine::build(shell, run.config.clone(), descriptors, &front, stopwatch).map_err(text)?;
     Ok(machine.run(&front))
 }

@@ -1,4 +1,4 @@
-//! The guest's RAM: private anonymous memory with the kernel and the initramfs copied into it.
+//! The guest's RAM: private anonymous memory with the kernel and the initramfs copied into it, or a private view of a snapshot's.
 
 use crate::{
     arch::x86_64::layout,
@@ -8,10 +8,12 @@ use std::{
     fs::File,
     io,
     os::{fd::AsRawFd as _, unix::fs::FileExt as _},
+    sync::Arc,
 };
 use vm_memory::{
-    Bytes as _, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, GuestMemoryRegion as _, GuestRegionMmap,
-    MmapRegion, ReadVolatile, VolatileMemoryError, VolatileSlice, bitmap::BitmapSlice,
+    Address as _, Bytes as _, FileOffset, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap,
+    GuestMemoryRegion as _, GuestRegionMmap, MmapRegion, ReadVolatile, VolatileMemoryError, VolatileSlice,
+    bitmap::BitmapSlice, mmap::MmapRegionBuilder,
 };
 
 /// Guest memory as devices see it.
@@ -19,6 +21,9 @@ pub type Ram = GuestMemoryMmap<()>;
 
 /// Largest initramfs, bytes: ours holds one small program.
 pub const MAX_INITRAMFS_BYTES: u64 = 64 << 20;
+
+/// RAM is read for a snapshot in pieces of that many bytes.
+const SAVE_BYTES: usize = 1 << 20;
 
 /// Size of a huge page, bytes.
 const HUGE_PAGE_BYTES: u64 = 2 << 20;
@@ -82,6 +87,81 @@ pub fn allocate(memory_bytes: u64) -> Result<Ram, MemoryError> {
         regions.push(region);
     }
     GuestMemoryMmap::from_regions(regions).map_err(|error| fail(error.to_string()))
+}
+
+/// RAM of that size that begins as a snapshot's memory file: its pages are shared until the guest writes to them.
+///
+/// The caller's file must never change: a guest would see it.
+///
+/// # Errors
+/// The file is shorter than the memory, or the host refuses.
+pub fn map(file: File, memory_bytes: u64) -> Result<Ram, MemoryError> {
+    let fail = |error: String| MemoryError::Allocate { bytes: memory_bytes, error };
+    let length = file.metadata().map_err(|error| MemoryError::Read { what: "memory of the snapshot", error })?.len();
+    if length < memory_bytes {
+        // What lies past its end would end the process when it is touched.
+        return Err(MemoryError::Short("memory of the snapshot"));
+    }
+    let file = Arc::new(file);
+    let mut regions = Vec::new();
+    let mut offset = 0;
+    for (start, bytes) in layout::ram_regions(memory_bytes) {
+        let length = usize::try_from(bytes).map_err(|error| fail(error.to_string()))?;
+        let mapping = MmapRegionBuilder::new(length)
+            .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+            .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_NORESERVE)
+            .with_file_offset(FileOffset::from_arc(Arc::clone(&file), offset))
+            .build()
+            .map_err(|error| fail(error.to_string()))?;
+        let region = GuestRegionMmap::new(mapping, GuestAddress(start))
+            .ok_or_else(|| fail("the region ends beyond the address space".into()))?;
+        regions.push(region);
+        offset += bytes;
+    }
+    GuestMemoryMmap::from_regions(regions).map_err(|error| fail(error.to_string()))
+}
+
+/// Writes RAM into an empty file that is as long as it, leaving holes where it is zero. Returns how many bytes are not in holes. No
+/// processor runs meanwhile.
+///
+/// # Errors
+/// The host's disk.
+pub fn save(ram: &Ram, file: &File) -> io::Result<u64> {
+    let mut buffer = vec![0; SAVE_BYTES];
+    let mut offset = 0;
+    let mut kept = 0;
+    for region in ram.iter() {
+        let mut at = 0;
+        while at < region.len() {
+            let length = usize::try_from(region.len() - at).map_or(SAVE_BYTES, |left| left.min(SAVE_BYTES));
+            let chunk = &mut buffer[..length];
+            let address = region.start_addr().unchecked_add(at);
+            ram.read_slice(chunk, address).map_err(io::Error::other)?;
+            for (from, to) in full_pages(chunk) {
+                file.write_all_at(&chunk[from..to], offset + at + from as u64)?;
+                kept += (to - from) as u64;
+            }
+            at += length as u64;
+        }
+        offset += region.len();
+    }
+    Ok(kept)
+}
+
+/// Ranges of whole pages of which each holds a byte that is not zero.
+fn full_pages(chunk: &[u8]) -> Vec<(usize, usize)> {
+    let mut ranges: Vec<(usize, usize)> = Vec::new();
+    for (index, page) in chunk.chunks(PAGE_BYTES as usize).enumerate() {
+        if page.iter().all(|byte| *byte == 0) {
+            continue;
+        }
+        let from = index * PAGE_BYTES as usize;
+        match ranges.last_mut() {
+            Some(last) if last.1 == from => last.1 += page.len(),
+            _ => ranges.push((from, from + page.len())),
+        }
+    }
+    ranges
 }
 
 /// Copies the flat kernel image to its load address, into huge pages where the host has them.
@@ -272,6 +352,37 @@ mod tests {
                 });
             }
         });
+    }
+
+    #[test]
+    fn memory_comes_back_from_its_file_and_what_is_zero_takes_no_room() {
+        use std::os::unix::fs::MetadataExt as _;
+        const BYTES: u64 = 64 << 20;
+        let ram = allocate(BYTES).expect("memory");
+        let pages = [0_u64, 1, 255, 256, 4000, BYTES / PAGE_BYTES - 1];
+        for page in pages {
+            ram.write_obj(page + 1, GuestAddress(page * PAGE_BYTES + 8 * (page % 512))).expect("a write");
+        }
+        let file = tempfile::tempfile().expect("a file");
+        file.set_len(BYTES).expect("a length");
+        assert_eq!(save(&ram, &file).expect("saved"), pages.len() as u64 * PAGE_BYTES);
+        assert!(file.metadata().expect("metadata").blocks() * 512 <= 64 * PAGE_BYTES, "holes are holes");
+
+        let clones = [0, 1].map(|_| map(file.try_clone().expect("a descriptor"), BYTES).expect("mapped"));
+        for (clone, mark) in clones.iter().zip([0xaa_u8, 0xbb]) {
+            for page in pages {
+                let at = GuestAddress(page * PAGE_BYTES + 8 * (page % 512));
+                assert_eq!(clone.read_obj::<u64>(at).expect("a read"), page + 1);
+            }
+            clone.write_obj(mark, GuestAddress(2 * PAGE_BYTES)).expect("a write");
+        }
+        let marks = clones.map(|clone| clone.read_obj::<u8>(GuestAddress(2 * PAGE_BYTES)).expect("a read"));
+        assert_eq!(marks, [0xaa, 0xbb], "clones do not see each other's writes");
+        let mut byte = [1];
+        file.read_exact_at(&mut byte, 2 * PAGE_BYTES).expect("a read");
+        assert_eq!(byte, [0], "nor does the file");
+        file.set_len(BYTES - 1).expect("a cut");
+        assert!(matches!(map(file, BYTES), Err(MemoryError::Short(_))));
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! The other side of the control socket: how a compute node starts, talks to and ends a machine.
 
 use crate::{
-    config::Config,
+    config::{Config, Restore, Shape},
     control::{self, ControlError, Notice, Request},
 };
+use guest_protocol::record::Record;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::{
     io,
@@ -27,7 +28,7 @@ pub struct Link {
     socket: Arc<OwnedFd>,
 }
 
-/// Starts a monitor that waits for [`Link::start`]. Its log goes to `log`.
+/// Starts a monitor that waits for [`Link::start`] or [`Link::restore`]. Its log goes to `log`.
 ///
 /// # Errors
 /// The program does not start.
@@ -47,6 +48,38 @@ pub fn spawn(program: &Path, log: Stdio) -> io::Result<(Link, Child)> {
 }
 
 impl Link {
+    /// Has the monitor make in advance what a machine of that shape needs.
+    ///
+    /// # Errors
+    /// The monitor is gone, or the socket is non-blocking and full.
+    pub fn prepare(&self, shape: Shape) -> Result<(), ControlError> {
+        control::send(&self.socket, &Request::Prepare(shape), &[])
+    }
+
+    /// Makes a clone and runs it; `descriptors` are those of [`Config::restore_descriptors`].
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn restore(&self, restore: &Restore, descriptors: &[BorrowedFd<'_>]) -> Result<(), ControlError> {
+        control::send(&self.socket, &Request::Restore(restore.clone()), descriptors)
+    }
+
+    /// Has a machine that stands still copied into two files, the first as long as its memory, both otherwise empty.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn snapshot(&self, memory: BorrowedFd<'_>, state: BorrowedFd<'_>) -> Result<(), ControlError> {
+        control::send(&self.socket, &Request::Snapshot, &[memory, state])
+    }
+
+    /// Has a machine that stands still go on as the one of this record.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn resume(&self, record: Record) -> Result<(), ControlError> {
+        control::send(&self.socket, &Request::Resume(record), &[])
+    }
+
     /// Builds and runs the machine; `descriptors` are those of [`Config::descriptors`].
     ///
     /// # Errors

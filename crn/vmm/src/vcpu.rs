@@ -8,7 +8,10 @@ use crate::{
 };
 use kvm_bindings::{CpuId, Msrs};
 use kvm_ioctls::{VcpuExit, VcpuFd};
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    mpsc::{self, SyncSender},
+};
 
 /// A stack is small: the run loop has no deep calls.
 const STACK_BYTES: usize = 128 * 1024;
@@ -30,6 +33,14 @@ pub enum VcpuError {
     /// A register was refused: the index of the first one.
     #[error("KVM refuses model-specific register {0:#x}")]
     Msr(u32),
+    /// The host counts time at another speed than the host of the snapshot did.
+    #[error("the snapshot's time stamp counter runs at {saved} kHz, this host's at {host}: it was taken on another machine")]
+    Frequency {
+        /// Of the snapshot, kHz.
+        saved: u32,
+        /// Of this host, kHz.
+        host: u32,
+    },
     /// The host has no thread.
     #[error("no thread for the processor: {0}")]
     Thread(std::io::Error),
@@ -39,6 +50,8 @@ pub enum VcpuError {
 pub trait Listener: Send {
     /// The guest said where it is.
     fn effect(&self, effect: Effect);
+    /// The guest stands still for a snapshot; the processor is handed over, and runs on when it is given back.
+    fn frozen(&self, fd: VcpuFd);
     /// The processor runs no more.
     fn ended(&self, end: VcpuEnd);
 }
@@ -82,40 +95,66 @@ pub fn prepare(fd: &VcpuFd, id: u8, vcpus: u8, supported: &CpuId, ram: &Ram, sta
     Ok(())
 }
 
-/// Starts the thread that runs a processor until the machine ends. `confine` is called on it first.
+/// What a processor's thread is given to run: the processor, and where its accesses go.
+#[derive(Debug)]
+pub struct Go {
+    /// The processor, its state complete.
+    pub fd: VcpuFd,
+    /// The devices.
+    pub bus: Arc<Bus>,
+}
+
+/// Starts the thread of a processor, which confines itself and then runs what it is given, as often as it is given something.
 ///
 /// # Errors
 /// No thread.
 pub fn spawn(
-    fd: VcpuFd,
     id: u8,
-    bus: Arc<Bus>,
     exits: Arc<ExitCounters>,
     listener: impl Listener + 'static,
     confine: impl FnOnce() -> Result<(), String> + Send + 'static,
-) -> Result<(), VcpuError> {
+) -> Result<SyncSender<Go>, VcpuError> {
+    let (sender, orders) = mpsc::sync_channel::<Go>(1);
     std::thread::Builder::new()
         .name(format!("vcpu{id}"))
         .stack_size(STACK_BYTES)
         .spawn(move || {
-            let end = match confine() {
-                Ok(()) => run(fd, &bus, &exits, &listener),
-                Err(error) => VcpuEnd::Failed(error),
-            };
-            listener.ended(end);
+            if let Err(error) = confine() {
+                return listener.ended(VcpuEnd::Failed(error));
+            }
+            // A machine that is over gives nothing more.
+            while let Ok(Go { mut fd, bus }) = orders.recv() {
+                match run(&mut fd, &bus, &exits, &listener) {
+                    Stop::Frozen => listener.frozen(fd),
+                    Stop::Ended(end) => return listener.ended(end),
+                }
+            }
         })
         .map_err(VcpuError::Thread)?;
-    Ok(())
+    Ok(sender)
 }
 
-fn run(mut fd: VcpuFd, bus: &Bus, exits: &ExitCounters, listener: &impl Listener) -> VcpuEnd {
+/// Why a processor does not run.
+enum Stop {
+    /// The guest stands still for a snapshot.
+    Frozen,
+    Ended(VcpuEnd),
+}
+
+fn run(fd: &mut VcpuFd, bus: &Bus, exits: &ExitCounters, listener: &impl Listener) -> Stop {
     loop {
         match fd.run() {
             Ok(VcpuExit::IoOut(port, data)) => {
                 ExitCounters::count(&exits.port_out);
                 match bus.port_out(port, data) {
                     Effect::None => {}
-                    Effect::Reset => return VcpuEnd::Reset,
+                    Effect::Reset => return Stop::Ended(VcpuEnd::Reset),
+                    Effect::Freeze => {
+                        return match complete(fd) {
+                            Ok(()) => Stop::Frozen,
+                            Err(error) => Stop::Ended(VcpuEnd::Failed(error)),
+                        };
+                    }
                     effect @ (Effect::Progress(_) | Effect::Doorbell(_)) => listener.effect(effect),
                 }
             }
@@ -133,13 +172,25 @@ fn run(mut fd: VcpuFd, bus: &Bus, exits: &ExitCounters, listener: &impl Listener
             }
             Ok(VcpuExit::Shutdown | VcpuExit::SystemEvent(..)) => {
                 ExitCounters::count(&exits.other);
-                return VcpuEnd::Reset;
+                return Stop::Ended(VcpuEnd::Reset);
             }
             // With an interrupt controller in KVM a halt does not come here; if it does, the processor waits again.
             Ok(VcpuExit::Hlt | VcpuExit::Intr | VcpuExit::IrqWindowOpen) => ExitCounters::count(&exits.other),
-            Ok(exit) => return VcpuEnd::Failed(format!("KVM stopped the processor: {exit:?}")),
+            Ok(exit) => return Stop::Ended(VcpuEnd::Failed(format!("KVM stopped the processor: {exit:?}"))),
             Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => ExitCounters::count(&exits.other),
-            Err(error) => return VcpuEnd::Failed(format!("KVM cannot run the processor: {error}")),
+            Err(error) => return Stop::Ended(VcpuEnd::Failed(format!("KVM cannot run the processor: {error}"))),
         }
     }
+}
+
+/// Has KVM complete the port access that it left for: until then its registers are from before the instruction (vmm spec 5.2).
+fn complete(fd: &mut VcpuFd) -> Result<(), String> {
+    fd.set_kvm_immediate_exit(1);
+    let left = match fd.run() {
+        Err(error) if error.errno() == libc::EINTR => Ok(()),
+        Err(error) => Err(format!("KVM cannot complete an access: {error}")),
+        Ok(exit) => Err(format!("KVM left for another reason while it completed an access: {exit:?}")),
+    };
+    fd.set_kvm_immediate_exit(0);
+    left
 }

@@ -4,5 +4,6 @@ pub mod boot;
 pub mod cpuid;
 pub mod layout;
 pub mod mp_table;
+pub mod processor;
 pub mod msr;
 pub mod registers;

@@ -12,5 +12,5 @@ mod device;
 pub mod muxer;
 pub mod packet;
 
-pub use device::{StreamRegistry, VsockDevice};
+pub use device::{StreamRegistry, VSOCK_QUEUES, VsockDevice};
 pub use muxer::{HostStream, Muxer};

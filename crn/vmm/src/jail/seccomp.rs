@@ -52,6 +52,23 @@ const fn only(call: c_long, combinations: &'static [&'static [Argument]], reason
 
 /// `ioctl` numbers (`linux/kvm.h`, `asm-generic/ioctls.h`).
 const KVM_RUN: u64 = 0xae80;
+const KVM_GET_REGS: u64 = 0x8090_ae81;
+const KVM_GET_SREGS: u64 = 0x8138_ae83;
+const KVM_TRANSLATE: u64 = 0xc018_ae85;
+const KVM_GET_MSRS: u64 = 0xc008_ae88;
+const KVM_SET_MSRS: u64 = 0x4008_ae89;
+const KVM_GET_LAPIC: u64 = 0x8400_ae8e;
+const KVM_GET_CPUID2: u64 = 0xc008_ae91;
+const KVM_GET_MP_STATE: u64 = 0x8004_ae98;
+const KVM_GET_VCPU_EVENTS: u64 = 0x8040_ae9f;
+const KVM_GET_DEBUGREGS: u64 = 0x8080_aea1;
+const KVM_GET_XSAVE: u64 = 0x9000_aea4;
+const KVM_GET_XCRS: u64 = 0x8188_aea6;
+const KVM_GET_TSC_KHZ: u64 = 0xaea3;
+const KVM_KVMCLOCK_CTRL: u64 = 0xaead;
+const KVM_GET_IRQCHIP: u64 = 0xc208_ae62;
+const KVM_GET_CLOCK: u64 = 0x8030_ae7c;
+const KVM_SET_CLOCK: u64 = 0x4030_ae7b;
 const FIONBIO: u64 = 0x5421;
 /// A signal of an abort, a protection that makes pages executable, the family and kind of our connections, operations of `fcntl`.
 const SIGABRT: u64 = libc::SIGABRT as u64;
@@ -103,7 +120,31 @@ const DEVICES: &[Allowed] = &[
     ),
     any(libc::SYS_fdatasync, "a flush of a disk"),
     any(libc::SYS_getrandom, "hash tables are seeded"),
-    only(libc::SYS_ioctl, &[&[is(1, FIONBIO)]], "a connection is made non-blocking"),
+    any(libc::SYS_getrusage, "page faults, for statistics"),
+    only(
+        libc::SYS_ioctl,
+        &[
+            &[is(1, FIONBIO)],
+            &[is(1, KVM_GET_REGS)],
+            &[is(1, KVM_GET_SREGS)],
+            &[is(1, KVM_TRANSLATE)],
+            &[is(1, KVM_GET_MSRS)],
+            &[is(1, KVM_SET_MSRS)],
+            &[is(1, KVM_GET_LAPIC)],
+            &[is(1, KVM_GET_CPUID2)],
+            &[is(1, KVM_GET_MP_STATE)],
+            &[is(1, KVM_GET_VCPU_EVENTS)],
+            &[is(1, KVM_GET_DEBUGREGS)],
+            &[is(1, KVM_GET_XSAVE)],
+            &[is(1, KVM_GET_XCRS)],
+            &[is(1, KVM_GET_TSC_KHZ)],
+            &[is(1, KVM_KVMCLOCK_CTRL)],
+            &[is(1, KVM_GET_IRQCHIP)],
+            &[is(1, KVM_GET_CLOCK)],
+            &[is(1, KVM_SET_CLOCK)],
+        ],
+        "a connection is made non-blocking; a machine that stands still is read, and its clocks are set back",
+    ),
     any(libc::SYS_pread64, "a disk is read, a proc file for statistics"),
     any(libc::SYS_pwrite64, "a disk is written"),
     any(libc::SYS_read, "event descriptors"),
@@ -123,24 +164,25 @@ const TERMINAL: &[Allowed] = &[
     only(libc::SYS_socket, &[&[is(0, AF_UNIX)]], "a connection that the guest makes"),
 ];
 
-/// Confines the calling thread, for good.
-///
-/// # Errors
-/// The kernel has no seccomp filters.
-pub fn confine(thread: Thread) -> Result<(), String> {
-    let program = compile(thread)?;
-    seccompiler::apply_filter(&program).map_err(|error| format!("cannot confine a thread: {error}"))
-}
+/// A filter that is ready to be put on.
+#[derive(Debug)]
+pub struct Confinement(BpfProgram);
 
-fn tables(thread: Thread) -> &'static [&'static [Allowed]] {
-    match thread {
-        Thread::Vcpu => &[BOTH, VCPU],
-        Thread::Devices => &[BOTH, DEVICES],
-        Thread::TerminalDevices => &[BOTH, DEVICES, TERMINAL],
+impl Confinement {
+    /// Confines the calling thread, for good. It is the one that has compiled this: a filter knows its thread.
+    ///
+    /// # Errors
+    /// The kernel has no seccomp filters.
+    pub fn enter(&self) -> Result<(), String> {
+        seccompiler::apply_filter(&self.0).map_err(|error| format!("cannot confine a thread: {error}"))
     }
 }
 
-fn compile(thread: Thread) -> Result<BpfProgram, String> {
+/// The filter of the calling thread, which will be of that kind.
+///
+/// # Errors
+/// A table that makes no filter.
+pub fn compile(thread: Thread) -> Result<Confinement, String> {
     let fail = |error: seccompiler::BackendError| format!("cannot build a system call filter: {error}");
     let own = tables(thread);
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
@@ -153,7 +195,16 @@ fn compile(thread: Thread) -> Result<BpfProgram, String> {
     }
     SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, TargetArch::x86_64)
         .and_then(TryInto::try_into)
+        .map(Confinement)
         .map_err(fail)
+}
+
+fn tables(thread: Thread) -> &'static [&'static [Allowed]] {
+    match thread {
+        Thread::Vcpu => &[BOTH, VCPU],
+        Thread::Devices => &[BOTH, DEVICES],
+        Thread::TerminalDevices => &[BOTH, DEVICES, TERMINAL],
+    }
 }
 
 fn condition(argument: Argument) -> Result<SeccompCondition, seccompiler::BackendError> {
@@ -191,7 +242,7 @@ mod tests {
     #[test]
     fn all_filters_compile() {
         for thread in ALL {
-            assert!(compile(thread).is_ok_and(|program| !program.is_empty()), "{thread:?}");
+            assert!(compile(thread).is_ok_and(|filter| !filter.0.is_empty()), "{thread:?}");
         }
     }
 
@@ -255,7 +306,7 @@ mod tests {
         let control =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("sockets");
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).expect("an epoll");
-        confine(thread).expect("confined");
+        compile(thread).and_then(|filter| filter.enter()).expect("confined");
         let map = |protection| {
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
             // SAFETY: a mapping at an address of the kernel's choice, which nothing uses.

@@ -8,12 +8,12 @@ use crate::{
     bus::{Effect, lock},
     control::{Cause, Notice},
     devices::vsock::StreamRegistry,
-    jail::seccomp::{self, Thread},
     statistics::{Stopwatch, resident_kib},
-    vcpu::{self, Listener, VcpuEnd},
+    vcpu::{Listener, VcpuEnd},
     virtio::device::Event,
 };
-use guest_protocol::doorbell;
+use guest_protocol::{doorbell, record::Record};
+use kvm_ioctls::VcpuFd;
 use rustix::event::{
     Timespec,
     epoll::{self, CreateFlags, EventData, EventFlags},
@@ -26,7 +26,6 @@ use std::{
         unix::net::UnixStream,
     },
     sync::{
-        Arc, Barrier,
         mpsc::{self, Receiver, SyncSender},
     },
     time::{Duration, Instant},
@@ -135,18 +134,29 @@ impl StreamRegistry for Streams {
 
 /// What a processor reports.
 #[derive(Debug)]
-enum Report {
+pub(super) enum Report {
     Effect(Effect),
+    /// The guest stands still; the processor comes with it.
+    Frozen(VcpuFd),
     Ended(VcpuEnd),
 }
 
 /// The processors' end of the channel to the loop.
-struct Reporter {
+pub(super) struct Reporter {
     reports: SyncSender<Report>,
     wake: EventFd,
 }
 
+/// The channel from the processors to the loop.
+pub(super) fn channel() -> (SyncSender<Report>, Receiver<Report>) {
+    mpsc::sync_channel(MAX_WAITING_EFFECTS)
+}
+
 impl Reporter {
+    pub(super) fn new(reports: SyncSender<Report>, events: &Events) -> io::Result<Self> {
+        Ok(Self { reports, wake: events.vcpu.try_clone()? })
+    }
+
     fn report(&self, report: Report) {
         // The loop is gone only when the process ends.
         if self.reports.send(report).is_ok() {
@@ -165,6 +175,10 @@ impl Listener for Reporter {
                 std::thread::park();
             }
         }
+    }
+
+    fn frozen(&self, fd: VcpuFd) {
+        self.report(Report::Frozen(fd));
     }
 
     fn ended(&self, end: VcpuEnd) {
@@ -186,7 +200,7 @@ impl Machine {
     pub fn run(mut self, front: &Front) -> Cause {
         let mut resident = (0, 0);
         let cause = match self.start(front) {
-            Ok((reports, memory_files)) => self.serve(front, &reports, memory_files.as_ref(), &mut resident),
+            Ok(memory_files) => self.serve(front, memory_files.as_ref(), &mut resident),
             Err(error) => Cause::Failed(error),
         };
         let statistics = self.statistics(resident);
@@ -199,10 +213,10 @@ impl Machine {
         cause
     }
 
-    /// Starts the processors' threads and confines everything.
-    fn start(&mut self, front: &Front) -> Result<(Receiver<Report>, Option<MemoryFiles>), String> {
+    /// Confines the calling thread, as the processors' are since they began, and has the processors run.
+    fn start(&mut self, front: &Front) -> Result<Option<MemoryFiles>, String> {
         let text = |error: io::Error| error.to_string();
-        let memory_files = if self.measure_memory {
+        let memory_files = if self.config.measure_memory {
             let status = File::open("/proc/self/status").map_err(text)?;
             Some(MemoryFiles { status, smaps: File::open("/proc/self/smaps").map_err(text)? })
         } else {
@@ -210,42 +224,28 @@ impl Machine {
         };
         if let Some(descriptor) = front.descriptor() {
             let data = Wake::Front.to_data();
-            epoll::add(&self.events.epoll, descriptor, data, EventFlags::IN).map_err(|error| error.to_string())?;
+            epoll::add(&self.shell.events.epoll, descriptor, data, EventFlags::IN).map_err(|error| error.to_string())?;
             rustix::io::ioctl_fionbio(descriptor, true).map_err(|error| error.to_string())?;
         }
-        let (sender, reports) = mpsc::sync_channel(MAX_WAITING_EFFECTS);
-        // Nobody runs before everybody is confined.
-        let gate = Arc::new(Barrier::new(self.vcpus.len() + 1));
-        for (id, fd) in (0..).zip(std::mem::take(&mut self.vcpus)) {
-            let reporter = Reporter { reports: sender.clone(), wake: self.events.vcpu.try_clone().map_err(text)? };
-            let gate = Arc::clone(&gate);
-            let confine = move || {
-                let confined = seccomp::confine(Thread::Vcpu);
-                gate.wait();
-                confined
-            };
-            vcpu::spawn(fd, id, Arc::clone(&self.bus), Arc::clone(&self.exits), reporter, confine)
-                .map_err(|error| error.to_string())?;
-        }
-        seccomp::confine(match front {
-            Front::Supervised(_) => Thread::Devices,
-            Front::Standalone(_) => Thread::TerminalDevices,
-        })?;
+        self.shell.confinement.enter()?;
         self.stamps.running = self.stopwatch.elapsed_us();
-        gate.wait();
-        Ok((reports, memory_files))
+        for index in 0..self.shell.processors.len() {
+            if let Some(fd) = self.shell.processors[index].fd.take() {
+                self.release(index, fd)?;
+            }
+        }
+        Ok(memory_files)
     }
 
     /// The loop.
     fn serve(
         &mut self,
         front: &Front,
-        reports: &Receiver<Report>,
         memory_files: Option<&MemoryFiles>,
         resident: &mut (u64, u64),
     ) -> Cause {
         loop {
-            let events = match self.events.wait(None) {
+            let events = match self.shell.events.wait(None) {
                 Ok(events) => events,
                 Err(error) => return Cause::Failed(format!("cannot wait for events: {error}")),
             };
@@ -258,10 +258,10 @@ impl Machine {
                         }
                     }
                     Wake::Vcpu => {
-                        let _ = self.events.vcpu.read();
+                        let _ = self.shell.events.vcpu.read();
                         // As many as can have waited; processors that go on reporting do not keep the front from its orders.
                         for _ in 0..MAX_WAITING_EFFECTS {
-                            let Ok(report) = reports.try_recv() else { break };
+                            let Ok(report) = self.shell.reports.try_recv() else { break };
                             if let Some(cause) = self.hear(report, front, memory_files, resident) {
                                 self.deliver_last_bytes();
                                 return cause;
@@ -301,7 +301,7 @@ impl Machine {
     }
 
     /// The front has orders; one of them may be the end.
-    fn obey(&self, front: &Front) -> Option<Cause> {
+    fn obey(&mut self, front: &Front) -> Option<Cause> {
         match front.order() {
             Some(Order::Stop) => Some(Cause::Stopped),
             Some(Order::Connect(port, stream)) => {
@@ -310,6 +310,15 @@ impl Machine {
                 }
                 None
             }
+            Some(Order::Snapshot { memory, state }) => {
+                let notice = match self.copy_to(&memory, &state) {
+                    Ok(memory_bytes) => Notice::Copied { memory_bytes },
+                    Err(error) => Notice::NotCopied(error.to_string()),
+                };
+                front.notify(&notice, &[]);
+                None
+            }
+            Some(Order::Resume(record)) => self.go_on(record).err().map(Cause::Failed),
             None => None,
         }
     }
@@ -325,6 +334,17 @@ impl Machine {
         let effect = match report {
             Report::Ended(VcpuEnd::Reset) => return Some(Cause::Reset),
             Report::Ended(VcpuEnd::Failed(reason)) => return Some(Cause::Failed(reason)),
+            Report::Frozen(fd) => {
+                let frozen = self.freeze(fd).and_then(|()| match front.seed() {
+                    // Nobody is there to copy it.
+                    Some(seed) => self.go_on(Record { generation: 0, wall_time_us: 0, seed }),
+                    None => {
+                        front.notify(&Notice::Frozen, &[]);
+                        Ok(())
+                    }
+                });
+                return frozen.err().map(Cause::Failed);
+            }
             Report::Effect(effect) => effect,
         };
         let terminal = match front {
@@ -335,7 +355,7 @@ impl Machine {
             eprintln!("[{:>9} us] {effect:?}", self.stopwatch.elapsed_us());
         }
         match effect {
-            Effect::None | Effect::Reset => None,
+            Effect::None | Effect::Reset | Effect::Freeze => None,
             Effect::Progress(byte) => {
                 stamp(&mut self.stamps.progress, self.stopwatch);
                 if terminal.is_some_and(|terminal| terminal.pass_progress) {
@@ -354,6 +374,11 @@ impl Machine {
                 let first = match kind {
                     doorbell::INIT_UP => stamp(&mut self.stamps.init_up, self.stopwatch),
                     doorbell::PROGRAM_READY => stamp(&mut self.stamps.program_ready, self.stopwatch),
+                    // Once for each time that the host has let it go on.
+                    doorbell::THAWED => {
+                        self.stamps.thawed = self.stopwatch.elapsed_us();
+                        std::mem::take(&mut self.thawing)
+                    }
                     // A guest that rings for no known reason is not heard, however often.
                     kind => kind == doorbell::EXIT,
                 };
@@ -380,7 +405,7 @@ impl Machine {
             if left.is_zero() {
                 return;
             }
-            let Ok(events) = self.events.wait(Some(left)) else {
+            let Ok(events) = self.shell.events.wait(Some(left)) else {
                 return;
             };
             for (wake, flags) in events {

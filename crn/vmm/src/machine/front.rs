@@ -4,8 +4,10 @@ use crate::{
     control::{self, ControlError, Notice, Request},
     devices::vsock::muxer::MAX_CONNECTIONS,
 };
+use guest_protocol::record::Record;
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use std::{
+    fs::File,
     io::{self, Read as _, Write as _},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
@@ -20,6 +22,15 @@ use std::{
 pub enum Order {
     /// Connect this stream to a port of the guest.
     Connect(u32, UnixStream),
+    /// Copy the machine, which stands still, into these files.
+    Snapshot {
+        /// For the memory.
+        memory: File,
+        /// For the rest.
+        state: File,
+    },
+    /// Go on as the machine of this record.
+    Resume(Record),
     /// End.
     Stop,
 }
@@ -91,7 +102,14 @@ impl Front {
                     let stream = descriptors.into_iter().next()?;
                     Some(Order::Connect(port, UnixStream::from(stream)))
                 }
-                Ok((Request::Start(_) | Request::Stop, _)) => Some(Order::Stop),
+                Ok((Request::Snapshot, descriptors)) => {
+                    let mut files = descriptors.into_iter().map(File::from);
+                    Some(Order::Snapshot { memory: files.next()?, state: files.next()? })
+                }
+                Ok((Request::Resume(record), _)) => Some(Order::Resume(record)),
+                Ok((Request::Prepare(_) | Request::Start(_) | Request::Restore(_) | Request::Stop, _)) => {
+                    Some(Order::Stop)
+                }
                 Err(ControlError::Socket(error)) if error.kind() == io::ErrorKind::WouldBlock => None,
                 Err(_) => Some(Order::Stop),
             },
@@ -110,6 +128,15 @@ impl Front {
             Self::Supervised(socket) => control::send(socket, notice, descriptors).is_ok(),
             Self::Standalone(_) => true,
         }
+    }
+
+    /// For a machine that stands still and whom nobody will copy: entropy, so that it goes on by itself.
+    pub(super) fn seed(&self) -> Option<[u8; 32]> {
+        let Self::Standalone(_) = self else { return None };
+        let mut seed = [0; 32];
+        // Requests of up to 256 bytes are served whole; a host without random numbers gives a guest none.
+        let _ = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty());
+        Some(seed)
     }
 
     /// How connections of the guest find their way.

@@ -1,5 +1,6 @@
 //! What a device model offers its transport.
 
+use super::state::{DeviceState, StateError};
 use crate::memory::Ram;
 use virtio_queue::Queue;
 
@@ -97,6 +98,20 @@ pub trait Device: std::fmt::Debug + Send {
     /// True while bytes of the guest wait for a reader on the host.
     fn has_undelivered(&self) -> bool {
         false
+    }
+    /// What a copy of the device must know beyond its queues.
+    fn save(&self) -> DeviceState {
+        DeviceState::Stateless
+    }
+    /// Becomes the copy of a device that was saved.
+    ///
+    /// # Errors
+    /// [`StateError::Kind`].
+    fn restore(&mut self, state: &DeviceState) -> Result<(), StateError> {
+        match state {
+            DeviceState::Stateless => Ok(()),
+            DeviceState::Vsock { .. } => Err(StateError::Kind),
+        }
     }
     /// Bytes that went through, for statistics: (towards the guest, from the guest).
     fn traffic_bytes(&self) -> (u64, u64);

@@ -10,8 +10,11 @@
 //! Only steps up this ladder are taken; writes that do not belong to the present step are ignored. A driver that
 //! breaks the rules is told so (`DEVICE_NEEDS_RESET`) and left alone until it resets the device.
 
-use super::device::{Device, DeviceError, Event};
-use crate::memory::Ram;
+use super::{
+    device::{Device, DeviceError, Event},
+    state::{QueueRecord, StateError, TransportState},
+};
+use crate::{memory::Ram, vm::Slot};
 use std::sync::Arc;
 use virtio_bindings::{
     virtio_config::{
@@ -79,10 +82,7 @@ pub struct Transport {
     device: Box<dyn Device>,
     ram: Arc<Ram>,
     queues: Vec<Queue>,
-    /// Written to raise the device's line; KVM injects it.
-    line: EventFd,
-    /// Written by the guest's notifications, one per queue.
-    notifications: Vec<EventFd>,
+    slot: Slot,
     status: u32,
     interrupt_status: u32,
     device_features_sel: u32,
@@ -92,26 +92,22 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// Registers for a device; `line` raises its interrupt.
+    /// Registers for a device at a place with as many notifications as it has queues.
     ///
     /// # Errors
-    /// The host has no more event descriptors, or a queue size of the device is not a power of two.
-    pub fn new(device: Box<dyn Device>, ram: Arc<Ram>, line: EventFd) -> std::io::Result<Self> {
+    /// A queue size of the device is not a power of two.
+    pub fn new(device: Box<dyn Device>, ram: Arc<Ram>, slot: Slot) -> std::io::Result<Self> {
+        debug_assert!(slot.notifications.len() >= device.queue_sizes().len());
         let queues = device
             .queue_sizes()
             .iter()
             .map(|size| Queue::new(*size).map_err(std::io::Error::other))
             .collect::<Result<Vec<_>, _>>()?;
-        let notifications = queues
-            .iter()
-            .map(|_| EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC))
-            .collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             device,
             ram,
             queues,
-            line,
-            notifications,
+            slot,
             status: 0,
             interrupt_status: 0,
             device_features_sel: 0,
@@ -124,13 +120,7 @@ impl Transport {
     /// The event descriptors of the queues, in order.
     #[must_use]
     pub fn notifications(&self) -> &[EventFd] {
-        &self.notifications
-    }
-
-    /// The interrupt line.
-    #[must_use]
-    pub fn line(&self) -> &EventFd {
-        &self.line
+        &self.slot.notifications
     }
 
     /// The device model.
@@ -146,10 +136,11 @@ impl Transport {
         self.process(Event::Queue(0));
     }
 
-    /// Lets the device work on an event. Does nothing before the driver is up.
-    pub fn process(&mut self, event: Event) {
+    /// Lets the device work on an event. Does nothing before the driver is up. True when there is more to do, of which the device's first
+    /// queue is notified.
+    pub fn process(&mut self, event: Event) -> bool {
         if !self.is_active() {
-            return;
+            return false;
         }
         match self.device.process(event, &mut self.queues, &self.ram) {
             Ok(work) => {
@@ -164,14 +155,88 @@ impl Transport {
                     self.interrupt(INTERRUPT_QUEUE);
                 }
                 if work.is_unfinished()
-                    && let Some(notification) = self.notifications.first()
+                    && let Some(notification) = self.slot.notifications.first()
                 {
                     // As if the driver had notified again; an eventfd that is full is readable already.
                     let _ = notification.write(1);
                 }
+                work.is_unfinished()
             }
-            Err(DeviceError::Queue { .. }) => self.ask_for_reset(),
+            Err(DeviceError::Queue { .. }) => {
+                self.ask_for_reset();
+                false
+            }
         }
+    }
+
+    /// Works on every queue as if the driver had notified each, until nothing is left or `turns` are over: before a snapshot, what the
+    /// guest has handed over is carried out, so that it is in no copy twice and none without it. True when nothing is left.
+    pub fn settle(&mut self, turns: usize) -> bool {
+        for _ in 0..turns {
+            let mut unfinished = false;
+            for index in 0..self.queues.len() {
+                if let Some(notification) = self.slot.notifications.get(index) {
+                    let _ = notification.read();
+                }
+                unfinished |= self.process(Event::Queue(index));
+            }
+            if !unfinished {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Everything that a driver has told the registers and the device.
+    #[must_use]
+    pub fn save(&self) -> TransportState {
+        TransportState {
+            status: self.status,
+            interrupt_status: self.interrupt_status,
+            device_features_sel: self.device_features_sel,
+            driver_features_sel: self.driver_features_sel,
+            driver_features: self.driver_features,
+            queue_sel: self.queue_sel,
+            queues: self.queues.iter().map(QueueRecord::of).collect(),
+            device: self.device.save(),
+        }
+    }
+
+    /// Takes the place of a transport that was saved, its guest's memory being there already. What may have been on its way then is done
+    /// again: notifications are taken as given, and an interrupt that was not acknowledged is raised.
+    ///
+    /// # Errors
+    /// The state is not one of this device. The transport is of no use then.
+    pub fn restore(&mut self, state: &TransportState) -> Result<(), StateError> {
+        if state.queues.len() != self.queues.len() {
+            return Err(StateError::Queues { saved: state.queues.len(), device: self.queues.len() });
+        }
+        if state.driver_features & !self.offered() != 0 {
+            return Err(StateError::Features(state.driver_features & !self.offered()));
+        }
+        for (queue, record) in self.queues.iter_mut().zip(&state.queues) {
+            *queue = record.to_queue(queue.max_size())?;
+        }
+        self.status = state.status;
+        self.interrupt_status = state.interrupt_status;
+        self.device_features_sel = state.device_features_sel;
+        self.driver_features_sel = state.driver_features_sel;
+        self.driver_features = state.driver_features;
+        self.queue_sel = state.queue_sel;
+        if self.is_active() && !self.queues.iter().all(|queue| !queue.ready() || queue.is_valid(&*self.ram)) {
+            return Err(StateError::Queue);
+        }
+        self.device.restore(&state.device)?;
+        if self.is_active() {
+            for notification in &self.slot.notifications {
+                // An eventfd that is full is readable already.
+                let _ = notification.write(1);
+            }
+        }
+        if self.interrupt_status != 0 {
+            let _ = self.slot.line.write(1);
+        }
+        Ok(())
     }
 
     /// True between the driver's last step up and a reset.
@@ -300,7 +365,7 @@ impl Transport {
             return;
         }
         // What was notified before the device was up would be lost otherwise.
-        for notification in &self.notifications {
+        for notification in &self.slot.notifications {
             // An eventfd that is full is readable already.
             let _ = notification.write(1);
         }
@@ -331,7 +396,7 @@ impl Transport {
     fn interrupt(&mut self, cause: u32) {
         self.interrupt_status |= cause;
         // An eventfd that is full is pending already.
-        let _ = self.line.write(1);
+        let _ = self.slot.line.write(1);
     }
 }
 

@@ -18,6 +18,8 @@ use virtio_bindings::{
 };
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT as _, QueueT as _, Reader, Writer};
 
+/// Queues of the device.
+pub const BLOCK_QUEUES: usize = 1;
 const QUEUE_SIZE: u16 = 128;
 /// Data buffers of one request: a queue's worth without header and status.
 const SEGMENTS: u32 = QUEUE_SIZE as u32 - 2;
@@ -220,7 +222,7 @@ impl<S: Storage> Device for Block<S> {
     }
 
     fn queue_sizes(&self) -> &'static [u16] {
-        &[QUEUE_SIZE]
+        &[QUEUE_SIZE; BLOCK_QUEUES]
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {

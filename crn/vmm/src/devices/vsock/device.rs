@@ -6,7 +6,10 @@ use super::{
 };
 use crate::{
     memory::Ram,
-    virtio::device::{Device, DeviceError, Event, Work, read_config_bytes},
+    virtio::{
+        device::{Device, DeviceError, Event, Work, read_config_bytes},
+        state::{DeviceState, StateError},
+    },
 };
 use std::{
     io::{Read as _, Write as _},
@@ -22,6 +25,11 @@ const QUEUE_SIZE: u16 = 256;
 /// Queues: packets to the guest, packets from it, events.
 const TO_GUEST: usize = 0;
 const FROM_GUEST: usize = 1;
+const EVENTS: usize = 2;
+/// The one event there is: all connections are gone, as after a restore (virtio 1.2 section 5.10.6.5).
+const EVENT_TRANSPORT_RESET: u32 = 0;
+/// How many queues that are.
+pub const VSOCK_QUEUES: usize = 3;
 /// Packets moved in each direction before others have their turn.
 const PACKETS_PER_TURN: u16 = QUEUE_SIZE;
 
@@ -40,13 +48,15 @@ pub struct VsockDevice<R> {
     muxer: Muxer<UnixStream>,
     registry: R,
     buffer: Box<[u8]>,
+    /// The guest believes in connections that are not here, and is to be told.
+    reset_due: bool,
 }
 
 impl<R: StreamRegistry> VsockDevice<R> {
     /// A device without connections.
     #[must_use]
     pub fn new(muxer: Muxer<UnixStream>, registry: R) -> Self {
-        Self { muxer, registry, buffer: vec![0; MAX_DATA_BYTES as usize].into_boxed_slice() }
+        Self { muxer, registry, buffer: vec![0; MAX_DATA_BYTES as usize].into_boxed_slice(), reset_due: false }
     }
 
     /// Takes packets of the guest.
@@ -69,6 +79,27 @@ impl<R: StreamRegistry> VsockDevice<R> {
                 return Ok(());
             }
         }
+    }
+
+    /// Tells the guest that its connections are gone, once it has a buffer for that.
+    fn tell_reset(&mut self, queue: &mut Queue, ram: &Ram, work: &mut Work) -> Result<(), virtio_queue::Error> {
+        while self.reset_due {
+            let Some(chain) = queue.iter(ram)?.next() else {
+                // The driver notifies when it has added one.
+                if queue.enable_notification(ram)? {
+                    continue;
+                }
+                return Ok(());
+            };
+            let head = chain.head_index();
+            let event = EVENT_TRANSPORT_RESET.to_le_bytes();
+            let told = chain.writer::<()>(ram).is_ok_and(|mut writer| writer.write_all(&event).is_ok());
+            // A buffer that holds no event is returned empty; the next one may.
+            queue.add_used(ram, head, if told { u32::try_from(event.len()).unwrap_or(0) } else { 0 })?;
+            work.used(EVENTS);
+            self.reset_due = !told;
+        }
+        Ok(())
     }
 
     /// One packet. The header and its data may be spread over any descriptors; a packet that is shorter than it says is
@@ -169,7 +200,7 @@ impl<R: StreamRegistry> Device for VsockDevice<R> {
     }
 
     fn queue_sizes(&self) -> &'static [u16] {
-        &[QUEUE_SIZE; 3]
+        &[QUEUE_SIZE; VSOCK_QUEUES]
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
@@ -178,9 +209,13 @@ impl<R: StreamRegistry> Device for VsockDevice<R> {
 
     fn process(&mut self, event: Event, queues: &mut [Queue], ram: &Ram) -> Result<Work, DeviceError> {
         let mut work = Work::new();
-        let [to_guest, from_guest, ..] = queues else {
+        let [to_guest, from_guest, events] = queues else {
             return Ok(work);
         };
+        // Before anything new: the reset would end that too.
+        if self.reset_due && events.ready() {
+            self.tell_reset(events, ram, &mut work).map_err(|error| DeviceError::Queue { queue: EVENTS, error })?;
+        }
         match event {
             Event::Stream { token, readable, writable, hung_up } => {
                 self.muxer.ready(token, readable, writable, hung_up);
@@ -198,10 +233,27 @@ impl<R: StreamRegistry> Device for VsockDevice<R> {
 
     fn reset(&mut self) {
         self.muxer.clear();
+        self.reset_due = false;
     }
 
     fn connect(&mut self, port: u32, stream: UnixStream) {
         self.add(stream, |muxer, stream| muxer.connect(port, stream));
+    }
+
+    fn save(&self) -> DeviceState {
+        DeviceState::Vsock {
+            next_host_port: self.muxer.next_host_port(),
+            had_connections: self.muxer.guest_has_connected() || self.reset_due,
+        }
+    }
+
+    fn restore(&mut self, state: &DeviceState) -> Result<(), StateError> {
+        let DeviceState::Vsock { next_host_port, had_connections } = *state else {
+            return Err(StateError::Kind);
+        };
+        self.muxer.continue_at(next_host_port);
+        self.reset_due = had_connections;
+        Ok(())
     }
 
     fn has_undelivered(&self) -> bool {

@@ -90,6 +90,24 @@ impl<S: HostStream> Muxer<S> {
         }
     }
 
+    /// The port that the next connection to the guest comes from.
+    #[must_use]
+    pub fn next_host_port(&self) -> u32 {
+        self.next_host_port
+    }
+
+    /// Goes on with host ports where another muxer has stopped.
+    pub fn continue_at(&mut self, next_host_port: u32) {
+        self.next_host_port = next_host_port.max(FIRST_HOST_PORT);
+    }
+
+    /// Whether there is a connection that the guest has asked for. Those that the host has asked for are closed by a guest before it is
+    /// copied; what its kernel still says of them is answered with a reset, as of any connection that is not there.
+    #[must_use]
+    pub fn guest_has_connected(&self) -> bool {
+        self.connections.keys().any(|ports| ports.host < FIRST_HOST_PORT)
+    }
+
     /// The guest's address.
     #[must_use]
     pub fn guest_cid(&self) -> u64 {

@@ -2,7 +2,10 @@
 #![expect(clippy::cast_possible_truncation, reason = "numbers of tests are small, or meant to be cut")]
 
 use super::*;
-use crate::{memory, virtio::device::Work};
+use crate::{
+    memory,
+    virtio::{device::Work, state::DeviceState},
+};
 use proptest::prelude::*;
 use std::sync::Mutex;
 
@@ -60,8 +63,12 @@ impl Bench {
     fn new() -> Self {
         let recorder = Recorder::default();
         let ram = Arc::new(memory::allocate(32 << 20).expect("memory"));
-        let line = EventFd::new(libc::EFD_NONBLOCK).expect("an eventfd");
-        let transport = Transport::new(Box::new(recorder.clone()), ram, line).expect("a transport");
+        Self::with(ram, recorder)
+    }
+
+    fn with(ram: Arc<Ram>, recorder: Recorder) -> Self {
+        let slot = Slot::new(recorder.queue_sizes().len()).expect("eventfds");
+        let transport = Transport::new(Box::new(recorder.clone()), ram, slot).expect("a transport");
         Self { transport, recorder }
     }
 
@@ -108,7 +115,7 @@ impl Bench {
     }
 
     fn interrupts(&self) -> u64 {
-        self.transport.line().read().unwrap_or(0)
+        self.transport.slot.line.read().unwrap_or(0)
     }
 }
 
@@ -246,7 +253,7 @@ proptest! {
             match what {
                 0 => { bench.read(offset); }
                 1 => bench.transport.write(offset, &value.to_le_bytes()[..2]),
-                2 => bench.transport.process(Event::Queue(value as usize)),
+                2 => drop(bench.transport.process(Event::Queue(value as usize))),
                 _ => bench.write(offset, value),
             }
             if bench.transport.is_active() {
@@ -256,4 +263,52 @@ proptest! {
             }
         }
     }
+}
+
+/// A driver that was interrupted, and has notified, before a snapshot is interrupted and served after it.
+#[test]
+fn a_copy_goes_on_where_the_driver_was() {
+    let mut bench = Bench::new();
+    bench.negotiate();
+    bench.set_queue(0, 0x1_0000);
+    bench.set_queue(1, 0x2_0000);
+    bench.steps(&[DRIVER_OK]);
+    bench.transport.process(Event::Queue(0));
+    assert_eq!(bench.interrupts(), 1);
+    let state = bench.transport.save();
+
+    let mut copy = Bench::with(Arc::clone(&bench.transport.ram), Recorder::default());
+    copy.transport.restore(&state).expect("restored");
+    assert_eq!(copy.transport.save(), state);
+    assert_eq!(copy.interrupts(), 1, "the interrupt may not have reached the driver");
+    let notified: Vec<u64> = copy.transport.notifications().iter().map(|event| event.read().unwrap_or(0)).collect();
+    assert_eq!(notified, [1, 1], "what was notified is looked at");
+    assert!(copy.transport.settle(1));
+    assert_eq!(copy.recorder.0.lock().expect("no panic").events, [Event::Queue(0), Event::Queue(1)]);
+}
+
+#[test]
+fn the_state_of_another_device_is_refused() {
+    let mut bench = Bench::new();
+    bench.negotiate();
+    bench.set_queue(0, 0x1_0000);
+    bench.steps(&[DRIVER_OK]);
+    let state = bench.transport.save();
+    let refusal = |change: &dyn Fn(&mut TransportState)| {
+        let mut state = state.clone();
+        change(&mut state);
+        let mut copy = Bench::with(Arc::clone(&bench.transport.ram), Recorder::default());
+        copy.transport.restore(&state).expect_err("refused")
+    };
+    assert_eq!(refusal(&|state| state.queues.truncate(1)), StateError::Queues { saved: 1, device: 2 });
+    assert_eq!(refusal(&|state| state.driver_features |= 1 << 10), StateError::Features(1 << 10));
+    let vsock = DeviceState::Vsock { next_host_port: 0, had_connections: false };
+    assert_eq!(refusal(&|state| state.device = vsock), StateError::Kind);
+    let far = Queue::new(QUEUE_SIZE).map(|mut queue| {
+        queue.set_desc_table_address(Some(0xf000_0000), None);
+        queue.set_ready(true);
+        QueueRecord::of(&queue)
+    });
+    let far = far.expect("a queue");
+    assert_eq!(refusal(&|state| state.queues[1] = far), StateError::Queue);
 }
