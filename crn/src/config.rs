@@ -4,7 +4,7 @@
 //! programs of the project, so only those that name a setting of this one are read:
 //! `BETH_LISTEN` is `listen`, `BETH_PROGRAMS__IDLE_SECONDS` is `idle_seconds` in `[programs]`.
 
-use crate::cli::Arguments;
+use crate::{cli::Arguments, template::key::Level};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::HashMap,
@@ -50,6 +50,8 @@ pub struct Config {
     pub http: Http,
     /// The machines that programs run in.
     pub programs: Programs,
+    /// Machines to go on from instead of booting.
+    pub templates: Templates,
     /// Files of the network: code, runtimes, data, volumes.
     pub files: Files,
     /// What programs print.
@@ -103,6 +105,18 @@ pub struct Programs {
     pub show_tracebacks: bool,
 }
 
+/// Machines to go on from instead of booting.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Templates {
+    /// How far they go: `off`, `runtime` (a booted guest without a program) or `function` (a program that listens).
+    pub level: Level,
+    /// Disk space for them, MiB; those go first that save the least for the room they take.
+    pub limit_mib: u64,
+    /// Machine monitors that wait for a machine; 0 makes each when it is needed.
+    pub monitors: usize,
+}
+
 /// Files of the network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -140,6 +154,7 @@ impl Default for Config {
             node_hash: None,
             http: Http::default(),
             programs: Programs::default(),
+            templates: Templates::default(),
             files: Files::default(),
             logs: Logs::default(),
         }
@@ -169,6 +184,12 @@ impl Default for Programs {
             drain_seconds: 30,
             show_tracebacks: true,
         }
+    }
+}
+
+impl Default for Templates {
+    fn default() -> Self {
+        Self { level: Level::Function, limit_mib: 16 * 1024, monitors: 4 }
     }
 }
 
@@ -258,6 +279,8 @@ impl Config {
             ("programs.patience_seconds", self.programs.patience_seconds, 0, limit::SECONDS),
             ("programs.stop_seconds", self.programs.stop_seconds, 0, limit::SECONDS),
             ("programs.drain_seconds", self.programs.drain_seconds, 0, limit::SECONDS),
+            ("templates.limit_mib", self.templates.limit_mib, 0, limit::MIB),
+            ("templates.monitors", count(self.templates.monitors), 0, limit::COUNT),
             ("files.limit_mib", self.files.limit_mib, 1, limit::MIB),
             ("files.stall_seconds", self.files.stall_seconds, 1, limit::SECONDS),
             ("files.latest_seconds", self.files.latest_seconds, 0, limit::SECONDS),

@@ -6,6 +6,7 @@ use aleph_cid::{
 };
 use ccn_message::ItemHash;
 use sha2::{Digest as _, Sha256};
+use std::{fs::File, io, os::unix::fs::FileExt as _};
 
 /// A running hash of the kind that an item hash is.
 pub struct Digest {
@@ -64,6 +65,25 @@ impl Digest {
             Hasher::Cid(hasher) => hasher.finalize().as_str().to_owned(),
         };
         found == self.expected
+    }
+}
+
+/// The sha256 of a whole file, whatever its position.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn of_file(file: &File) -> io::Result<[u8; 32]> {
+    let mut digest = Sha256::new();
+    let mut piece = vec![0; 64 * 1024];
+    let mut at = 0;
+    loop {
+        match file.read_at(&mut piece, at)? {
+            0 => return Ok(digest.finalize().into()),
+            read => {
+                digest.update(&piece[..read]);
+                at += read as u64;
+            }
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{
     machine::{Machine, MachineError},
 };
 use guest_protocol::{
-    CONTROL_PORT, Command, Configuration, Event, Failure, LogRecord, MAX_TRACEBACK_BYTES, VERSION,
+    CONTROL_PORT, Command, Configuration, Event, Failure, LogRecord, MAX_TRACEBACK_BYTES, Preparation, VERSION,
     frame::{self, FrameError, LENGTH_BYTES},
 };
 use serde::de::DeserializeOwned;
@@ -66,7 +66,8 @@ pub struct Guest {
 pub struct Orders(OwnedWriteHalf);
 
 impl Guest {
-    /// Opens the control stream of a guest that has rung [`guest_protocol::doorbell::INIT_UP`].
+    /// Opens the control stream of a guest that has rung [`guest_protocol::doorbell::INIT_UP`] or
+    /// [`guest_protocol::doorbell::THAWED`].
     ///
     /// # Errors
     /// See [`GuestError`].
@@ -81,6 +82,23 @@ impl Guest {
             Event::Hello { version } => Err(GuestError::Version(version)),
             other => Err(GuestError::Unexpected(Box::new(other))),
         }
+    }
+
+    /// Has the guest mount its root; it answers with [`Event::Prepared`].
+    ///
+    /// # Errors
+    /// See [`GuestError`].
+    pub async fn prepare(&mut self, preparation: Preparation) -> Result<(), GuestError> {
+        self.writer.send(&Command::Prepare(preparation)).await
+    }
+
+    /// Has the guest stand still. It closes its end of this stream, says so only when it has gone on, and is greeted anew then: until that
+    /// this end stays open, so that nothing is on its way to a guest that is copied.
+    ///
+    /// # Errors
+    /// See [`GuestError`].
+    pub async fn freeze(&mut self) -> Result<(), GuestError> {
+        self.writer.send(&Command::Freeze).await
     }
 
     /// Tells the guest what to be.

@@ -14,4 +14,7 @@ pub mod log;
 pub mod machine;
 pub mod meter;
 pub mod node;
+pub mod pool;
+pub mod random;
 pub mod server;
+pub mod template;

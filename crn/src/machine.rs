@@ -5,8 +5,12 @@
 //! control socket does, so it ends with this process however that ends; [`Machine`] only makes sure that
 //! it is asked, then made, to end in the ordinary case too.
 
-use crate::cache::CachedFile;
+use crate::{
+    cache::CachedFile,
+    template::{Template, key::Installation},
+};
 use futures_util::StreamExt as _;
+use guest_protocol::{doorbell, record::Record};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::{
     fs::File,
@@ -25,7 +29,7 @@ use tokio::{
 };
 use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
 use vmm::{
-    config::{Config, ConfigError},
+    config::{Config, ConfigError, Restore, Shape},
     control::{Cause, ControlError, Notice},
     statistics::Statistics,
     supervisor::{self, Link},
@@ -49,6 +53,8 @@ pub struct Images {
     pub kernel: File,
     /// The initramfs with init in it.
     pub initramfs: File,
+    /// All of them, as one name.
+    pub installation: Installation,
 }
 
 /// A piece of the installation is not where it should be. The operator's to mend.
@@ -75,11 +81,15 @@ impl Images {
             |what, path: PathBuf, advice| File::open(&path).map_err(|reason| Missing { what, path, reason, advice });
         open("the machine monitor", monitor.to_owned(), "Install vmm beside crn, or name it with --vmm.")?;
         let advice = "Build the guest images with `cargo xtask images`, and name their folder with --images.";
-        Ok(Self {
-            monitor: monitor.to_owned(),
-            kernel: open("the guest kernel", folder.join("kernel"), advice)?,
-            initramfs: open("the guest's initramfs", folder.join("initramfs"), advice)?,
-        })
+        let kernel = open("the guest kernel", folder.join("kernel"), advice)?;
+        let initramfs = open("the guest's initramfs", folder.join("initramfs"), advice)?;
+        let installation = Installation::of(monitor, &kernel, &initramfs).map_err(|reason| Missing {
+            what: "a part of the installation",
+            path: monitor.to_owned(),
+            reason,
+            advice: "It is there and cannot be read to its end: is the disk all right?",
+        })?;
+        Ok(Self { monitor: monitor.to_owned(), kernel, initramfs, installation })
     }
 }
 
@@ -109,6 +119,9 @@ pub enum MachineError {
     /// The monitor is gone, or does not take orders.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// A machine that stands still is not copied.
+    #[error("the machine is not copied: {0}")]
+    NotCopied(String),
     /// The monitor is there and takes no orders.
     #[error("the machine monitor takes no orders for {0:?}")]
     Deaf(Duration),
@@ -121,8 +134,140 @@ pub enum MachineError {
 #[derive(Debug, Clone)]
 pub struct Machine {
     handle: Arc<Handle>,
-    doorbell: watch::Receiver<Option<u32>>,
+    heard: watch::Receiver<Heard>,
     ended: watch::Receiver<Option<Ended>>,
+}
+
+/// What a machine has said so far.
+#[derive(Debug, Clone, Default)]
+struct Heard {
+    /// Init is up.
+    init_up: bool,
+    /// How often it stood still for a snapshot.
+    frozen: u32,
+    /// How often it was to be copied, and was or was not.
+    answers: u32,
+    /// How the last copy went: bytes of memory that are not zero, or why there is none.
+    copied: Option<Result<u64, String>>,
+    /// The generation that it has become last, its low 24 bits.
+    thawed: Option<u32>,
+}
+
+/// A monitor without a machine.
+#[derive(Debug)]
+pub struct Monitor {
+    link: Link,
+    /// Taken when the monitor becomes a machine; else reaped when this is dropped.
+    child: Option<Child>,
+}
+
+impl Heard {
+    fn answer(&mut self, copied: Result<u64, String>) {
+        self.answers += 1;
+        self.copied = Some(copied);
+    }
+}
+
+impl Monitor {
+    /// Starts a monitor.
+    ///
+    /// # Errors
+    /// [`MachineError::Spawn`].
+    pub async fn spawn(images: &Arc<Images>) -> Result<Self, MachineError> {
+        let spawned = tokio::task::spawn_blocking({
+            let images = Arc::clone(images);
+            move || supervisor::spawn(&images.monitor, Stdio::piped())
+        });
+        let (link, child) = spawned
+            .await
+            .unwrap_or_else(|panic| Err(io::Error::other(panic)))
+            .map_err(|reason| MachineError::Spawn { path: images.monitor.clone(), reason })?;
+        Ok(Self { link, child: Some(child) })
+    }
+
+    /// Has it make what a machine of that shape needs, in its own time.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn prepare(&self, shape: Shape) -> Result<(), MachineError> {
+        Ok(self.link.prepare(shape)?)
+    }
+
+    /// Whether its process is there.
+    #[must_use]
+    pub fn is_there(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// Boots a machine; `disks` are read-only, in order. The monitor's log goes to this process's own, marked with `name`.
+    ///
+    /// # Errors
+    /// See [`MachineError`].
+    pub fn boot(
+        self,
+        images: &Images,
+        config: &Config,
+        disks: &[CachedFile],
+        name: String,
+    ) -> Result<Machine, MachineError> {
+        config.check()?;
+        let first = [images.kernel.as_fd(), images.initramfs.as_fd()];
+        self.become_machine(disks, name, first, |link, descriptors| link.start(config, descriptors))
+    }
+
+    /// Makes a machine that goes on from a template, as the one of the record.
+    ///
+    /// # Errors
+    /// See [`MachineError`].
+    pub fn restore(
+        self,
+        template: &Template,
+        restore: &Restore,
+        disks: &[CachedFile],
+        name: String,
+    ) -> Result<Machine, MachineError> {
+        restore.config.check()?;
+        let first = [template.memory.as_fd(), template.state.as_fd()];
+        self.become_machine(disks, name, first, |link, descriptors| link.restore(restore, descriptors))
+    }
+
+    fn become_machine(
+        mut self,
+        disks: &[CachedFile],
+        name: String,
+        first: [BorrowedFd<'_>; 2],
+        order: impl FnOnce(&Link, &[BorrowedFd<'_>]) -> Result<(), ControlError>,
+    ) -> Result<Machine, MachineError> {
+        let child = self.child.as_mut().ok_or(ControlError::Closed)?;
+        if let Some(log) = child.stderr.take() {
+            let log = pipe::Receiver::from_owned_fd(OwnedFd::from(log))?;
+            tokio::spawn(pass_on(log, name));
+        }
+        let mut descriptors = Vec::from(first);
+        descriptors.extend(disks.iter().map(|disk| disk.file.as_fd()));
+        // One of the first packets on a new socket finds room.
+        order(&self.link, &descriptors)?;
+        let process_id = child.id();
+        let process = open_process(child)?;
+        let socket = Arc::new(Socket::new(self.link.clone())?);
+        let (say, heard) = watch::channel(Heard::default());
+        let (end, ended) = watch::channel(None);
+        let child = self.child.take().ok_or(ControlError::Closed)?;
+        tokio::spawn(listen(Arc::clone(&socket), child, say, end));
+        Ok(Machine { handle: Arc::new(Handle { socket, process, process_id }), heard, ended })
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        let Some(child) = self.child.take() else { return };
+        // One that is gone already needs no telling.
+        let _ = self.link.stop();
+        // Without a runtime this process ends, and so does the monitor.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(reap(child));
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -181,65 +326,59 @@ impl Socket {
 }
 
 impl Machine {
-    /// Starts a monitor and has it build the machine; `disks` are read-only, in order. Its log goes to
-    /// this process's own, marked with `name`.
-    ///
-    /// # Errors
-    /// See [`MachineError`].
-    pub async fn start(
-        images: Arc<Images>,
-        config: Config,
-        disks: &[CachedFile],
-        name: String,
-    ) -> Result<Self, MachineError> {
-        config.check()?;
-        let spawned = tokio::task::spawn_blocking({
-            let images = images.clone();
-            move || supervisor::spawn(&images.monitor, Stdio::piped())
-        });
-        let (link, mut child) = spawned
-            .await
-            .unwrap_or_else(|panic| Err(io::Error::other(panic)))
-            .map_err(|reason| MachineError::Spawn { path: images.monitor.clone(), reason })?;
-        let log = child.stderr.take();
-        let process_id = child.id();
-        let begin = || {
-            if let Some(log) = log {
-                let log = pipe::Receiver::from_owned_fd(OwnedFd::from(log))?;
-                tokio::spawn(pass_on(log, name));
-            }
-            let mut descriptors: Vec<BorrowedFd<'_>> = vec![images.kernel.as_fd(), images.initramfs.as_fd()];
-            descriptors.extend(disks.iter().map(|disk| disk.file.as_fd()));
-            // The first packet on a new socket finds room.
-            link.start(&config, &descriptors)?;
-            Ok::<_, MachineError>((open_process(&child)?, Arc::new(Socket::new(link)?)))
-        };
-        let (process, socket) = match begin() {
-            Ok(begun) => begun,
-            Err(error) => {
-                // Its socket is closed by now.
-                tokio::spawn(reap(child));
-                return Err(error);
-            }
-        };
-        let (rang, doorbell) = watch::channel(None);
-        let (end, ended) = watch::channel(None);
-        tokio::spawn(listen(socket.clone(), child, rang, end));
-        Ok(Self { handle: Arc::new(Handle { socket, process, process_id }), doorbell, ended })
-    }
-
     /// The monitor's process.
     #[must_use]
     pub fn process_id(&self) -> u32 {
         self.handle.process_id
     }
 
-    /// Waits for a doorbell of this kind; its value. None when the machine ended before it rang.
-    pub async fn doorbell(&self, kind: u8) -> Option<u32> {
-        let mut doorbell = self.doorbell.clone();
-        let rang =
-            doorbell.wait_for(|word| word.is_some_and(|word| guest_protocol::doorbell::heard(word).0 == kind)).await;
-        rang.ok().and_then(|word| *word).map(|word| guest_protocol::doorbell::heard(word).1)
+    /// Waits until init is up. False when the machine ended before.
+    pub async fn init_up(&self) -> bool {
+        self.hears(|heard| heard.init_up).await.is_some()
+    }
+
+    /// How often the guest stood still.
+    #[must_use]
+    pub fn freezes(&self) -> u32 {
+        self.heard.borrow().frozen
+    }
+
+    /// Waits until the guest stands still once more than that often. False when the machine ended before.
+    pub async fn frozen_after(&self, freezes: u32) -> bool {
+        self.hears(|heard| heard.frozen > freezes).await.is_some()
+    }
+
+    /// Waits until the guest has become the machine of that generation. False when the machine ended before.
+    pub async fn thawed(&self, generation: u64) -> bool {
+        let generation = u32::try_from(generation & 0x00ff_ffff).ok();
+        self.hears(|heard| heard.thawed.is_some() && heard.thawed == generation).await.is_some()
+    }
+
+    /// Has a machine that stands still copied into two files, the first as long as its memory. Returns the bytes of memory that are not zero.
+    ///
+    /// # Errors
+    /// The machine is gone, or is not copied; then it still stands.
+    pub async fn snapshot(&self, memory: &File, state: &File) -> Result<u64, MachineError> {
+        let answers = self.heard.borrow().answers;
+        let (memory, state) = (memory.as_fd(), state.as_fd());
+        self.handle.socket.when(Interest::WRITABLE, |link| link.snapshot(memory, state)).await?;
+        let heard = self.hears(|heard| heard.answers > answers).await.ok_or(ControlError::Closed)?;
+        heard.copied.unwrap_or(Err(String::new())).map_err(MachineError::NotCopied)
+    }
+
+    /// Lets a machine that stands still go on as the one of this record.
+    ///
+    /// # Errors
+    /// The machine is gone.
+    pub async fn resume(&self, record: Record) -> Result<(), MachineError> {
+        Ok(self.handle.socket.when(Interest::WRITABLE, |link| link.resume(record)).await?)
+    }
+
+    /// Waits until the machine has said that. None when it ended before.
+    async fn hears(&self, is_so: impl Fn(&Heard) -> bool) -> Option<Heard> {
+        let mut heard = self.heard.clone();
+        let heard = heard.wait_for(|heard| is_so(heard)).await.ok()?;
+        Some(heard.clone())
     }
 
     /// A stream to a port of the guest. It ends at once when the guest refuses.
@@ -292,18 +431,18 @@ fn unexplained() -> Ended {
 }
 
 /// Takes notices until the machine has ended and its process is reaped.
-async fn listen(
-    socket: Arc<Socket>,
-    child: Child,
-    rang: watch::Sender<Option<u32>>,
-    end: watch::Sender<Option<Ended>>,
-) {
+async fn listen(socket: Arc<Socket>, child: Child, say: watch::Sender<Heard>, end: watch::Sender<Option<Ended>>) {
     let mut last = None;
     loop {
         match socket.when(Interest::READABLE, Link::notice).await.map(|(notice, _stream)| notice) {
-            Ok(Notice::Doorbell { word }) => {
-                rang.send_replace(Some(word));
-            }
+            Ok(Notice::Doorbell { word }) => say.send_modify(|heard| match doorbell::heard(word) {
+                (doorbell::INIT_UP, _) => heard.init_up = true,
+                (doorbell::THAWED, generation) => heard.thawed = Some(generation),
+                _ => {}
+            }),
+            Ok(Notice::Frozen) => say.send_modify(|heard| heard.frozen += 1),
+            Ok(Notice::Copied { memory_bytes }) => say.send_modify(|heard| heard.answer(Ok(memory_bytes))),
+            Ok(Notice::NotCopied(reason)) => say.send_modify(|heard| heard.answer(Err(reason))),
             // Its stream was dropped, which refuses it: no port is open to guests yet.
             Ok(Notice::Accepted { .. }) => {}
             Ok(Notice::Ended { cause, statistics }) => last = Some(Ended { cause, statistics }),
@@ -317,7 +456,7 @@ async fn listen(
     let process_id = child.id();
     reap(child).await;
     tracing::debug!(process_id, "a machine monitor ended");
-    drop(rang);
+    drop(say);
     end.send_replace(Some(last.unwrap_or_else(unexplained)));
 }
 
@@ -378,18 +517,24 @@ mod tests {
             .count()
     }
 
+    fn images(monitor: PathBuf) -> Arc<Images> {
+        let file = || tempfile::tempfile().expect("a file");
+        let installation = Installation::for_test(1);
+        Arc::new(Images { monitor, kernel: file(), initramfs: file(), installation })
+    }
+
     /// Each start that failed after the spawn left a dead process behind, for as long as the node ran.
     #[tokio::test]
     async fn a_monitor_that_cannot_be_told_what_to_do_is_reaped() {
         let folder = tempfile::tempdir().expect("a folder");
         let monitor = folder.path().join("beth-unreaped");
         std::fs::copy("/bin/cat", &monitor).expect("a program");
-        let file = || tempfile::tempfile().expect("a file");
-        let images = Arc::new(Images { monitor, kernel: file(), initramfs: file() });
-        let disk = CachedFile::for_test(file());
+        let images = images(monitor);
+        let disk = CachedFile::for_test(tempfile::tempfile().expect("a file"));
         // More descriptors than a packet takes.
         let disks = vec![disk; 2 * vmm::control::MAX_DESCRIPTORS];
-        let failed = Machine::start(images, Config::new(128, 1), &disks, "name".to_owned()).await;
+        let monitor = Monitor::spawn(&images).await.expect("a process");
+        let failed = monitor.boot(&images, &Config::new(128, 1), &disks, "name".to_owned());
         assert!(matches!(failed, Err(MachineError::Control(ControlError::Truncated))), "{failed:?}");
         let deadline = Instant::now() + Duration::from_secs(20);
         while children("beth-unreaped") > 0 {
@@ -406,9 +551,9 @@ mod tests {
         let monitor = folder.path().join("monitor");
         std::fs::write(&monitor, "#!/bin/sh\nexec sleep 1000\n").expect("a script");
         std::fs::set_permissions(&monitor, std::fs::Permissions::from_mode(0o700)).expect("executable");
-        let file = || tempfile::tempfile().expect("a file");
-        let images = Arc::new(Images { monitor, kernel: file(), initramfs: file() });
-        let machine = Machine::start(images, Config::new(128, 1), &[], "name".to_owned()).await.expect("a process");
+        let images = images(monitor);
+        let monitor = Monitor::spawn(&images).await.expect("a process");
+        let machine = monitor.boot(&images, &Config::new(128, 1), &[], "name".to_owned()).expect("told");
         let mut streams = Vec::new();
         let error = timeout(Duration::from_secs(3600), async {
             loop {

@@ -20,6 +20,12 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// Calls that are over.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Relaxed)
+    }
+
     /// Adds a call that is over: bytes to the program, bytes from it, and how long its stream was open.
     pub fn add(&self, to_program_bytes: u64, from_program_bytes: u64, took: Duration) {
         self.calls.fetch_add(1, Relaxed);

@@ -9,7 +9,9 @@ use crate::{
     log::Logs,
     machine::{Images, Missing},
     meter,
+    pool::Pool,
     server::Server,
+    template::Templates,
 };
 use std::{
     fs::{self, File, TryLockError},
@@ -100,7 +102,16 @@ impl Node {
                 .map_err(folder(&files))?;
         let logs = data.join("logs");
         let logs = Logs::open(&logs, config.logs.max_kib << 10, config.logs.max_programs).map_err(folder(&logs))?;
+        let templates = data.join("templates");
+        let settings = &config.templates;
+        let templates =
+            Templates::open(&templates, settings.limit_mib << 20, settings.level, images.installation)
+                .map_err(folder(&templates))?;
+        // Without KVM there is nothing to make in advance.
+        let pool = Pool::new(Arc::clone(&images), if machines.is_ok() { settings.monitors } else { 0 });
         let workshop = Workshop {
+            templates,
+            pool,
             programs: Programs::new(client, seconds(config.files.latest_seconds)),
             cache,
             images,

@@ -164,6 +164,7 @@ fn start_class(error: &StartError) -> Class {
         | StartError::Guest(_)
         | StartError::Ended(_)
         | StartError::BootTimedOut(_)
+        | StartError::NotFrozen(_)
         | StartError::StartTimedOut(_)
         | StartError::Program(_)
         | StartError::Exited(_)
@@ -205,9 +206,11 @@ fn start_sentence(error: &StartError) -> String {
         StartError::Lookup(error) => error.to_string(),
         StartError::Files(error) => error.to_string(),
         StartError::Machine(MachineError::Config(error)) => error.to_string(),
-        StartError::Machine(_) | StartError::Guest(_) | StartError::Ended(_) | StartError::BootTimedOut(_) => {
-            "Error during runtime initialisation".to_owned()
-        }
+        StartError::Machine(_)
+        | StartError::Guest(_)
+        | StartError::Ended(_)
+        | StartError::BootTimedOut(_)
+        | StartError::NotFrozen(_) => "Error during runtime initialisation".to_owned(),
         StartError::Program(_) | StartError::Exited(_) | StartError::StartTimedOut(_) => {
             "Error during vm initialisation".to_owned()
         }

@@ -9,6 +9,7 @@
 
 pub mod admit;
 mod run;
+mod start;
 pub mod state;
 mod work;
 
@@ -22,6 +23,8 @@ use crate::{
     log::Logs,
     machine::{Ended, Images, Machine, MachineError},
     meter::Usage,
+    pool::Pool,
+    template::{Template, Templates},
 };
 use ccn_message::{ItemHash, content::program::Interface};
 use guest_protocol::{Failure, HTTP_PORT};
@@ -37,7 +40,7 @@ use std::{
 };
 use tokio::{
     net::UnixStream,
-    sync::{mpsc, oneshot, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     time::sleep_until,
 };
 use tokio_util::sync::CancellationToken;
@@ -51,6 +54,10 @@ pub struct Workshop {
     pub cache: Cache,
     /// Monitor, kernel, initramfs.
     pub images: Arc<Images>,
+    /// Monitors that wait for a machine.
+    pub pool: Pool,
+    /// Machines to go on from.
+    pub templates: Templates,
     /// Where what they print goes.
     pub logs: Logs,
     /// How long things may take.
@@ -78,6 +85,9 @@ pub enum StartError {
     /// Init was not up in time.
     #[error("the machine was not up within {0:?}")]
     BootTimedOut(Duration),
+    /// The guest did not stand still to be copied.
+    #[error("the machine did not stand still within {0:?}")]
+    NotFrozen(Duration),
     /// The program did not listen in time.
     #[error("the program did not listen within {0:?}")]
     StartTimedOut(Duration),
@@ -104,6 +114,23 @@ struct Running {
     machine: Machine,
     blueprint: Arc<Blueprint>,
     usage: Arc<Usage>,
+    /// Told when a call is over.
+    first_use: Arc<Notify>,
+    /// What the machine went on from, if that was the program's own.
+    template: Option<Arc<Template>>,
+    templates: Templates,
+}
+
+impl Running {
+    /// A call is over.
+    fn used(&self, crashed: bool) {
+        self.first_use.notify_one();
+        // A program that answers where it was booted and breaks where it was copied would break at each start.
+        if crashed && self.usage.calls() == 0 && let Some(template) = &self.template {
+            tracing::warn!(item_hash = %self.blueprint.item_hash, key = %template.key, "the first call of a clone broke it: its template goes");
+            self.templates.failed(template);
+        }
+    }
 }
 
 /// What the owner's mailbox takes. Unbounded, and bounded by what sends: a call is one of a bounded number
@@ -170,6 +197,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let crashed = self.crashed.load(Ordering::Relaxed);
+        self.running.used(crashed);
         // Nobody listens once the node has stopped.
         let _ = self.mailbox.send(Message::Event(Event::Released { machine: self.id, crashed }));
     }

@@ -1,28 +1,34 @@
 //! The life of one machine, in one task: boot, configuration, readiness, end. What the owner hears of it
 //! comes in this order: perhaps `Started`, then `Up` or `Failed`, then `Ended`.
 
-use super::{Event, MachineId, Message, Running, StartError, Workshop, admit::Need};
+use super::{
+    Event, MachineId, Message, Running, StartError, Workshop,
+    admit::Need,
+    start::{self, CameUp, Start},
+};
 use crate::{
     cache::{CachedFile, program::Blueprint},
     config::seconds,
-    guest::{self, Guest, GuestError, Orders},
-    host_name,
+    guest::{self, Guest, Orders},
     machine::Machine,
     meter::Usage,
 };
-use ccn_message::content::program::{Encoding, Interface};
 use futures_util::FutureExt as _;
-use guest_protocol::{
-    Code, Configuration, Device, Event as GuestEvent, GUEST_CID, LOG_PORT, Program, Stage, Volume, doorbell,
-};
+use guest_protocol::{Event as GuestEvent, Stage};
 use std::{
     panic::AssertUnwindSafe,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
-use tokio::{net::unix::OwnedReadHalf, sync::mpsc::UnboundedSender, time::timeout};
+use tokio::{
+    net::unix::OwnedReadHalf,
+    sync::{Notify, mpsc::UnboundedSender},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
-use vmm::config::{Config, Disk, Vsock};
+
+/// How long a clone may wait for the end of its first call before its control and log streams are opened.
+const ATTACH_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long a monitor may take to end when told to, before it is killed.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
@@ -45,7 +51,7 @@ pub(super) fn need(blueprint: &Blueprint) -> Need {
 }
 
 /// Guest memory: what the program asks for, and never less than a guest needs to start.
-fn memory_mib(blueprint: &Blueprint) -> u64 {
+pub(super) fn memory_mib(blueprint: &Blueprint) -> u64 {
     blueprint.memory_mib.max(u64::from(vmm::config::MIN_MEMORY_MIB))
 }
 
@@ -62,6 +68,7 @@ pub(super) fn suspects_files(error: &StartError) -> bool {
         | StartError::Guest(_)
         | StartError::Ended(_)
         | StartError::BootTimedOut(_)
+        | StartError::NotFrozen(_)
         | StartError::StartTimedOut(_)
         | StartError::Exited(_)
         | StartError::Stopped
@@ -100,37 +107,57 @@ async fn live(workshop: &Workshop, mailbox: &UnboundedSender<Message>, order: Or
     if blueprint.internet {
         tracing::info!(item_hash, "the program asks for the internet, which machines do not have yet");
     }
-    let machine = match spawn(workshop, &blueprint, &files).await {
-        Ok(machine) => machine,
-        Err(error) => {
-            tracing::warn!(item_hash, %error, "a machine cannot be started");
-            let _ = mailbox.send(Message::Failed { machine: id, error });
-            return;
-        }
-    };
     let started = || {
         let _ = mailbox.send(Message::Event(Event::Started { machine: id }));
     };
-    let bringing_up = bring_up(workshop, &machine, &blueprint, &files, started);
+    let mut start = Start::new(workshop, &blueprint, &files, &started);
     let outcome = tokio::select! {
-        outcome = bringing_up => outcome,
+        outcome = start.come_up() => outcome,
         () = stop.cancelled() => Err(StartError::Stopped),
     };
-    let parts = match outcome {
-        Ok(parts) => parts,
+    let CameUp { machine, guest, way, template } = match outcome {
+        Ok(came_up) => came_up,
         Err(error) => {
             tracing::info!(item_hash, %error, "a program did not start");
-            end(&machine).await;
+            if let Some(machine) = start.into_machine() {
+                end(&machine).await;
+            }
             let _ = mailbox.send(Message::Failed { machine: id, error });
             return;
         }
     };
-    tracing::info!(item_hash, took = ?began.elapsed(), process = machine.process_id(), "a program is ready");
+    drop(start);
+    tracing::info!(item_hash, took = ?began.elapsed(), %way, process = machine.process_id(), "a program is ready");
     let usage = Arc::new(Usage::default());
-    let running = Running { machine: machine.clone(), blueprint, usage: usage.clone() };
+    let first_use = Arc::new(Notify::new());
+    let running = Running {
+        machine: machine.clone(),
+        blueprint: Arc::clone(&blueprint),
+        usage: usage.clone(),
+        first_use: Arc::clone(&first_use),
+        template,
+        templates: workshop.templates.clone(),
+    };
     let _ = mailbox.send(Message::Up { machine: id, running: Arc::new(running) });
-    let grace = seconds(workshop.settings.stop_seconds);
-    serve(parts, &stop, grace).await;
+    let guest = match guest {
+        Some(guest) => Some(guest),
+        None => {
+            // The call that waits for a clone goes first.
+            tokio::select! {
+                _ = timeout(ATTACH_WITHIN, first_use.notified()) => {}
+                () = stop.cancelled() => {}
+            }
+            attach(workshop, &blueprint, &machine).await
+        }
+    };
+    match guest {
+        Some(guest) => {
+            let (words, orders) = guest.split();
+            let grace = seconds(workshop.settings.stop_seconds);
+            serve(Parts { machine: machine.clone(), orders, words }, &stop, grace).await;
+        }
+        None => end(&machine).await,
+    }
     let ended = machine.ended().await;
     tracing::info!(
         item_hash,
@@ -141,110 +168,22 @@ async fn live(workshop: &Workshop, mailbox: &UnboundedSender<Message>, order: Or
     );
 }
 
-/// Makes the machine; its kernel begins to run.
-async fn spawn(workshop: &Workshop, blueprint: &Blueprint, files: &[CachedFile]) -> Result<Machine, StartError> {
-    // More than a machine can have was refused by admission long ago, or is by the configuration's check.
-    let memory_mib = u32::try_from(memory_mib(blueprint)).unwrap_or(u32::MAX);
-    let vcpus = u8::try_from(blueprint.vcpus).unwrap_or(u8::MAX);
-    let mut config = Config::new(memory_mib, vcpus);
-    config.disks = files.iter().map(|_| Disk { read_only: true }).collect();
-    config.vsock = Some(Vsock { guest_cid: GUEST_CID, accept_ports: Vec::new() });
-    Ok(Machine::start(workshop.images.clone(), config, files, blueprint.item_hash.to_string()).await?)
-}
-
-/// From a kernel that begins to run to a program that listens.
-async fn bring_up(
-    workshop: &Workshop,
-    machine: &Machine,
-    blueprint: &Blueprint,
-    files: &[CachedFile],
-    started: impl Fn(),
-) -> Result<Parts, StartError> {
-    let boot = seconds(workshop.settings.boot_seconds);
-    let greeting = async {
-        if machine.doorbell(doorbell::INIT_UP).await.is_none() {
-            return Err(StartError::Ended(Box::new(machine.ended().await)));
-        }
-        Ok(Guest::greet(machine).await?)
+/// Control and log streams of a clone. One that has none is not worth keeping.
+async fn attach(workshop: &Workshop, blueprint: &Blueprint, machine: &Machine) -> Option<Guest> {
+    let attaching = async {
+        let guest = Guest::greet(machine).await?;
+        start::attach_log(workshop, blueprint, machine).await?;
+        Ok::<_, StartError>(guest)
     };
-    let mut guest = timeout(boot, greeting).await.map_err(|_| StartError::BootTimedOut(boot))??;
-
-    let log = workshop.logs.of(&blueprint.item_hash).map_err(GuestError::Closed)?;
-    let stream = machine.connect(LOG_PORT).await?;
-    // Ends with the machine, and not before it has written what the machine said last.
-    tokio::spawn(async move {
-        let end = guest::collect_log(stream, &log).await;
-        tracing::debug!(?end, "a log stream ended");
-    });
-    let configuring = guest.configure(configuration(blueprint, files));
-    timeout(boot, configuring).await.map_err(|_| StartError::BootTimedOut(boot))??;
-    let start = seconds(workshop.settings.start_seconds);
-    timeout(start, until_ready(&mut guest, started)).await.map_err(|_| StartError::StartTimedOut(start))??;
-    let (words, orders) = guest.split();
-    Ok(Parts { machine: machine.clone(), orders, words })
-}
-
-async fn until_ready(guest: &mut Guest, started: impl Fn()) -> Result<(), StartError> {
-    loop {
-        match guest.next().await? {
-            GuestEvent::Started => started(),
-            GuestEvent::Ready => return Ok(()),
-            GuestEvent::Failed(failure) => return Err(StartError::Program(failure)),
-            GuestEvent::Exited { status } => return Err(StartError::Exited(status)),
-            hello @ GuestEvent::Hello { .. } => return Err(GuestError::Unexpected(Box::new(hello)).into()),
+    match timeout(seconds(workshop.settings.boot_seconds), attaching).await {
+        Ok(Ok(guest)) => Some(guest),
+        Ok(Err(error)) => {
+            tracing::info!(item_hash = %blueprint.item_hash, %error, "a clone ended before it was greeted");
+            None
         }
-    }
-}
-
-/// The record that makes a guest this program (order of the disks: [`Blueprint::files`]).
-fn configuration(blueprint: &Blueprint, files: &[CachedFile]) -> Configuration {
-    let mut devices = (0..).zip(files).map(|(index, file)| Device { index, length_bytes: file.length_bytes });
-    let mut next = || devices.next().expect("a disk was made for every file of the blueprint");
-    let root = next();
-    let code = Code {
-        device: next(),
-        encoding: match blueprint.encoding {
-            Encoding::Plain => guest_protocol::Encoding::Plain,
-            Encoding::Zip => guest_protocol::Encoding::Zip,
-            Encoding::Squashfs => guest_protocol::Encoding::Squashfs,
-        },
-        entrypoint: blueprint.entrypoint.clone(),
-    };
-    let data = blueprint.data.as_ref().map(|_| next());
-    let volumes = blueprint
-        .volumes
-        .iter()
-        .map(|volume| Volume { device: next(), mount: volume.path.clone(), read_only: true })
-        .collect();
-    let mut seed = [0; 32];
-    fill_with_entropy(&mut seed);
-    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Configuration {
-        hostname: host_name::label(&blueprint.item_hash),
-        wall_time_us: u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX),
-        seed,
-        root,
-        code,
-        program: match blueprint.interface {
-            Interface::Asgi => Program::Asgi,
-            Interface::Binary => Program::Binary,
-        },
-        arguments: blueprint.arguments.clone(),
-        variables: blueprint.variables.clone(),
-        data,
-        volumes,
-        authorized_keys: blueprint.authorized_keys.clone(),
-    }
-}
-
-fn fill_with_entropy(seed: &mut [u8; 32]) {
-    let mut filled = 0;
-    while filled < seed.len() {
-        // Requests of up to 256 bytes are served whole once the host's generator is seeded.
-        match rustix::rand::getrandom(&mut seed[filled..], rustix::rand::GetRandomFlags::empty()) {
-            Ok(length) => filled += length,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => panic!("the host has no random numbers: {error}"),
+        Err(_) => {
+            tracing::warn!(item_hash = %blueprint.item_hash, "a clone does not greet and is ended");
+            None
         }
     }
 }
@@ -278,7 +217,7 @@ async fn serve(parts: Parts, stop: &CancellationToken, grace: Duration) {
 }
 
 /// Ends a machine whatever its guest thinks of it.
-async fn end(machine: &Machine) {
+pub(super) async fn end(machine: &Machine) {
     if machine.is_over() {
         return;
     }
