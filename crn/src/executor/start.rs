@@ -115,7 +115,7 @@ impl<'a> Start<'a> {
             }
         }
         if let Some(template) = self.find(Level::Runtime).await {
-            match self.from_runtime(&template).await {
+            match self.go_on_from_runtime(&template).await {
                 Err(error) if blames_the_way(&error) => self.give_up(&template, &error).await,
                 came_up => return came_up,
             }
@@ -197,7 +197,7 @@ impl<'a> Start<'a> {
         Ok(machine)
     }
 
-    async fn from_runtime(&mut self, template: &Template) -> Result<CameUp, StartError> {
+    async fn go_on_from_runtime(&mut self, template: &Template) -> Result<CameUp, StartError> {
         let began = Instant::now();
         let machine = self.go_on(template).await?;
         let guest = self.within(async { Ok(Guest::greet(&machine).await?) }).await?;

@@ -151,11 +151,13 @@ pub fn save(ram: &Ram, file: &File) -> io::Result<u64> {
 /// Ranges of whole pages of which each holds a byte that is not zero.
 fn full_pages(chunk: &[u8]) -> Vec<(usize, usize)> {
     let mut ranges: Vec<(usize, usize)> = Vec::new();
-    for (index, page) in chunk.chunks(PAGE_BYTES as usize).enumerate() {
+    #[expect(clippy::cast_possible_truncation, reason = "a page is 4096 bytes")]
+    const PAGE: usize = PAGE_BYTES as usize;
+    for (index, page) in chunk.chunks(PAGE).enumerate() {
         if page.iter().all(|byte| *byte == 0) {
             continue;
         }
-        let from = index * PAGE_BYTES as usize;
+        let from = index * PAGE;
         match ranges.last_mut() {
             Some(last) if last.1 == from => last.1 += page.len(),
             _ => ranges.push((from, from + page.len())),

@@ -4,6 +4,7 @@ pub mod boot;
 pub mod cpuid;
 pub mod layout;
 pub mod mp_table;
+pub mod paging;
 pub mod processor;
 pub mod msr;
 pub mod registers;

@@ -54,7 +54,6 @@ const fn only(call: c_long, combinations: &'static [&'static [Argument]], reason
 const KVM_RUN: u64 = 0xae80;
 const KVM_GET_REGS: u64 = 0x8090_ae81;
 const KVM_GET_SREGS: u64 = 0x8138_ae83;
-const KVM_TRANSLATE: u64 = 0xc018_ae85;
 const KVM_GET_MSRS: u64 = 0xc008_ae88;
 const KVM_SET_MSRS: u64 = 0x4008_ae89;
 const KVM_GET_LAPIC: u64 = 0x8400_ae8e;
@@ -127,7 +126,6 @@ const DEVICES: &[Allowed] = &[
             &[is(1, FIONBIO)],
             &[is(1, KVM_GET_REGS)],
             &[is(1, KVM_GET_SREGS)],
-            &[is(1, KVM_TRANSLATE)],
             &[is(1, KVM_GET_MSRS)],
             &[is(1, KVM_SET_MSRS)],
             &[is(1, KVM_GET_LAPIC)],

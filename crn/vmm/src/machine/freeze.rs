@@ -2,7 +2,10 @@
 
 use super::Machine;
 use crate::{
-    arch::x86_64::processor::{self, ProcessorState},
+    arch::x86_64::{
+        paging,
+        processor::{self, ProcessorState},
+    },
     bus::lock,
     memory,
     snapshot::{MachineState, SnapshotError},
@@ -37,21 +40,17 @@ impl Machine {
         let processor =
             ProcessorState::save(&fd, self.shell.vm.msr_indices()).map_err(|error| error.to_string())?;
         let chips = self.shell.vm.save().map_err(|error| error.to_string())?;
-        let record_gpa = self.record_place(&fd, processor.rdi())?;
+        let record_gpa = self.record_place(&processor).map_err(|error| error.to_string())?;
         self.frozen = Some(Frozen { fd, processor, chips, record_gpa });
         Ok(())
     }
 
-    /// Where in guest memory the page is that a register names: it is mapped for the process that rang, at this instruction.
-    fn record_place(&self, fd: &VcpuFd, address: u64) -> Result<u64, String> {
-        let translated =
-            fd.translate_gva(address).map_err(|error| format!("KVM translates no addresses: {error}"))?;
-        let gpa = translated.physical_address;
+    /// Where in guest memory the page is that the processor's register names: it is mapped for the process that rang, at this instruction.
+    fn record_place(&self, processor: &ProcessorState) -> Result<u64, SnapshotError> {
+        let (address, cr3) = processor.rdi_and_cr3();
+        let gpa = paging::translate(&self.ram, cr3, address).ok_or(SnapshotError::Record(address))?;
         let whole = gpa.is_multiple_of(PAGE_BYTES as u64) && self.ram.check_range(GuestAddress(gpa), PAGE_BYTES);
-        if translated.valid == 0 || !whole {
-            return Err(SnapshotError::Record(gpa).to_string());
-        }
-        Ok(gpa)
+        if whole { Ok(gpa) } else { Err(SnapshotError::Record(gpa)) }
     }
 
     /// Copies the machine into two files. Returns the bytes of memory that are not zero.

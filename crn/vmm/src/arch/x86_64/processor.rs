@@ -110,10 +110,10 @@ impl ProcessorState {
         write_msrs(fd, &deadline)
     }
 
-    /// What the register RDI holds.
+    /// What the register RDI holds, and CR3, which says where the page tables are.
     #[must_use]
-    pub fn rdi(&self) -> u64 {
-        self.general.rdi
+    pub fn rdi_and_cr3(&self) -> (u64, u64) {
+        (self.general.rdi, self.special.cr3)
     }
 }
 
