@@ -7,12 +7,14 @@
 //! | [`agent`] | carries orders out: runs, starts and kills programs, moves files |
 //! | [`init`] | mounts, modules, network; starts the agent, reaps, powers off |
 //! | [`measure`] | takes the time of two machine monitors by turns |
+//! | [`call`] | takes the time of calls to a compute node |
 //!
 //! What always holds: the machine ends when the one who started it does. The agent keeps it up only as
 //! long as somebody holds the [`protocol::Order::Hold`] connection, so nothing that happens outside,
 //! `kill -9` included, leaves an emulator behind.
 
 pub mod agent;
+pub mod call;
 pub mod init;
 pub mod measure;
 pub mod protocol;

@@ -1,7 +1,7 @@
 //! Init of the emulated KVM host.
 #![expect(clippy::print_stdout, reason = "the console is how the world outside sees that the host is up")]
 
-use kvm_host::{agent, init, measure};
+use kvm_host::{agent, call, init, measure};
 use std::{net::TcpListener, process::ExitCode};
 
 fn main() -> ExitCode {
@@ -9,6 +9,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.split_first() {
         Some((word, _)) if word == init::AGENT => serve(),
         Some((word, rest)) if word == measure::MEASURE => measure::measure(rest, |run| println!("{}", run.to_line())),
+        Some((word, rest)) if word == call::CALL => call::call(rest, |call| println!("{}", call.to_line())),
         _ => return init::run(),
     };
     match outcome {

@@ -3,6 +3,7 @@
 pub mod aleph;
 pub mod anvil;
 pub mod bench_boot;
+pub mod bench_coldstart;
 pub mod bench_plugins;
 pub mod browser;
 pub mod crates;

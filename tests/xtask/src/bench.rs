@@ -2,7 +2,7 @@
 
 use crate::{
     build,
-    command::{cargo, run_quietly},
+    command::{cargo, repository, run_quietly},
     images,
     progress::Progress,
     setup,
@@ -11,6 +11,7 @@ use ::images::Cache;
 use anyhow::{Context as _, Result, ensure};
 use harness::{
     bench_boot::{self, Comparison, Figures, Report},
+    bench_coldstart,
     bench_plugins,
     devnet::CoreNode,
     installation::Installation,
@@ -34,6 +35,8 @@ const NAME_WIDTH: usize = 34;
 pub(crate) enum Bench {
     /// From the start of a machine monitor to the first byte from guest user space, against QEMU's microvm machine.
     Boot(BootArguments),
+    /// From a call to the first byte of its answer: by boot, by template of the runtime, by template of the function, and warm.
+    Coldstart(ColdstartArguments),
     /// What a core node takes in while a plugin does its worst, against what it takes in beside a harmless one.
     Plugins(PluginsArguments),
     /// Processor time of a core node for a message, in bulk and over HTTP, against one signature check.
@@ -44,6 +47,19 @@ pub(crate) enum Bench {
     Api(ApiArguments),
     /// What those wait who ask a core node for little, while others take all that they can get, against what they wait otherwise.
     Overload(OverloadArguments),
+}
+
+#[derive(clap::Args)]
+pub(crate) struct ColdstartArguments {
+    /// Calls of each program by each way; boots are a tenth of that
+    #[arg(long, default_value_t = 500, value_name = "N")]
+    calls: u32,
+    /// Programs that are called at once
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=32))]
+    concurrency: u32,
+    /// Write the whole report to a file as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -133,6 +149,7 @@ pub(crate) struct BootArguments {
 pub(crate) fn run(bench: &Bench, yes: bool) -> Result<()> {
     match bench {
         Bench::Boot(arguments) => boot(arguments, yes),
+        Bench::Coldstart(arguments) => coldstart(arguments, yes),
         Bench::Plugins(arguments) => plugins(arguments),
         Bench::Ingest(IngestArguments { messages, http_messages, json }) => {
             let (messages, http_messages) = (messages.to_string(), http_messages.to_string());
@@ -185,6 +202,61 @@ fn boot(arguments: &BootArguments, yes: bool) -> Result<()> {
     progress.done("measured");
     write(&report, arguments.json.as_deref())?;
     print(&report);
+    Ok(())
+}
+
+fn coldstart(arguments: &ColdstartArguments, yes: bool) -> Result<()> {
+    if !probe().is_usable() {
+        setup::packages(&[&[setup::EMULATOR]], yes)?;
+    }
+    images::make(&["base", "python"], yes)?;
+    let progress = Progress::start("bench coldstart");
+    build::core_node(&progress)?;
+    let bench = bench_coldstart::Bench {
+        installation: build::installation(),
+        cache: Cache::open()?.root().to_owned(),
+        repository: repository(),
+        calls: arguments.calls,
+        concurrency: arguments.concurrency,
+    };
+    let report = bench_coldstart::run(&bench, |what| progress.status(what))?;
+    progress.done("measured");
+    write(&report, arguments.json.as_deref())?;
+    println!(
+        "coldstart: from a call's connection to the first byte of its answer, µs; {} at once, {} host\n",
+        report.concurrency, report.host
+    );
+    println!(
+        "{:<24}{:<20}{:>6}{:>10}{:>10}{:>10}{:>8}{:>8}{:>10}",
+        "", "", "calls", "p50", "p90", "p99", "exits", "faults", "bytes"
+    );
+    for row in &report.rows {
+        let sum = |names: &[&str]| names.iter().filter_map(|name| row.counts.get(*name)).sum::<u64>();
+        println!(
+            "{:<24}{:<20}{:>6}{:>10}{:>10}{:>10}{:>8}{:>8}{:>10}",
+            row.program,
+            row.way,
+            row.calls,
+            row.p50_us,
+            row.p90_us,
+            row.p99_us,
+            sum(&["port_in", "port_out", "mmio_read", "mmio_write"]),
+            sum(&["minor_faults", "major_faults"]),
+            sum(&["disk_read_bytes", "vsock_from_guest_bytes", "vsock_to_guest_bytes"]),
+        );
+    }
+    println!("\nstages of a machine from the order, µs: configured, memory, built, running, thawed");
+    for row in report.rows.iter().filter(|row| row.way.ends_with("template")) {
+        let stage = |name: &str| row.counts.get(name).copied().unwrap_or_default();
+        let stages = ["configured", "memory", "built", "running", "thawed"].map(|name| stage(name).to_string());
+        println!("{:<24}{:<20}{}", row.program, row.way, stages.join(" "));
+    }
+    let ratios: Vec<String> = report
+        .ratios()
+        .iter()
+        .map(|(program, boot, warm)| format!("{program}: boot/template {boot:.1}, template/warm {warm:.2}"))
+        .collect();
+    println!("\nratios of medians, by the function's template: {}", ratios.join("; "));
     Ok(())
 }
 
