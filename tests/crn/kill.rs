@@ -2,7 +2,7 @@
 
 use crate::{
     answer::{expect, expect_words},
-    stage::{self, COLD_WITHIN, wait_until},
+    stage::{self, COLD_WITHIN, NONE_IN_ADVANCE, wait_until},
 };
 use anyhow::{Result, ensure};
 use std::{thread, time::Duration};
@@ -20,7 +20,7 @@ async def app(scope, receive, send):
 
 pub(crate) fn monitor() -> Result<()> {
     let network = stage::network()?;
-    let node = network.another_compute_node("crn-kill", &[])?;
+    let node = network.another_compute_node("crn-kill", &[NONE_IN_ADVANCE])?;
     let client = node.client(COLD_WITHIN);
     let victim = network.plain("victim", &HOLDS.replace("NAME", "victim"))?;
     let other = network.plain("bystander", &HOLDS.replace("NAME", "bystander"))?;
@@ -48,7 +48,7 @@ pub(crate) fn monitor() -> Result<()> {
 pub(crate) fn node() -> Result<()> {
     let network = stage::network()?;
     let interfaces = network.host.network_interfaces()?;
-    let mut node = network.another_compute_node("crn-killed", &[])?;
+    let mut node = network.another_compute_node("crn-killed", &[NONE_IN_ADVANCE])?;
     let hash = network.plain("orphan", &HOLDS.replace("NAME", "orphan"))?;
     expect(200, node.client(COLD_WITHIN).get(&format!("/vm/{hash}/"))?)?;
     let monitors = node.monitors()?;

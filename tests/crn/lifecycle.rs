@@ -2,7 +2,7 @@
 
 use crate::{
     answer::{expect, expect_json, expect_words},
-    stage::{self, COLD_WITHIN, wait_until},
+    stage::{self, COLD_WITHIN, NONE_IN_ADVANCE, wait_until},
 };
 use anyhow::{Context as _, Result, ensure};
 use harness::devnet::ComputeNode;
@@ -83,7 +83,7 @@ pub(crate) fn beside_each_other() -> Result<()> {
 
 pub(crate) fn idle() -> Result<()> {
     let network = stage::network()?;
-    let node = network.another_compute_node("crn-idle", &["programs.idle_seconds=2"])?;
+    let node = network.another_compute_node("crn-idle", &["programs.idle_seconds=2", "templates.level=runtime"])?;
     let client = node.client(COLD_WITHIN);
     let hash = network.plain("idle", &format!("# goes to sleep\n{WHICH}"))?;
     let first = expect(200, client.get(&format!("/vm/{hash}/"))?)?.text();
@@ -98,7 +98,7 @@ pub(crate) fn idle() -> Result<()> {
 
 pub(crate) fn clean_stop() -> Result<()> {
     let network = stage::network()?;
-    let mut node = network.another_compute_node("crn-stop", &[])?;
+    let mut node = network.another_compute_node("crn-stop", &[NONE_IN_ADVANCE])?;
     let client = node.client(COLD_WITHIN);
     let hash = network.plain("stop", &format!("# is asked to end\n{WHICH}"))?;
     expect(200, client.get(&format!("/vm/{hash}/"))?)?;
@@ -122,7 +122,7 @@ pub(crate) fn clean_stop() -> Result<()> {
 
 pub(crate) fn damaged_cache() -> Result<()> {
     let network = stage::network()?;
-    let mut node = network.another_compute_node("crn-cache", &[])?;
+    let mut node = network.another_compute_node("crn-cache", &[NONE_IN_ADVANCE])?;
     let hash = network.binary("plain", 60, json!({}))?;
     expect(200, node.client(COLD_WITHIN).get(&format!("/vm/{hash}/"))?)?;
     let monitors = node.monitors()?;

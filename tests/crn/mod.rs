@@ -2,6 +2,7 @@
 
 mod about;
 mod archives;
+mod clones;
 mod failures;
 mod kill;
 mod lifecycle;
@@ -42,6 +43,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("crn::lifecycle::idle_programs_shut_down_and_come_back", lifecycle::idle),
         trial("crn::lifecycle::a_clean_stop_lets_calls_end", lifecycle::clean_stop),
         trial("crn::lifecycle::a_damaged_cache_heals", lifecycle::damaged_cache),
+        trial("crn::clones::they_differ_in_all_that_is_drawn", clones::differ),
+        trial("crn::clones::a_damaged_template_is_followed_by_the_next_way", clones::fall_back),
+        trial("crn::clones::a_program_says_how_far_templates_go", clones::switched_off),
         trial("crn::kill::a_monitor_takes_only_its_own_calls_with_it", kill::monitor),
         trial("crn::kill::the_node_leaves_nothing_behind", kill::node),
         trial("crn::about::what_the_node_says_of_itself", about::about),

@@ -24,9 +24,11 @@ use std::{
 /// Names the folder of [`cache`].
 const CACHE_VARIABLE: &str = "BETH_CACHE";
 /// Compute nodes that can be reached: the shared one and those that tests start for themselves.
-const COMPUTE_NODES: usize = 6;
+const COMPUTE_NODES: usize = 9;
 /// Credits of a test's user: years of every program here.
 const CREDITS: u64 = 50_000_000_000;
+/// Setting of a node whose monitors are counted: none waits for a machine.
+pub(crate) const NONE_IN_ADVANCE: &str = "templates.monitors=0";
 /// How long a verdict may take on a busy machine.
 pub(crate) const VERDICT_WITHIN: Duration = Duration::from_secs(120);
 /// How long a call may take when its program has to be booted first.

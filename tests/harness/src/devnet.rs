@@ -500,11 +500,13 @@ pub fn wait_for_allocation(ccn: &Client, item_hash: &str, limit: Duration) -> Re
 }
 
 /// Settings of a compute node in an emulated host, where a boot takes a minute and not a tenth of a second.
-pub const PATIENT: [&str; 4] = [
+pub const PATIENT: [&str; 5] = [
     "programs.boot_seconds=300",
     "programs.start_seconds=900",
     "programs.loading_seconds=120",
     "programs.stop_seconds=60",
+    // The host's disk is its memory.
+    "templates.limit_mib=400",
 ];
 
 #[cfg(test)]

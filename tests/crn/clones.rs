@@ -1,0 +1,170 @@
+//! Programs that come up from templates.
+
+use crate::{
+    answer::{expect, expect_json},
+    stage::{self, COLD_WITHIN, Network, wait_until},
+};
+use anyhow::{Context as _, Result, ensure};
+use harness::devnet::ComputeNode;
+use serde_json::{Value, json};
+use std::{collections::BTreeSet, time::Duration};
+
+/// Every call is the first of its machine.
+const COLD: &str = "programs.idle_seconds=0";
+/// Clones that are compared. A thousand were, by hand.
+const CLONES: usize = 12;
+
+/// Draws at random in every way that programs do, and says what its machine believes of itself.
+const DRAWS: &str = "import json, os, random, socket, ssl, tempfile, time, uuid
+import beth
+imported = uuid.uuid4().hex
+renewed = []
+@beth.after_restore
+def renew():
+    renewed.append(random.random())
+async def app(scope, receive, send):
+    if scope['type'] != 'http':
+        raise RuntimeError('only http')
+    drawn = {
+        'random': random.random(), 'urandom': os.urandom(16).hex(), 'uuid4': str(uuid.uuid4()), 'uuid1': str(uuid.uuid1()),
+        'tls': ssl.RAND_bytes(16).hex(), 'name': next(tempfile._get_candidate_names()), 'hook': renewed[-1:],
+        'boot_id': open('/proc/sys/kernel/random/boot_id').read().strip(),
+    }
+    body = {'drawn': drawn, 'imported': imported, 'renewals': len(renewed), 'time': time.time(), 'host': socket.gethostname()}
+    await send({'type': 'http.response.start', 'status': 200, 'headers': [(b'content-type', b'application/json')]})
+    await send({'type': 'http.response.body', 'body': json.dumps(body).encode()})
+";
+
+/// By which ways a program came up on a node, in order.
+fn ways(node: &ComputeNode<'_>, hash: &str) -> Result<Vec<String>> {
+    let log = node.process().log()?;
+    let ready = log.lines().filter(|line| line.contains("a program is ready") && line.contains(hash));
+    let way = |line: &str| Some(line.split_once(" way=")?.1.split_once(" process=")?.0.to_owned());
+    Ok(ready.filter_map(way).collect())
+}
+
+const FUNCTION: &str = "template of its function";
+const RUNTIME: &str = "template of its runtime";
+
+/// The machine of the last call has ended, as all do here after one.
+fn wait_until_idle(node: &ComputeNode<'_>) -> Result<()> {
+    let client = node.client(Duration::from_secs(60));
+    wait_until(Duration::from_secs(300), "the machine of the last call ends", || {
+        Ok(expect_json(200, client.get("/v2/about/executions/list")?)? == json!({}))
+    })
+}
+
+fn call(node: &ComputeNode<'_>, hash: &str) -> Result<Value> {
+    let answer = expect_json(200, node.client(COLD_WITHIN).get(&format!("/vm/{hash}/"))?)?;
+    wait_until_idle(node)?;
+    Ok(answer)
+}
+
+/// The host's clock in seconds, as its own tools tell it.
+fn host_time(network: &Network) -> Result<f64> {
+    let text = network.host.run(&["date", "+%s.%N"])?.expect_success()?.text();
+    text.trim().parse().with_context(|| format!("the host's date is {text:?}"))
+}
+
+pub(crate) fn differ() -> Result<()> {
+    let network = stage::network()?;
+    let node = network.another_compute_node("crn-clones", &[COLD])?;
+    let hash = network.plain("draws", DRAWS)?;
+    let first = call(&node, hash)?;
+    let mut answers = vec![first.clone()];
+    for _ in 0..CLONES {
+        let before = host_time(network)?;
+        let answer = call(&node, hash)?;
+        let after = host_time(network)?;
+        let clock = answer["time"].as_f64().context("a time")?;
+        ensure!(before <= clock && clock <= after, "the clone's clock is at {clock}, the host's went from {before} to {after}");
+        answers.push(answer);
+    }
+    let came_up = ways(&node, hash)?;
+    ensure!(came_up.first().is_some_and(|way| way != FUNCTION), "the first start makes the template: {came_up:?}");
+    ensure!(came_up.len() == CLONES + 1 && came_up[1..].iter().all(|way| way == FUNCTION), "{came_up:?}");
+    for answer in &answers {
+        // They are copies of one process, and each has been told so.
+        ensure!(answer["imported"] == first["imported"], "{answer}");
+        ensure!(answer["renewals"].as_u64() >= Some(1), "{answer}");
+        ensure!(answer["host"] == first["host"], "{answer}");
+    }
+    for name in first["drawn"].as_object().context("an object")?.keys() {
+        let drawn: BTreeSet<String> = answers.iter().map(|answer| answer["drawn"][name].to_string()).collect();
+        ensure!(drawn.len() == answers.len(), "{name} repeats among {} clones: {drawn:?}", answers.len());
+    }
+    node.stop()
+}
+
+pub(crate) fn fall_back() -> Result<()> {
+    let network = stage::network()?;
+    let mut node = network.another_compute_node("crn-fallback", &[COLD])?;
+    let hash = network.plain("falls-back", &format!("# its template is damaged\n{DRAWS}"))?;
+    let expected = |ways: &[&str], came_up: Vec<String>| {
+        let last: Vec<&str> = came_up.iter().rev().take(ways.len()).rev().map(String::as_str).collect();
+        ensure!(last == ways, "{came_up:?}, not {ways:?} in the end");
+        Ok(())
+    };
+    call(&node, hash)?;
+    call(&node, hash)?;
+    expected(&[FUNCTION], ways(&node, hash)?)?;
+
+    // The state of each template, in place, while the node has it open: no clone goes on from that. The runtime's is of no use either.
+    let data_dir = node.data_dir().to_owned();
+    let damage = |file: &str| {
+        let script = format!(
+            "for file in {data_dir}/templates/*/{file}; do head -c 100 /dev/urandom | dd of=$file bs=1 seek=200 conv=notrunc 2>/dev/null; echo $file; done"
+        );
+        let damaged = network.host.run(&["sh", "-c", &script])?.expect_success()?.text();
+        ensure!(damaged.lines().count() >= 2, "a template of the runtime and one of the program: {damaged:?}");
+        Ok(())
+    };
+    damage("state")?;
+    call(&node, hash)?;
+    expected(&["boot"], ways(&node, hash)?)?;
+    let log = node.process().log()?;
+    let complaints = log.lines().filter(|line| line.contains("a template is of no use and goes")).count();
+    ensure!(complaints == 2, "{complaints} complaints");
+    // That boot has made new ones.
+    call(&node, hash)?;
+    expected(&[FUNCTION], ways(&node, hash)?)?;
+
+    // After a restart they are found again; one that somebody has written to meanwhile is not believed.
+    wait_for_seals(network, &node)?;
+    node.stop()?;
+    node.start_again()?;
+    call(&node, hash)?;
+    expected(&[FUNCTION], ways(&node, hash)?)?;
+    node.stop()?;
+    damage("memory")?;
+    node.start_again()?;
+    call(&node, hash)?;
+    expected(&["boot"], ways(&node, hash)?)?;
+    node.stop()
+}
+
+/// Templates are sealed beside the calls.
+fn wait_for_seals(network: &Network, node: &ComputeNode<'_>) -> Result<()> {
+    let script = format!("cd {}/templates && for key in */; do ls $key; done", node.data_dir());
+    wait_until(Duration::from_secs(300), "every template has its seal", || {
+        let listed = network.host.run(&["sh", "-c", &script])?.expect_success()?.text();
+        let count = |name: &str| listed.lines().filter(|line| *line == name).count();
+        Ok(count("seal") >= 2 && count("seal") == count("state"))
+    })
+}
+
+pub(crate) fn switched_off() -> Result<()> {
+    let network = stage::network()?;
+    let node = network.another_compute_node("crn-no-clones", &[COLD])?;
+    let client = node.client(COLD_WITHIN);
+    for (level, last) in [("off", "boot"), ("runtime", RUNTIME), ("function", FUNCTION)] {
+        let hash = network.binary(&format!("snapshot {level}"), 60, json!({"BETH_SNAPSHOT": level}))?;
+        for _ in 0..2 {
+            expect(200, client.get(&format!("/vm/{hash}/"))?)?;
+            wait_until_idle(&node)?;
+        }
+        let came_up = ways(&node, hash)?;
+        ensure!(came_up.last().is_some_and(|way| way == last), "{level}: {came_up:?}");
+    }
+    node.stop()
+}
