@@ -6,6 +6,7 @@ use crate::{
 };
 use anyhow::{Context as _, Result, ensure};
 use harness::devnet::ComputeNode;
+use kvm_host::call::CLOCK;
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, time::Duration};
 
@@ -60,22 +61,26 @@ fn call(node: &ComputeNode<'_>, hash: &str) -> Result<Value> {
     Ok(answer)
 }
 
-/// The host's clock in seconds, as its own tools tell it.
-fn host_time(network: &Network) -> Result<f64> {
-    let text = network.host.run(&["date", "+%s.%N"])?.expect_success()?.text();
-    text.trim().parse().with_context(|| format!("the host's date is {text:?}"))
+/// The host's clock, seconds.
+fn host_time(network: &Network, teller: &str) -> Result<f64> {
+    let text = network.host.run(&[teller, CLOCK])?.expect_success()?.text();
+    let micros: f64 = text.trim().parse().with_context(|| format!("the host's clock is {text:?}"))?;
+    Ok(micros / 1e6)
 }
 
 pub(crate) fn differ() -> Result<()> {
     let network = stage::network()?;
     let node = network.another_compute_node("crn-clones", &[COLD])?;
     let hash = network.plain("draws", DRAWS)?;
+    let teller = network.host.install(&stage::installation().program("kvm-host"), "kvm-host")?;
+    let (client, path) = (node.client(COLD_WITHIN), format!("/vm/{hash}/"));
     let first = call(&node, hash)?;
     let mut answers = vec![first.clone()];
     for _ in 0..CLONES {
-        let before = host_time(network)?;
-        let answer = call(&node, hash)?;
-        let after = host_time(network)?;
+        let before = host_time(network, &teller)?;
+        let answer = expect_json(200, client.get(&path)?)?;
+        let after = host_time(network, &teller)?;
+        wait_until_idle(&node)?;
         let clock = answer["time"].as_f64().context("a time")?;
         ensure!(before <= clock && clock <= after, "the clone's clock is at {clock}, the host's went from {before} to {after}");
         answers.push(answer);

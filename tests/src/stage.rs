@@ -111,6 +111,14 @@ impl Stage {
                 let _ = fs::write(STAGE.folder.join("crn.log"), log);
             }
             let _ = network.compute.stop();
+            // Those of nodes that tests have started for themselves too.
+            let logs = network.host.path("logs");
+            let listed = network.host.run(&["ls", &logs]).map(|output| output.text()).unwrap_or_default();
+            for name in listed.lines().filter(|name| name.ends_with(".err")) {
+                if let Ok(log) = network.host.read(&format!("{logs}/{name}"), 0) {
+                    let _ = fs::write(STAGE.folder.join(name), log);
+                }
+            }
         }
         // The rest needs no order: nothing of it is kept.
         kill_children();

@@ -5,11 +5,13 @@ use std::{
     io::{self, Read as _, Write as _},
     net::TcpStream,
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// The word that makes this program call.
 pub const CALL: &str = "call";
+/// The word that makes this program tell the time.
+pub const CLOCK: &str = "clock";
 /// Longest answer that is read, bytes.
 const MAX_ANSWER_BYTES: u64 = 1 << 20;
 /// How long an answer may take.
@@ -64,6 +66,16 @@ pub fn call(arguments: &[String], mut print: impl FnMut(&Call)) -> io::Result<()
             print(&call?);
         }
     }
+    Ok(())
+}
+
+/// Tells the host's wall clock, microseconds since 1970: its other tools know seconds.
+///
+/// # Errors
+/// The clock is before 1970.
+pub fn print_clock(print: impl FnOnce(u128)) -> io::Result<()> {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
+    print(since_epoch.as_micros());
     Ok(())
 }
 

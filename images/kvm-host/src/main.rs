@@ -9,6 +9,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.split_first() {
         Some((word, _)) if word == init::AGENT => serve(),
         Some((word, rest)) if word == measure::MEASURE => measure::measure(rest, |run| println!("{}", run.to_line())),
+        Some((word, _)) if word == call::CLOCK => call::print_clock(|micros| println!("{micros}")),
         Some((word, rest)) if word == call::CALL => call::call(rest, |call| println!("{}", call.to_line())),
         _ => return init::run(),
     };
