@@ -2,6 +2,7 @@
 
 pub mod boot;
 pub mod cpuid;
+pub mod emulator;
 pub mod layout;
 pub mod mp_table;
 pub mod paging;

@@ -3,7 +3,7 @@
 //! The order of each is part of the matter (vmm spec 5.2): reading the run state makes KVM process what is pending for the APIC, writing
 //! general registers clears pending exceptions, and so on. The comments name what would be lost otherwise.
 
-use super::msr;
+use super::{emulator, msr};
 use crate::vcpu::VcpuError;
 use kvm_bindings::{
     CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_cpuid_entry2, kvm_debugregs, kvm_lapic_state, kvm_mp_state, kvm_msr_entry,
@@ -77,7 +77,8 @@ impl ProcessorState {
         // Before the events: writing these clears a pending exception.
         fd.set_regs(&self.general).map_err(fail("registers"))?;
         // Before the APIC, whose base is in them.
-        fd.set_sregs(&self.special).map_err(fail("control registers"))?;
+        let special = if emulator::is_host() { emulator::segments(self.special) } else { self.special };
+        fd.set_sregs(&special).map_err(fail("control registers"))?;
         let region = self.extended.as_slice().try_into();
         let region = region.map_err(|_| VcpuError::Tables("the extended state has another length".to_owned()))?;
         let extended = kvm_xsave { region, extra: Default::default() };
