@@ -11,8 +11,10 @@ pub const MIN_MEMORY_MIB: u32 = 32;
 pub const MAX_MEMORY_MIB: u32 = 1_048_576;
 /// Most vCPUs of a guest. The MP table holds no more than fit below 1 MiB; the network allows 256.
 pub const MAX_VCPUS: u8 = 64;
-/// Most block devices. Each takes one of the interrupt lines 5 to 23, and vsock takes one too.
-pub const MAX_DISKS: usize = 18;
+/// Most devices: each takes one of the interrupt lines 5 to 23.
+pub const MAX_DEVICES: usize = 19;
+/// Most block devices: what vsock, entropy and balloon leave.
+pub const MAX_DISKS: usize = MAX_DEVICES - 3;
 /// Longest addition to the kernel's command line, bytes (the kernel reads 2,048 in all).
 pub const MAX_EXTRA_COMMAND_LINE_BYTES: usize = 1024;
 
@@ -29,6 +31,8 @@ pub struct Config {
     pub disks: Vec<Disk>,
     /// Whether there is a vsock device.
     pub vsock: Option<Vsock>,
+    /// Whether the guest gets random bytes of the host.
+    pub entropy: bool,
     /// True to pass the kernel's own messages out of the debug console (slow; off in production).
     pub console: bool,
     /// Added to the end of the kernel's command line.
@@ -88,6 +92,9 @@ pub enum ConfigError {
     /// Too many block devices.
     #[error("{0} disks: at most {MAX_DISKS} are possible")]
     Disks(usize),
+    /// Too many devices of all kinds.
+    #[error("{0} devices: at most {MAX_DEVICES} are possible")]
+    Devices(usize),
     /// The addition to the command line is too long, or holds a byte that has no place in it.
     #[error("the extra kernel command line must be at most {MAX_EXTRA_COMMAND_LINE_BYTES} printable ASCII characters")]
     CommandLine,
@@ -111,10 +118,17 @@ impl Config {
             entry: Entry::Linux64,
             disks: Vec::new(),
             vsock: None,
+            entropy: false,
             console: false,
             extra_command_line: String::new(),
             measure_memory: false,
         }
+    }
+
+    /// How many devices it has.
+    #[must_use]
+    pub fn devices(&self) -> usize {
+        self.disks.len() + usize::from(self.vsock.is_some()) + usize::from(self.entropy)
     }
 
     /// The roles of the descriptors that must accompany it, in order.
@@ -141,6 +155,9 @@ impl Config {
         }
         if self.disks.len() > MAX_DISKS {
             return Err(ConfigError::Disks(self.disks.len()));
+        }
+        if self.devices() > MAX_DEVICES {
+            return Err(ConfigError::Devices(self.devices()));
         }
         let text = &self.extra_command_line;
         if text.len() > MAX_EXTRA_COMMAND_LINE_BYTES || !text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {

@@ -22,6 +22,8 @@ use crate::{
     devices::{
         block::Block,
         console::DebugConsole,
+        entropy::Entropy,
+        timer::MonotonicTimer,
         vsock::{Muxer, VsockDevice},
     },
     kernel,
@@ -38,6 +40,7 @@ use std::{
     os::fd::OwnedFd,
     sync::{Arc, Mutex},
 };
+use virtio_bindings::virtio_ids::{VIRTIO_ID_BLOCK, VIRTIO_ID_RNG, VIRTIO_ID_VSOCK};
 use vmm_sys_util::eventfd::EventFd;
 
 /// Why a machine could not be built.
@@ -106,8 +109,7 @@ impl Machine {
         let ram = Arc::new(memory::allocate(memory_bytes)?);
         let kernel: kernel::Header = memory::load_kernel(&ram, &mut files.kernel)?;
         let initramfs = memory::load_initramfs(&ram, &mut files.initramfs, &kernel)?;
-        let devices = config.disks.len() + usize::from(config.vsock.is_some());
-        let command_line = boot::command_line(config, devices);
+        let command_line = boot::command_line(config, config.devices());
         let start = boot::write(&ram, memory_bytes, &kernel, initramfs, &command_line, config.entry)?;
         mp_table::write(&ram, config.vcpus).map_err(BuildError::MpTable)?;
         stamps.memory = stopwatch.elapsed_us();
@@ -127,6 +129,9 @@ impl Machine {
                 Some(add_device(&vm, &events, &ram, &mut transports, Box::new(device))?)
             }
         };
+        if config.entropy {
+            add_device(&vm, &events, &ram, &mut transports, Box::new(Entropy::new(MonotonicTimer::new()?)))?;
+        }
         let console = files.console.map(DebugConsole::new);
         let bus = Arc::new(Bus { devices: transports, console });
 
@@ -160,14 +165,21 @@ impl Machine {
             overhead_kib: resident.1,
             ..Statistics::default()
         };
-        for (position, device) in self.bus.devices.iter().enumerate() {
-            let (in_bytes, out_bytes) = crate::bus::lock(device).device().traffic_bytes();
-            if Some(position) == self.vsock {
-                statistics.vsock_to_guest_bytes += in_bytes;
-                statistics.vsock_from_guest_bytes += out_bytes;
-            } else {
-                statistics.disk_read_bytes += in_bytes;
-                statistics.disk_written_bytes += out_bytes;
+        for device in &self.bus.devices {
+            let transport = crate::bus::lock(device);
+            let device = transport.device();
+            let (in_bytes, out_bytes) = device.traffic_bytes();
+            match device.kind() {
+                VIRTIO_ID_BLOCK => {
+                    statistics.disk_read_bytes += in_bytes;
+                    statistics.disk_written_bytes += out_bytes;
+                }
+                VIRTIO_ID_VSOCK => {
+                    statistics.vsock_to_guest_bytes += in_bytes;
+                    statistics.vsock_from_guest_bytes += out_bytes;
+                }
+                VIRTIO_ID_RNG => statistics.entropy_bytes += in_bytes,
+                _ => {}
             }
         }
         statistics
@@ -189,6 +201,9 @@ fn add_device(
     vm.attach(position, &transport)?;
     for (queue, notification) in transport.notifications().iter().enumerate() {
         events.watch_queue(notification, position, queue)?;
+    }
+    for (index, own) in transport.device().descriptors().into_iter().enumerate() {
+        events.watch_descriptor(own, position, index)?;
     }
     transports.push(Mutex::new(transport));
     Ok(position)

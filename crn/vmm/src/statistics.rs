@@ -26,6 +26,8 @@ pub struct Statistics {
     pub vsock_from_guest_bytes: u64,
     /// Bytes carried from host streams to the guest.
     pub vsock_to_guest_bytes: u64,
+    /// Random bytes given to the guest.
+    pub entropy_bytes: u64,
     /// Most resident memory of the process, guest memory included, KiB.
     pub max_resident_kib: u64,
     /// Resident memory at the last doorbell that is neither guest memory nor mapped from the

@@ -1,4 +1,6 @@
 //! Virtio 1.2: the transport and what a device model must offer it.
 
 pub mod device;
+#[cfg(test)]
+pub(crate) mod driver;
 pub mod mmio;

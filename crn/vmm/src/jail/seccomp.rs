@@ -102,7 +102,7 @@ const DEVICES: &[Allowed] = &[
         "a descriptor that came in is made close-on-exec; not to have signals sent by it",
     ),
     any(libc::SYS_fdatasync, "a flush of a disk"),
-    any(libc::SYS_getrandom, "hash tables are seeded"),
+    any(libc::SYS_getrandom, "hash tables are seeded, and the guest's generator"),
     only(libc::SYS_ioctl, &[&[is(1, FIONBIO)]], "a connection is made non-blocking"),
     any(libc::SYS_pread64, "a disk is read, a proc file for statistics"),
     any(libc::SYS_pwrite64, "a disk is written"),
@@ -113,6 +113,7 @@ const DEVICES: &[Allowed] = &[
     any(libc::SYS_sendto, "data to a connection"),
     any(libc::SYS_shutdown, "one direction of a connection ends"),
     only(libc::SYS_socketpair, &[&[is(0, AF_UNIX), is(1, STREAM)]], "a connection that the guest makes"),
+    any(libc::SYS_timerfd_settime, "a device that has given what it may waits"),
 ];
 
 /// What sockets in a folder take instead of descriptors that a supervisor passes.
@@ -172,7 +173,10 @@ mod tests {
     use super::*;
     use crate::{
         control::{self, ControlError, Request},
-        devices::vsock::muxer::HostStream,
+        devices::{
+            timer::{MonotonicTimer, Timer as _},
+            vsock::muxer::HostStream,
+        },
     };
     use rustix::{
         event::epoll,
@@ -184,6 +188,7 @@ mod tests {
             fd::{AsFd as _, OwnedFd},
             unix::net::UnixStream,
         },
+        time::Duration,
     };
 
     const ALL: [Thread; 3] = [Thread::Vcpu, Thread::Devices, Thread::TerminalDevices];
@@ -217,6 +222,9 @@ mod tests {
         ("asks for descriptor flags", Thread::Vcpu, false),
         ("has a descriptor signal", Thread::Devices, false),
         ("makes a connection", Thread::Devices, true),
+        ("sets a timer", Thread::Devices, true),
+        ("sets a timer", Thread::Vcpu, false),
+        ("makes a timer", Thread::Devices, false),
         ("takes and makes connections", Thread::Devices, true),
         ("makes a datagram socket", Thread::Devices, false),
         ("makes a datagram socket", Thread::TerminalDevices, false),
@@ -255,6 +263,7 @@ mod tests {
         let control =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("sockets");
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).expect("an epoll");
+        let mut timer = MonotonicTimer::new().expect("a timer");
         confine(thread).expect("confined");
         let map = |protection| {
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
@@ -276,6 +285,8 @@ mod tests {
             // SAFETY: standard output, which nothing else uses here.
             "has a descriptor signal" => drop(unsafe { libc::fcntl(1, libc::F_SETOWN, parent) }),
             "takes and makes connections" => carry_connections(&control, &epoll).expect("carried"),
+            "sets a timer" => timer.wake_in(Duration::from_millis(1)),
+            "makes a timer" => drop(MonotonicTimer::new()),
             "makes a connection" => pair_of(libc::SOCK_STREAM),
             "makes a datagram socket" => pair_of(libc::SOCK_DGRAM),
             other => panic!("{other}"),

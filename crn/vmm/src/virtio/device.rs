@@ -1,6 +1,7 @@
 //! What a device model offers its transport.
 
 use crate::memory::Ram;
+use std::os::fd::BorrowedFd;
 use virtio_queue::Queue;
 
 /// What made a device look at its queues.
@@ -8,6 +9,8 @@ use virtio_queue::Queue;
 pub enum Event {
     /// The driver has put something into the queue of that index.
     Queue(usize),
+    /// A descriptor of the device's own ([`Device::descriptors`]) is ready.
+    Descriptor(usize),
     /// One of the device's host streams is ready.
     Stream {
         /// The token it was registered with.
@@ -80,6 +83,10 @@ pub trait Device: std::fmt::Debug + Send {
     fn features(&self) -> u64;
     /// Largest size of each queue.
     fn queue_sizes(&self) -> &'static [u16];
+    /// What the device has watched besides its queues, for as long as it lives. It hears of every edge.
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        Vec::new()
+    }
     /// Reads configuration space; bytes past its end stay zero.
     fn read_config(&self, offset: u64, data: &mut [u8]);
     /// Works for a bounded turn: until queues and streams have nothing more, or others should have
