@@ -33,6 +33,8 @@ pub struct Config {
     pub vsock: Option<Vsock>,
     /// Whether the guest gets random bytes of the host.
     pub entropy: bool,
+    /// Whether memory that the guest has freed goes back to the host.
+    pub balloon: bool,
     /// True to pass the kernel's own messages out of the debug console (slow; off in production).
     pub console: bool,
     /// Added to the end of the kernel's command line.
@@ -119,6 +121,7 @@ impl Config {
             disks: Vec::new(),
             vsock: None,
             entropy: false,
+            balloon: false,
             console: false,
             extra_command_line: String::new(),
             measure_memory: false,
@@ -128,7 +131,7 @@ impl Config {
     /// How many devices it has.
     #[must_use]
     pub fn devices(&self) -> usize {
-        self.disks.len() + usize::from(self.vsock.is_some()) + usize::from(self.entropy)
+        self.disks.len() + usize::from(self.vsock.is_some()) + usize::from(self.entropy) + usize::from(self.balloon)
     }
 
     /// The roles of the descriptors that must accompany it, in order.

@@ -20,6 +20,7 @@ use crate::{
     bus::Bus,
     config::{Config, ConfigError, Descriptor},
     devices::{
+        balloon::Balloon,
         block::Block,
         console::DebugConsole,
         entropy::Entropy,
@@ -40,7 +41,7 @@ use std::{
     os::fd::OwnedFd,
     sync::{Arc, Mutex},
 };
-use virtio_bindings::virtio_ids::{VIRTIO_ID_BLOCK, VIRTIO_ID_RNG, VIRTIO_ID_VSOCK};
+use virtio_bindings::virtio_ids::{VIRTIO_ID_BALLOON, VIRTIO_ID_BLOCK, VIRTIO_ID_RNG, VIRTIO_ID_VSOCK};
 use vmm_sys_util::eventfd::EventFd;
 
 /// Why a machine could not be built.
@@ -132,6 +133,9 @@ impl Machine {
         if config.entropy {
             add_device(&vm, &events, &ram, &mut transports, Box::new(Entropy::new(MonotonicTimer::new()?)))?;
         }
+        if config.balloon {
+            add_device(&vm, &events, &ram, &mut transports, Box::new(Balloon::new()))?;
+        }
         let console = files.console.map(DebugConsole::new);
         let bus = Arc::new(Bus { devices: transports, console });
 
@@ -179,6 +183,7 @@ impl Machine {
                     statistics.vsock_from_guest_bytes += out_bytes;
                 }
                 VIRTIO_ID_RNG => statistics.entropy_bytes += in_bytes,
+                VIRTIO_ID_BALLOON => statistics.released_bytes += out_bytes,
                 _ => {}
             }
         }

@@ -38,6 +38,7 @@ Options of run:
                              DIR/port_N gets connections that the guest makes to port N
   --accept-port N            a port that the guest may connect to; may be repeated
   --entropy                  give the guest random bytes of the host
+  --balloon                  take back memory that the guest has freed
   --console                  print the kernel's log
   --cmdline TEXT             added to the kernel's command line
   --exit-on-progress BYTE    end at this byte of progress (a character)
@@ -177,6 +178,7 @@ fn parse_run(arguments: &mut lexopt::Parser) -> Result<Run, lexopt::Error> {
             Long("vsock-dir") => vsock_folder = Some(PathBuf::from(arguments.value()?)),
             Long("accept-port") => accept_ports.push(arguments.value()?.parse()?),
             Long("entropy") => config.entropy = true,
+            Long("balloon") => config.balloon = true,
             Long("console") => config.console = true,
             Long("cmdline") => config.extra_command_line = arguments.value()?.string()?,
             Long("exit-on-progress") => {

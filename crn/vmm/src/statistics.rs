@@ -28,6 +28,8 @@ pub struct Statistics {
     pub vsock_to_guest_bytes: u64,
     /// Random bytes given to the guest.
     pub entropy_bytes: u64,
+    /// Bytes of free memory that the guest gave back, however often the same.
+    pub released_bytes: u64,
     /// Most resident memory of the process, guest memory included, KiB.
     pub max_resident_kib: u64,
     /// Resident memory at the last doorbell that is neither guest memory nor mapped from the

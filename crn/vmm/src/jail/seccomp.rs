@@ -72,7 +72,7 @@ const BOTH: &[Allowed] = &[
     any(libc::SYS_futex, "locks and channels between the threads"),
     any(libc::SYS_getpid, "part of an abort"),
     any(libc::SYS_gettid, "part of an abort"),
-    any(libc::SYS_madvise, "the allocator gives pages back"),
+    any(libc::SYS_madvise, "the allocator and the guest give pages back"),
     only(
         libc::SYS_mmap,
         &[&[is(4, u32::MAX as u64), lacks(2, PROT_EXEC)]],
