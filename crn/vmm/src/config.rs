@@ -4,6 +4,7 @@
 //! says, so that this record can be stored, compared and (later) kept inside a snapshot.
 
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 
 /// Least memory of a guest, MiB: what the kernel and init need before a program runs.
 pub const MIN_MEMORY_MIB: u32 = 32;
@@ -15,6 +16,10 @@ pub const MAX_VCPUS: u8 = 64;
 pub const MAX_DEVICES: usize = 19;
 /// Most block devices: what vsock, entropy and balloon leave.
 pub const MAX_DISKS: usize = MAX_DEVICES - 3;
+/// Most network cards.
+pub const MAX_NETS: usize = 4;
+/// Most addresses of a network card: IPv4, and a /124 of IPv6.
+pub const MAX_ADDRESSES: usize = 17;
 /// Longest addition to the kernel's command line, bytes (the kernel reads 2,048 in all).
 pub const MAX_EXTRA_COMMAND_LINE_BYTES: usize = 1024;
 
@@ -35,6 +40,8 @@ pub struct Config {
     pub entropy: bool,
     /// Whether memory that the guest has freed goes back to the host.
     pub balloon: bool,
+    /// The network cards, in order: the first is the guest's `eth0`.
+    pub nets: Vec<Net>,
     /// True to pass the kernel's own messages out of the debug console (slow; off in production).
     pub console: bool,
     /// Added to the end of the kernel's command line.
@@ -69,6 +76,15 @@ pub struct Vsock {
     pub accept_ports: Vec<u32>,
 }
 
+/// A network card.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Net {
+    /// The card's Ethernet address, of one station.
+    pub mac: [u8; 6],
+    /// The addresses that the guest may send from.
+    pub addresses: Vec<IpAddr>,
+}
+
 /// A role among the descriptors that accompany a [`Config`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Descriptor {
@@ -78,6 +94,8 @@ pub enum Descriptor {
     Initramfs,
     /// Disk of that index, readable, and writable unless read-only.
     Disk(usize),
+    /// The tap of the network card of that index, with virtio's headers.
+    Net(usize),
     /// Where the debug console's bytes go, writable; present when [`Config::console`] is set.
     Console,
 }
@@ -94,6 +112,12 @@ pub enum ConfigError {
     /// Too many block devices.
     #[error("{0} disks: at most {MAX_DISKS} are possible")]
     Disks(usize),
+    /// Too many network cards.
+    #[error("{0} network cards: at most {MAX_NETS} are possible")]
+    Nets(usize),
+    /// A network card's own address is not one of a single station, or it has too many others.
+    #[error("a network card needs an Ethernet address of its own and at most {MAX_ADDRESSES} addresses")]
+    Net,
     /// Too many devices of all kinds.
     #[error("{0} devices: at most {MAX_DEVICES} are possible")]
     Devices(usize),
@@ -122,6 +146,7 @@ impl Config {
             vsock: None,
             entropy: false,
             balloon: false,
+            nets: Vec::new(),
             console: false,
             extra_command_line: String::new(),
             measure_memory: false,
@@ -131,7 +156,11 @@ impl Config {
     /// How many devices it has.
     #[must_use]
     pub fn devices(&self) -> usize {
-        self.disks.len() + usize::from(self.vsock.is_some()) + usize::from(self.entropy) + usize::from(self.balloon)
+        self.disks.len()
+            + self.nets.len()
+            + usize::from(self.vsock.is_some())
+            + usize::from(self.entropy)
+            + usize::from(self.balloon)
     }
 
     /// The roles of the descriptors that must accompany it, in order.
@@ -139,6 +168,7 @@ impl Config {
     pub fn descriptors(&self) -> Vec<Descriptor> {
         let mut roles = vec![Descriptor::Kernel, Descriptor::Initramfs];
         roles.extend((0..self.disks.len()).map(Descriptor::Disk));
+        roles.extend((0..self.nets.len()).map(Descriptor::Net));
         if self.console {
             roles.push(Descriptor::Console);
         }
@@ -158,6 +188,13 @@ impl Config {
         }
         if self.disks.len() > MAX_DISKS {
             return Err(ConfigError::Disks(self.disks.len()));
+        }
+        if self.nets.len() > MAX_NETS {
+            return Err(ConfigError::Nets(self.nets.len()));
+        }
+        // The lowest bit of the first byte makes an address one of a group.
+        if self.nets.iter().any(|net| net.mac[0] & 1 == 1 || net.mac == [0; 6] || net.addresses.len() > MAX_ADDRESSES) {
+            return Err(ConfigError::Net);
         }
         if self.devices() > MAX_DEVICES {
             return Err(ConfigError::Devices(self.devices()));
@@ -185,6 +222,36 @@ mod tests {
         assert_eq!(config.check(), Err(ConfigError::Disks(MAX_DISKS + 1)));
     }
 
+    const NET: Net = Net { mac: [2, 0, 0, 0, 0, 1], addresses: Vec::new() };
+
+    #[test]
+    fn devices_share_the_interrupt_lines() {
+        let mut config = Config::new(128, 1);
+        config.disks = vec![Disk { read_only: true }; MAX_DISKS];
+        config.vsock = Some(Vsock { guest_cid: 3, accept_ports: Vec::new() });
+        (config.entropy, config.balloon) = (true, true);
+        assert_eq!((config.devices(), config.check()), (MAX_DEVICES, Ok(())));
+        config.nets = vec![NET];
+        assert_eq!(config.check(), Err(ConfigError::Devices(MAX_DEVICES + 1)));
+        config.nets = vec![NET; MAX_NETS + 1];
+        assert_eq!(config.check(), Err(ConfigError::Nets(MAX_NETS + 1)));
+    }
+
+    #[test]
+    fn a_card_is_one_station() {
+        let check = |net| {
+            let mut config = Config::new(128, 1);
+            config.nets = vec![net];
+            config.check()
+        };
+        assert_eq!(check(NET), Ok(()));
+        let many = vec![IpAddr::from([0, 0, 0, 0]); MAX_ADDRESSES + 1];
+        for net in [Net { mac: [3, 0, 0, 0, 0, 1], ..NET }, Net { mac: [0; 6], ..NET }, Net { addresses: many, ..NET }]
+        {
+            assert_eq!(check(net), Err(ConfigError::Net));
+        }
+    }
+
     #[test]
     fn a_command_line_is_printable() {
         let mut config = Config::new(128, 1);
@@ -196,8 +263,9 @@ mod tests {
     fn descriptors_come_in_a_fixed_order() {
         let mut config = Config::new(128, 1);
         config.disks = vec![Disk { read_only: true }, Disk { read_only: false }];
+        config.nets = vec![NET];
         config.console = true;
         use Descriptor as D;
-        assert_eq!(config.descriptors(), [D::Kernel, D::Initramfs, D::Disk(0), D::Disk(1), D::Console]);
+        assert_eq!(config.descriptors(), [D::Kernel, D::Initramfs, D::Disk(0), D::Disk(1), D::Net(0), D::Console]);
     }
 }

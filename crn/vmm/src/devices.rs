@@ -6,6 +6,7 @@ pub mod block;
 pub mod console;
 pub mod doorbell;
 pub mod entropy;
+pub mod network;
 pub mod timer;
 pub mod token_bucket;
 pub mod vsock;

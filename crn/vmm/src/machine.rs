@@ -24,6 +24,7 @@ use crate::{
         block::Block,
         console::DebugConsole,
         entropy::Entropy,
+        network::{DEFAULT_RATES, Identity, Network, Tap},
         timer::MonotonicTimer,
         vsock::{Muxer, VsockDevice},
     },
@@ -41,7 +42,7 @@ use std::{
     os::fd::OwnedFd,
     sync::{Arc, Mutex},
 };
-use virtio_bindings::virtio_ids::{VIRTIO_ID_BALLOON, VIRTIO_ID_BLOCK, VIRTIO_ID_RNG, VIRTIO_ID_VSOCK};
+use virtio_bindings::virtio_ids::{VIRTIO_ID_BALLOON, VIRTIO_ID_BLOCK, VIRTIO_ID_NET, VIRTIO_ID_RNG, VIRTIO_ID_VSOCK};
 use vmm_sys_util::eventfd::EventFd;
 
 /// Why a machine could not be built.
@@ -133,6 +134,10 @@ impl Machine {
         if config.entropy {
             add_device(&vm, &events, &ram, &mut transports, Box::new(Entropy::new(MonotonicTimer::new()?)))?;
         }
+        for (net, tap) in config.nets.iter().zip(files.taps) {
+            let card = Network::new(Tap::new(tap.into())?, MonotonicTimer::new()?, Identity::of(net), DEFAULT_RATES);
+            add_device(&vm, &events, &ram, &mut transports, Box::new(card))?;
+        }
         if config.balloon {
             add_device(&vm, &events, &ram, &mut transports, Box::new(Balloon::new()))?;
         }
@@ -182,6 +187,11 @@ impl Machine {
                     statistics.vsock_to_guest_bytes += in_bytes;
                     statistics.vsock_from_guest_bytes += out_bytes;
                 }
+                VIRTIO_ID_NET => {
+                    statistics.network_to_guest_bytes += in_bytes;
+                    statistics.network_from_guest_bytes += out_bytes;
+                    statistics.network_refused_frames += device.refused_frames();
+                }
                 VIRTIO_ID_RNG => statistics.entropy_bytes += in_bytes,
                 VIRTIO_ID_BALLOON => statistics.released_bytes += out_bytes,
                 _ => {}
@@ -219,6 +229,7 @@ struct Files {
     kernel: File,
     initramfs: File,
     disks: Vec<File>,
+    taps: Vec<File>,
     console: Option<File>,
 }
 
@@ -229,11 +240,12 @@ impl Files {
         let mut next = || descriptors.next().expect("as many descriptors as roles, checked above");
         // The order of `Config::descriptors`.
         let (kernel, initramfs) = (next(), next());
-        let mut files = Self { kernel, initramfs, disks: Vec::new(), console: None };
+        let mut files = Self { kernel, initramfs, disks: Vec::new(), taps: Vec::new(), console: None };
         for role in roles {
             match role {
                 Descriptor::Kernel | Descriptor::Initramfs => {}
                 Descriptor::Disk(_) => files.disks.push(next()),
+                Descriptor::Net(_) => files.taps.push(next()),
                 Descriptor::Console => files.console = Some(next()),
             }
         }

@@ -4,3 +4,4 @@ pub mod device;
 #[cfg(test)]
 pub(crate) mod driver;
 pub mod mmio;
+pub mod used;

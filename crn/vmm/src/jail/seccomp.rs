@@ -50,9 +50,10 @@ const fn only(call: c_long, combinations: &'static [&'static [Argument]], reason
     Allowed { call, combinations, reason }
 }
 
-/// `ioctl` numbers (`linux/kvm.h`, `asm-generic/ioctls.h`).
+/// `ioctl` numbers (`linux/kvm.h`, `asm-generic/ioctls.h`, `linux/if_tun.h`).
 const KVM_RUN: u64 = 0xae80;
 const FIONBIO: u64 = 0x5421;
+const TUNSETOFFLOAD: u64 = 0x4004_54d0;
 /// A signal of an abort, a protection that makes pages executable, the family and kind of our connections, operations of `fcntl`.
 const SIGABRT: u64 = libc::SIGABRT as u64;
 const PROT_EXEC: u64 = libc::PROT_EXEC as u64;
@@ -86,7 +87,7 @@ const BOTH: &[Allowed] = &[
     any(libc::SYS_sched_yield, "a lock is contended"),
     any(libc::SYS_sigaltstack, "a thread ends"),
     only(libc::SYS_tkill, &[&[is_self(0), is(1, SIGABRT)]], "an abort: nobody else's"),
-    any(libc::SYS_write, "event descriptors, the debug console, the log"),
+    any(libc::SYS_write, "event descriptors, the debug console, the log, frames to a tap"),
     any(libc::SYS_writev, "the log"),
 ];
 
@@ -103,10 +104,14 @@ const DEVICES: &[Allowed] = &[
     ),
     any(libc::SYS_fdatasync, "a flush of a disk"),
     any(libc::SYS_getrandom, "hash tables are seeded, and the guest's generator"),
-    only(libc::SYS_ioctl, &[&[is(1, FIONBIO)]], "a connection is made non-blocking"),
+    only(
+        libc::SYS_ioctl,
+        &[&[is(1, FIONBIO)], &[is(1, TUNSETOFFLOAD)]],
+        "a connection is made non-blocking; a tap learns what its guest takes",
+    ),
     any(libc::SYS_pread64, "a disk is read, a proc file for statistics"),
     any(libc::SYS_pwrite64, "a disk is written"),
-    any(libc::SYS_read, "event descriptors"),
+    any(libc::SYS_read, "event descriptors, frames of a tap"),
     any(libc::SYS_recvfrom, "data of a connection"),
     any(libc::SYS_recvmsg, "a request of the supervisor, with a connection"),
     any(libc::SYS_sendmsg, "a notice to the supervisor"),
@@ -221,6 +226,9 @@ mod tests {
         ("asks for descriptor flags", Thread::Devices, true),
         ("asks for descriptor flags", Thread::Vcpu, false),
         ("has a descriptor signal", Thread::Devices, false),
+        ("tells a tap", Thread::Devices, true),
+        ("tells a tap", Thread::Vcpu, false),
+        ("renames a tap", Thread::Devices, false),
         ("makes a connection", Thread::Devices, true),
         ("sets a timer", Thread::Devices, true),
         ("sets a timer", Thread::Vcpu, false),
@@ -270,6 +278,10 @@ mod tests {
             // SAFETY: a mapping at an address of the kernel's choice, which nothing uses.
             unsafe { libc::mmap(std::ptr::null_mut(), 4096, protection, flags, -1, 0) };
         };
+        let ioctl = |number: libc::Ioctl| {
+            // SAFETY: standard output, which is no tap and refuses.
+            unsafe { libc::ioctl(1, number, 0) };
+        };
         let mut pair_of = |kind: libc::c_int| {
             // SAFETY: `pair` has room for two descriptors.
             unsafe { libc::socketpair(libc::AF_UNIX, kind | libc::SOCK_CLOEXEC, 0, pair.as_mut_ptr()) };
@@ -285,6 +297,8 @@ mod tests {
             // SAFETY: standard output, which nothing else uses here.
             "has a descriptor signal" => drop(unsafe { libc::fcntl(1, libc::F_SETOWN, parent) }),
             "takes and makes connections" => carry_connections(&control, &epoll).expect("carried"),
+            "tells a tap" => ioctl(libc::TUNSETOFFLOAD),
+            "renames a tap" => ioctl(libc::TUNSETIFF),
             "sets a timer" => timer.wake_in(Duration::from_millis(1)),
             "makes a timer" => drop(MonotonicTimer::new()),
             "makes a connection" => pair_of(libc::SOCK_STREAM),

@@ -28,6 +28,7 @@ pub enum Event {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Work {
     used: u8,
+    interrupt: bool,
     unfinished: bool,
 }
 
@@ -44,6 +45,11 @@ impl Work {
         self.used |= 1 << (queue & 7);
     }
 
+    /// The driver wants an interrupt: the device has asked it itself.
+    pub fn interrupt(&mut self) {
+        self.interrupt = true;
+    }
+
     /// There is more to do, after others have had their turn.
     pub fn unfinished(&mut self) {
         self.unfinished = true;
@@ -53,6 +59,12 @@ impl Work {
     #[must_use]
     pub fn has_used(self, queue: usize) -> bool {
         self.used >> (queue & 7) & 1 == 1
+    }
+
+    /// Whether the driver wants an interrupt in any case.
+    #[must_use]
+    pub fn is_interrupt_wanted(self) -> bool {
+        self.interrupt
     }
 
     /// Whether there is more to do.
@@ -89,6 +101,10 @@ pub trait Device: std::fmt::Debug + Send {
     }
     /// Reads configuration space; bytes past its end stay zero.
     fn read_config(&self, offset: u64, data: &mut [u8]);
+    /// The driver is up and has chosen those of the features, the transport's among them.
+    fn activate(&mut self, features: u64) {
+        let _ = features;
+    }
     /// Works for a bounded turn: until queues and streams have nothing more, or others should have
     /// theirs ([`Work::unfinished`]). Called only while the driver is up.
     ///
@@ -107,6 +123,10 @@ pub trait Device: std::fmt::Debug + Send {
     }
     /// Bytes that went through, for statistics: (towards the guest, from the guest).
     fn traffic_bytes(&self) -> (u64, u64);
+    /// Frames of the guest that were not sent; only a network card has any.
+    fn refused_frames(&self) -> u64 {
+        0
+    }
 }
 
 /// Copies the part of a configuration structure that a driver reads.

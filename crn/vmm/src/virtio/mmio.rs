@@ -153,7 +153,7 @@ impl Transport {
         }
         match self.device.process(event, &mut self.queues, &self.ram) {
             Ok(work) => {
-                let mut wanted = false;
+                let mut wanted = work.is_interrupt_wanted();
                 for (index, queue) in self.queues.iter_mut().enumerate() {
                     if work.has_used(index) {
                         // A driver whose rings cannot be read gets the interrupt anyway.
@@ -299,6 +299,7 @@ impl Transport {
             self.ask_for_reset();
             return;
         }
+        self.device.activate(self.driver_features);
         // What was notified before the device was up would be lost otherwise.
         for notification in &self.notifications {
             // An eventfd that is full is readable already.
