@@ -13,5 +13,6 @@ pub mod host_name;
 pub mod log;
 pub mod machine;
 pub mod meter;
+pub mod network;
 pub mod node;
 pub mod server;

@@ -149,6 +149,9 @@ async fn spawn(workshop: &Workshop, blueprint: &Blueprint, files: &[CachedFile])
     let mut config = Config::new(memory_mib, vcpus);
     config.disks = files.iter().map(|_| Disk { read_only: true }).collect();
     config.vsock = Some(Vsock { guest_cid: GUEST_CID, accept_ports: Vec::new() });
+    // For programs that run long: what they do not use others can, and their random numbers do not hang on one seed.
+    config.balloon = true;
+    config.entropy = true;
     Ok(Machine::start(workshop.images.clone(), config, files, blueprint.item_hash.to_string()).await?)
 }
 
