@@ -6,7 +6,7 @@
 //! ```text
 //!   vcpu threads ---- effects (bounded channel) ----.
 //!   KVM (ioeventfd) - queue notifications ----------+--> event loop --> devices --> interrupts (irqfd) --> KVM
-//!   host streams ---- readiness (edges) ------------+
+//!   host streams, taps, timers -- readiness (edges) +
 //!   front ----------- connect, stop ----------------'
 //! ```
 

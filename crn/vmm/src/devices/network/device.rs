@@ -360,6 +360,8 @@ impl<W: Wire, T: Timer> Device for Network<W, T> {
     fn activate(&mut self, features: u64) {
         self.offloads = Offloads::chosen(features);
         self.offloads_are_new = true;
+        // Edges before this were lost.
+        self.readable = true;
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {

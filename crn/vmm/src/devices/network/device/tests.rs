@@ -427,6 +427,8 @@ fn a_reset_forgets_the_frame_and_the_alarm_and_not_the_bound() {
     let mut bench = Bench::new(&ram, ALL, NARROW);
     bench.send(PLAIN, &packet(IP, 1000));
     bench.line.bring(PLAIN, &packet(IP, 700));
+    bench.work(WIRE);
+    assert!(bench.line.state().incoming.is_empty(), "it waits for a buffer");
     bench.send(PLAIN, &packet(IP, 100));
     assert_eq!((bench.line.sent().len(), bench.timer.times_set()), (1, 1));
     bench.device.reset();
@@ -438,6 +440,20 @@ fn a_reset_forgets_the_frame_and_the_alarm_and_not_the_bound() {
     assert_eq!((bench.buffers.used(), bench.line.sent().len()), (vec![], 0));
     assert_eq!(bench.timer.times_set(), 2, "the new driver waits with an alarm of its own");
     assert_eq!(bench.line.state().agreed, [Offloads::chosen(ALL), Offloads::default()]);
+}
+
+/// Nobody hears of an edge while no driver is up.
+#[test]
+fn what_came_before_the_driver_is_given_to_it() {
+    let ram = ram();
+    let mut bench = Bench::new(&ram, ALL, UNBOUND);
+    bench.work(WIRE);
+    bench.device.reset();
+    bench.line.bring(PLAIN, &packet(IP, 60));
+    bench.device.activate(ALL);
+    bench.add_buffer(2048);
+    bench.work(BUFFERS);
+    assert_eq!(bench.buffers.used(), [(0, 72)]);
 }
 
 #[test]
