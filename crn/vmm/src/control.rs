@@ -24,7 +24,7 @@ use std::{
 };
 
 /// Version of the messages below.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// Longest packet, bytes. A configuration of [`crate::config::MAX_DISKS`] disks takes a tenth.
 pub const MAX_PACKET_BYTES: usize = 16 * 1024;

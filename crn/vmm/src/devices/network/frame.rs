@@ -179,7 +179,7 @@ fn check_ipv6(packet: &[u8], identity: &Identity) -> Result<Option<Transport>, R
             AUTHENTICATION => (usize::from(byte_at(payload, 1)?) + 2) * 4,
             FRAGMENT => {
                 fragmented = true;
-                later_fragment |= u16::from_be_bytes([byte_at(payload, 2)?, byte_at(payload, 3)?]) & !7 != 0;
+                later_fragment = u16::from_be_bytes([byte_at(payload, 2)?, byte_at(payload, 3)?]) & !7 != 0;
                 8
             }
             _ => break,

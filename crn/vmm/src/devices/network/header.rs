@@ -220,6 +220,7 @@ mod tests {
     fn work_that_does_not_fit_is_refused() {
         let all = Offloads::chosen(ALL);
         for (header, bytes, transport) in [
+            (checksum(10, 16), 3000, Some(TCP4)),
             (checksum(14, 12), 3000, Some(TCP4)),
             (checksum(34, 6), 3000, Some(TCP4)),
             (checksum(34, 16), 3000, Some(UDP4)),

@@ -411,6 +411,19 @@ fn the_host_waits_too_and_the_earlier_alarm_counts() {
 }
 
 #[test]
+fn a_frame_that_waits_for_buffers_is_paid_once() {
+    let ram = ram();
+    let mut bench = Bench::new(&ram, ALL, NARROW);
+    bench.line.bring(PLAIN, &packet(IP, 600));
+    for _ in 0..3 {
+        bench.work(WIRE);
+    }
+    bench.add_buffer(2048);
+    bench.work(BUFFERS);
+    assert_eq!((bench.buffers.used().len(), bench.timer.times_set()), (1, 0));
+}
+
+#[test]
 fn segments_count_as_packets() {
     let ram = ram();
     let few = Rates { bytes: PLENTY, packets: Rate { per_second: 1, burst: 20 } };

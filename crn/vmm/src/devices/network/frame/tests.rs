@@ -89,6 +89,7 @@ fn nobody_speaks_under_another_name() {
         (ipv6(OTHER_IP6, FRAGMENT, &[UDP, 0, 0, 8, 0, 0, 0, 0]), Refusal::Address),
         (ipv6(OTHER_IP6, ICMPV6, &[128]), Refusal::Address),
         (ipv6(NOBODY6, ICMPV6, &[128]), Refusal::Address),
+        (ipv6(OTHER_IP6, ICMPV6, &neighbour(NEIGHBOUR_SOLICITATION, IP6, 1, MAC)), Refusal::Address),
         (ipv6(NOBODY6, UDP, &udp(53)), Refusal::Address),
         (ipv6(IP6, ICMPV6, &neighbour(NEIGHBOUR_ADVERTISEMENT, OTHER_IP6, 2, MAC)), Refusal::Address),
         (ipv6(IP6, ICMPV6, &neighbour(NEIGHBOUR_ADVERTISEMENT, IP6, 2, OTHER_MAC)), Refusal::Mac),
