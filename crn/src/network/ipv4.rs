@@ -84,9 +84,11 @@ impl Pool {
         (index < self.links && link.guest() == guest && self.taken.insert(index)).then_some(link)
     }
 
-    /// Gives a link back.
+    /// Gives a link of this pool back.
     pub fn give_back(&mut self, link: Link) {
-        self.taken.remove(&((link.network - self.first) / ADDRESSES_PER_LINK));
+        if let Some(offset) = link.network.checked_sub(self.first) {
+            self.taken.remove(&(offset / ADDRESSES_PER_LINK));
+        }
     }
 }
 

@@ -207,7 +207,7 @@ fn receiver(machine: &Machine) -> String {
 fn of_machine(machine: &Machine) -> [Chain; 3] {
     let mut own = vec![LINK_LOCAL, UNSPECIFIED];
     let mut gateway = vec![rule([Match::Destination4(machine.ipv4.host())], Verdict::Drop)];
-    for network in machine.ipv6 {
+    if let Some(network) = machine.ipv6 {
         own.push(Prefix6(network.host(), NETWORK_BITS));
         gateway.push(rule([Match::DestinationIn6(Prefix6(network.host(), 128))], Verdict::Drop));
     }
