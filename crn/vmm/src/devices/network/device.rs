@@ -282,6 +282,7 @@ impl<W: Wire, T: Timer> Network<W, T> {
         let (header, frame) = self.incoming.split_at(HEADER_BYTES);
         let mut rest = &frame[..bytes - HEADER_BYTES];
         let mut header_place = None;
+        let mut looked_again = false;
         self.chains.clear();
         while !rest.is_empty() || header_place.is_none() {
             if self.chains.len() == usize::from(queue.size()) {
@@ -290,13 +291,16 @@ impl<W: Wire, T: Timer> Network<W, T> {
                 return Ok(Delivery::Impossible);
             }
             let Some(chain) = queue.iter(ram)?.next() else {
-                // The driver notifies when it has added a buffer to those that were looked at, unless it has already.
-                if queue.enable_notification(ram)? {
+                // The driver notifies when it has added a buffer to those that were looked at, unless it has already; one that
+                // says so and shows none is waited for all the same.
+                if !looked_again && queue.enable_notification(ram)? {
+                    looked_again = true;
                     continue;
                 }
                 queue.set_next_avail(start);
                 return Ok(Delivery::Waits);
             };
+            looked_again = false;
             let head = chain.head_index();
             let mut writer = chain.writer::<()>(ram)?;
             let mut room = writer.available_bytes();
