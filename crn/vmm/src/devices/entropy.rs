@@ -27,8 +27,8 @@ const REQUESTS_PER_TURN: u16 = QUEUE_SIZE;
 const BYTES_PER_REQUEST: usize = 256;
 /// What any request costs, tokens, however small its buffer: as much as the ones that Linux makes.
 const LEAST_TOKENS_PER_REQUEST: usize = 64;
-/// Random bytes of a guest: enough at once for a key of every kind, and a thousand guests that ask all the time
-/// cost a tenth of a processor.
+/// Random bytes of a guest: enough at once for keys of every kind; one that asks all the time has 256 requests of Linux's size
+/// served in a second.
 pub const RATE: Rate = Rate { per_second: 16 << 10, burst: 64 << 10 };
 
 /// The entropy device.

@@ -43,8 +43,8 @@ pub struct Rates {
     pub packets: Rate,
 }
 
-/// What a card has in each direction: a gigabit per second, and as many packets as a processor of a host moves in a third of
-/// its time. Bursts are what goes through in 50 ms.
+/// What a card has in each direction: a gigabit per second, in packets of 1,250 bytes on average. Bursts are what goes
+/// through in 50 ms.
 pub const DEFAULT_RATES: Rates = Rates {
     bytes: Rate { per_second: 125_000_000, burst: 6_250_000 },
     packets: Rate { per_second: 100_000, burst: 5_000 },
