@@ -13,6 +13,7 @@ pub mod host_name;
 pub mod log;
 pub mod machine;
 pub mod meter;
+pub mod network;
 pub mod node;
 pub mod pool;
 pub mod random;

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use vmm::config::Shape;
 
 /// What monitors are made for: what nearly all programs are. Runtime, code, and four more files.
-const SHAPE: Shape = Shape { vcpus: 1, vsock: true, disks: 6 };
+const SHAPE: Shape = Shape { vcpus: 1, vsock: true, entropy: true, balloon: true, nets: 0, disks: 6 };
 
 /// The monitors that wait. Clones share them; when the last one is dropped they end.
 #[derive(Debug, Clone)]

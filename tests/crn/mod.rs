@@ -3,6 +3,7 @@
 mod about;
 mod archives;
 mod clones;
+mod devices;
 mod failures;
 mod kill;
 mod lifecycle;
@@ -48,6 +49,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("crn::clones::a_program_says_how_far_templates_go", clones::switched_off),
         trial("crn::kill::a_monitor_takes_only_its_own_calls_with_it", kill::monitor),
         trial("crn::kill::the_node_leaves_nothing_behind", kill::node),
+        trial("crn::devices::entropy_and_free_memory", devices::entropy_and_free_memory),
         trial("crn::about::what_the_node_says_of_itself", about::about),
     ]
 }

@@ -89,6 +89,9 @@ impl<'a> Start<'a> {
         let mut config = Config::new(memory_mib, vcpus);
         config.disks = files.iter().map(|_| Disk { read_only: true }).collect();
         config.vsock = Some(Vsock { guest_cid: GUEST_CID, accept_ports: Vec::new() });
+        // For programs that run long: what they do not use others can, and their random numbers do not hang on one seed.
+        config.balloon = true;
+        config.entropy = true;
         let level = allowed_level(blueprint).min(workshop.templates.level());
         Self { workshop, blueprint, files, started, config, level, machine: None }
     }

@@ -33,8 +33,8 @@ pub const VERSION: u8 = 2;
 /// Longest packet, bytes. A configuration of [`crate::config::MAX_DISKS`] disks takes a tenth.
 pub const MAX_PACKET_BYTES: usize = 16 * 1024;
 
-/// Most descriptors beside one packet: kernel, initramfs, every disk, the console.
-pub const MAX_DESCRIPTORS: usize = crate::config::MAX_DISKS + 3;
+/// Most descriptors beside one packet: kernel, initramfs, every disk and tap, the console.
+pub const MAX_DESCRIPTORS: usize = crate::config::MAX_DISKS + crate::config::MAX_NETS + 3;
 
 /// Supervisor to monitor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +62,7 @@ pub enum Request {
 
 /// Monitor to supervisor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::large_enum_variant, reason = "the large one is sent once, at the end")]
 pub enum Notice {
     /// The guest rang; see [`guest_protocol::doorbell`].
     Doorbell {

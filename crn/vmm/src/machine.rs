@@ -7,7 +7,7 @@
 //! ```text
 //!   vcpu threads ---- effects (bounded channel) ----.
 //!   KVM (ioeventfd) - queue notifications ----------+--> event loop --> devices --> interrupts (irqfd) --> KVM
-//!   host streams ---- readiness (edges) ------------+
+//!   host streams, taps, timers -- readiness (edges) +
 //!   front ----------- connect, snapshot, stop ------'
 //! ```
 
@@ -24,8 +24,12 @@ use crate::{
     bus::{Bus, lock},
     config::{Config, ConfigError, Descriptor, Restore},
     devices::{
+        balloon::Balloon,
         block::Block,
         console::DebugConsole,
+        entropy::Entropy,
+        network::{DEFAULT_RATES, Identity, Network, Tap},
+        timer::MonotonicTimer,
         vsock::{Muxer, VsockDevice},
     },
     kernel,
@@ -45,6 +49,7 @@ use std::{
     sync::{Arc, Mutex},
     time::{SystemTime, UNIX_EPOCH},
 };
+use virtio_bindings::virtio_ids::{VIRTIO_ID_BALLOON, VIRTIO_ID_BLOCK, VIRTIO_ID_NET, VIRTIO_ID_RNG, VIRTIO_ID_VSOCK};
 use vm_memory::{Bytes as _, GuestAddress};
 
 /// Why a machine could not be built.
@@ -119,8 +124,7 @@ impl Machine {
         let ram = Arc::new(memory::allocate(memory_bytes)?);
         let kernel: kernel::Header = memory::load_kernel(&ram, &mut files.first)?;
         let initramfs = memory::load_initramfs(&ram, &mut files.second, &kernel)?;
-        let devices = config.shape().queues().len();
-        let command_line = boot::command_line(&config, devices);
+        let command_line = boot::command_line(&config, config.devices());
         let start = boot::write(&ram, memory_bytes, &kernel, initramfs, &command_line, config.entry)?;
         mp_table::write(&ram, config.vcpus).map_err(BuildError::MpTable)?;
         stamps.memory = stopwatch.elapsed_us();
@@ -191,8 +195,13 @@ impl Machine {
         let mut transports = Vec::new();
         let mut add = |device: Box<dyn Device>| -> Result<usize, BuildError> {
             let slot = slots.next().ok_or(BuildError::Shell)?;
-            transports.push(Mutex::new(Transport::new(device, Arc::clone(&ram), slot)?));
-            Ok(transports.len() - 1)
+            let position = transports.len();
+            let transport = Transport::new(device, Arc::clone(&ram), slot)?;
+            for (index, own) in transport.device().descriptors().into_iter().enumerate() {
+                shell.events.watch_descriptor(own, position, index)?;
+            }
+            transports.push(Mutex::new(transport));
+            Ok(position)
         };
         // The order of `Shape::queues`.
         let vsock = match &config.vsock {
@@ -203,6 +212,16 @@ impl Machine {
                 Some(add(Box::new(device))?)
             }
         };
+        if config.entropy {
+            add(Box::new(Entropy::new(MonotonicTimer::new()?)))?;
+        }
+        if config.balloon {
+            add(Box::new(Balloon::new()))?;
+        }
+        for (net, tap) in config.nets.iter().zip(files.taps) {
+            let tap = Tap::new(tap.into())?;
+            add(Box::new(Network::new(tap, MonotonicTimer::new()?, Identity::of(net), DEFAULT_RATES)))?;
+        }
         for (index, (disk, file)) in config.disks.iter().zip(files.disks).enumerate() {
             add(Box::new(Block::open(file, index, disk.read_only)?))?;
         }
@@ -232,14 +251,27 @@ impl Machine {
             overhead_kib: resident.1,
             ..Statistics::default()
         };
-        for (position, device) in self.bus.devices.iter().enumerate() {
-            let (in_bytes, out_bytes) = lock(device).device().traffic_bytes();
-            if Some(position) == self.vsock {
-                statistics.vsock_to_guest_bytes += in_bytes;
-                statistics.vsock_from_guest_bytes += out_bytes;
-            } else {
-                statistics.disk_read_bytes += in_bytes;
-                statistics.disk_written_bytes += out_bytes;
+        for device in &self.bus.devices {
+            let transport = lock(device);
+            let device = transport.device();
+            let (in_bytes, out_bytes) = device.traffic_bytes();
+            match device.kind() {
+                VIRTIO_ID_BLOCK => {
+                    statistics.disk_read_bytes += in_bytes;
+                    statistics.disk_written_bytes += out_bytes;
+                }
+                VIRTIO_ID_VSOCK => {
+                    statistics.vsock_to_guest_bytes += in_bytes;
+                    statistics.vsock_from_guest_bytes += out_bytes;
+                }
+                VIRTIO_ID_NET => {
+                    statistics.network_to_guest_bytes += in_bytes;
+                    statistics.network_from_guest_bytes += out_bytes;
+                    statistics.network_refused_frames += device.refused_frames();
+                }
+                VIRTIO_ID_RNG => statistics.entropy_bytes += in_bytes,
+                VIRTIO_ID_BALLOON => statistics.released_bytes += out_bytes,
+                _ => {}
             }
         }
         statistics
@@ -253,6 +285,7 @@ struct Files {
     /// The initramfs, or a snapshot's state.
     second: File,
     disks: Vec<File>,
+    taps: Vec<File>,
     console: Option<File>,
 }
 
@@ -265,11 +298,12 @@ impl Files {
         }
         let mut descriptors = descriptors.into_iter().map(File::from);
         let (first, second) = (descriptors.next().ok_or_else(wrong)?, descriptors.next().ok_or_else(wrong)?);
-        let mut files = Self { first, second, disks: Vec::new(), console: None };
+        let mut files = Self { first, second, disks: Vec::new(), taps: Vec::new(), console: None };
         for (role, file) in roles.into_iter().skip(2).zip(descriptors) {
             match role {
                 Descriptor::Console => files.console = Some(file),
                 Descriptor::Disk(_) => files.disks.push(file),
+                Descriptor::Net(_) => files.taps.push(file),
                 // The first two, wherever they are.
                 Descriptor::Kernel | Descriptor::Initramfs | Descriptor::Memory | Descriptor::State => {}
             }

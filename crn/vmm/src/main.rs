@@ -9,8 +9,9 @@ use std::{
     process::ExitCode,
 };
 use vmm::{
-    config::{Config, Disk, Entry, Vsock},
+    config::{Config, Disk, Entry, Net, Vsock},
     control::{self, Cause, ControlError, Notice, Request},
+    devices::network::Tap,
     jail::{self, seccomp::Thread},
     machine::{BuildError, Front, Machine, Shell},
     probe,
@@ -37,6 +38,11 @@ Options of run:
   --vsock-dir DIR            sockets of the guest's ports: DIR/connect takes `CONNECT port`,
                              DIR/port_N gets connections that the guest makes to port N
   --accept-port N            a port that the guest may connect to; may be repeated
+  --tap NAME                 a network card on that tap, which is made if it is missing; may be repeated
+  --mac MAC                  the card's Ethernet address [default: 02:00:00:00:00:01, :02, ...]
+  --address ADDRESS          an IP address that the guest may send from; may be repeated
+  --entropy                  give the guest random bytes of the host
+  --balloon                  take back memory that the guest has freed
   --console                  print the kernel's log
   --cmdline TEXT             added to the kernel's command line
   --exit-on-progress BYTE    end at this byte of progress (a character)
@@ -180,6 +186,7 @@ struct Run {
     kernel: PathBuf,
     initramfs: PathBuf,
     disks: Vec<(PathBuf, bool)>,
+    taps: Vec<String>,
     vsock_folder: Option<PathBuf>,
     exit_on_progress: Option<u8>,
     pass_progress: bool,
@@ -190,7 +197,7 @@ fn parse_run(arguments: &mut lexopt::Parser) -> Result<Run, lexopt::Error> {
     use lexopt::ValueExt as _;
     let mut config = Config::new(128, 1);
     let (mut kernel, mut initramfs, mut vsock_folder) = (None, None, None);
-    let (mut disks, mut accept_ports) = (Vec::new(), Vec::new());
+    let (mut disks, mut taps, mut accept_ports) = (Vec::new(), Vec::new(), Vec::new());
     let (mut exit_on_progress, mut pass_progress, mut verbose) = (None, false, true);
     while let Some(argument) = arguments.next()? {
         match argument {
@@ -203,6 +210,15 @@ fn parse_run(arguments: &mut lexopt::Parser) -> Result<Run, lexopt::Error> {
             Long("pvh") => config.entry = Entry::Pvh,
             Long("vsock-dir") => vsock_folder = Some(PathBuf::from(arguments.value()?)),
             Long("accept-port") => accept_ports.push(arguments.value()?.parse()?),
+            Long("tap") => {
+                taps.push(arguments.value()?.string()?);
+                let number = u8::try_from(taps.len()).map_err(|_| "too many taps")?;
+                config.nets.push(Net { mac: [2, 0, 0, 0, 0, number], addresses: Vec::new() });
+            }
+            Long("mac") => card(&mut config)?.mac = arguments.value()?.parse_with(parse_mac)?,
+            Long("address") => card(&mut config)?.addresses.push(arguments.value()?.parse()?),
+            Long("entropy") => config.entropy = true,
+            Long("balloon") => config.balloon = true,
             Long("console") => config.console = true,
             Long("cmdline") => config.extra_command_line = arguments.value()?.string()?,
             Long("exit-on-progress") => {
@@ -223,11 +239,25 @@ fn parse_run(arguments: &mut lexopt::Parser) -> Result<Run, lexopt::Error> {
         kernel: kernel.ok_or("--kernel is missing")?,
         initramfs: initramfs.ok_or("--initramfs is missing")?,
         disks,
+        taps,
         vsock_folder,
         exit_on_progress,
         pass_progress,
         verbose,
     })
+}
+
+/// The network card that an option is about: the last one.
+fn card(config: &mut Config) -> Result<&mut Net, &'static str> {
+    config.nets.last_mut().ok_or("--mac and --address come after the --tap that they belong to")
+}
+
+/// Six bytes in hex with colons between them.
+fn parse_mac(text: &str) -> Result<[u8; 6], &'static str> {
+    let bytes: Option<Vec<u8>> = text.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+    bytes
+        .and_then(|bytes| bytes.try_into().ok())
+        .ok_or("an Ethernet address is six bytes in hex with colons between them")
 }
 
 /// A machine for a person at a terminal.
@@ -246,6 +276,9 @@ fn open_and_run(run: &Run, stopwatch: Stopwatch) -> Result<Cause, String> {
     let mut descriptors = vec![open(&run.kernel, true)?, open(&run.initramfs, true)?];
     for (path, read_only) in &run.disks {
         descriptors.push(open(path, *read_only)?);
+    }
+    for name in &run.taps {
+        descriptors.push(Tap::open(name).map_err(|error| format!("cannot open the tap {name}: {error}"))?);
     }
     if run.config.console {
         descriptors.push(std::io::stdout().as_fd().try_clone_to_owned().map_err(|error| error.to_string())?);

@@ -229,6 +229,29 @@ pub fn host_ranges(ram: &Ram) -> Vec<(usize, usize)> {
         .collect()
 }
 
+/// Gives the pages of a range back to the host. False, and nothing done, when the range is not whole pages of one region, or
+/// the host refuses.
+///
+/// What is read there afterwards is what the mapping began with: zeros in anonymous memory, the file's bytes in a private
+/// mapping of a file. Pages of a guest must go only when it says that it does not need them.
+#[must_use]
+pub fn release(ram: &Ram, gpa: u64, bytes: u64) -> bool {
+    let Ok(length) = usize::try_from(bytes) else {
+        return false;
+    };
+    if length == 0 || !gpa.is_multiple_of(PAGE_BYTES) || !bytes.is_multiple_of(PAGE_BYTES) {
+        return false;
+    }
+    let Ok(slice) = ram.get_slice(GuestAddress(gpa), length) else {
+        return false;
+    };
+    let address = slice.ptr_guard_mut().as_ptr().cast::<libc::c_void>();
+    // SAFETY: `get_slice` has proved that the range lies inside one region that `ram` owns, and regions begin at pages. The
+    // mapping stays; that its content changes without a write of ours is what guest memory does at all times, and nothing
+    // but volatile accesses looks at it.
+    unsafe { libc::madvise(address, length, libc::MADV_DONTNEED) == 0 }
+}
+
 fn low_ram_bytes(ram: &Ram) -> u64 {
     ram.iter().next().map_or(0, |region| region.len())
 }
@@ -354,6 +377,48 @@ mod tests {
                 });
             }
         });
+    }
+
+    /// A clone's memory is a private mapping of a template: what it gives back is its own copy, and the template stays.
+    #[test]
+    fn a_released_page_is_what_the_mapping_began_with() {
+        let (own, template) = ([7_u8; 4096], [3_u8; 4096]);
+        let mut file = tempfile::tempfile().expect("a file");
+        for _ in 0..4 {
+            file.write_all(&template).expect("a write");
+        }
+        let mapping = MmapRegionBuilder::new(4 * 4096)
+            .with_file_offset(FileOffset::new(file.try_clone().expect("the same file"), 0))
+            .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+            .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_NORESERVE)
+            .build()
+            .expect("a mapping");
+        let region = GuestRegionMmap::new(mapping, GuestAddress(0)).expect("a region");
+        let clone = GuestMemoryMmap::from_regions(vec![region]).expect("memory");
+        for (ram, first) in [(clone, template), (allocate(4 << 20).expect("memory"), [0; 4096])] {
+            for page in 0..4 {
+                ram.write_slice(&own, GuestAddress(page * 4096)).expect("a write");
+            }
+            assert!(release(&ram, 4096, 2 * 4096));
+            let mut pages = [0; 4 * 4096];
+            ram.read_slice(&mut pages, GuestAddress(0)).expect("a read");
+            assert!(pages[..] == [own, first, first, own].concat());
+        }
+        let mut kept = [0; 4096];
+        file.read_exact_at(&mut kept, 4096).expect("a read");
+        assert!(kept == template);
+    }
+
+    #[test]
+    fn a_range_over_a_hole_is_not_released() {
+        let ram = allocate(layout::LOW_RAM_END_GPA + (1 << 20)).expect("memory");
+        let last = layout::LOW_RAM_END_GPA - 4096;
+        ram.write_obj(1_u8, GuestAddress(last)).expect("a write");
+        assert!(!release(&ram, last, 2 * 4096));
+        assert!(!release(&ram, last, (layout::HIGH_RAM_GPA - last) + 4096));
+        assert_eq!(ram.read_obj::<u8>(GuestAddress(last)).expect("a read"), 1);
+        assert!(release(&ram, last, 4096) && release(&ram, layout::HIGH_RAM_GPA, 4096));
+        assert_eq!(ram.read_obj::<u8>(GuestAddress(last)).expect("a read"), 0);
     }
 
     #[test]

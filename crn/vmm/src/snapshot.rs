@@ -181,6 +181,8 @@ impl MachineState {
             (saved.vcpus != 1 || config.vcpus != 1, "it has several processors"),
             (saved.disks != config.disks, "its disks differ"),
             (saved.vsock != config.vsock, "its vsock device differs"),
+            (saved.nets != config.nets, "its network cards differ"),
+            ((saved.entropy, saved.balloon) != (config.entropy, config.balloon), "its entropy device or balloon differs"),
             (saved.extra_command_line != config.extra_command_line, "its command line differs"),
         ];
         match differences.iter().find(|(differs, _)| *differs) {

@@ -31,6 +31,16 @@ pub struct Statistics {
     pub vsock_from_guest_bytes: u64,
     /// Bytes carried from host streams to the guest.
     pub vsock_to_guest_bytes: u64,
+    /// Bytes of frames carried to the guest.
+    pub network_to_guest_bytes: u64,
+    /// Bytes of frames carried from the guest.
+    pub network_from_guest_bytes: u64,
+    /// Frames of the guest that were not sent: of others' addresses, broken, or not taken by the host.
+    pub network_refused_frames: u64,
+    /// Random bytes given to the guest.
+    pub entropy_bytes: u64,
+    /// Bytes of free memory that the guest gave back, however often the same.
+    pub released_bytes: u64,
     /// Most resident memory of the process, guest memory included, KiB.
     pub max_resident_kib: u64,
     /// Resident memory at the last doorbell that is neither guest memory nor mapped from the

@@ -50,7 +50,7 @@ const fn only(call: c_long, combinations: &'static [&'static [Argument]], reason
     Allowed { call, combinations, reason }
 }
 
-/// `ioctl` numbers (`linux/kvm.h`, `asm-generic/ioctls.h`).
+/// `ioctl` numbers (`linux/kvm.h`, `asm-generic/ioctls.h`, `linux/if_tun.h`).
 const KVM_RUN: u64 = 0xae80;
 const KVM_GET_REGS: u64 = 0x8090_ae81;
 const KVM_GET_SREGS: u64 = 0x8138_ae83;
@@ -69,6 +69,7 @@ const KVM_GET_IRQCHIP: u64 = 0xc208_ae62;
 const KVM_GET_CLOCK: u64 = 0x8030_ae7c;
 const KVM_SET_CLOCK: u64 = 0x4030_ae7b;
 const FIONBIO: u64 = 0x5421;
+const TUNSETOFFLOAD: u64 = 0x4004_54d0;
 /// A signal of an abort, a protection that makes pages executable, the family and kind of our connections, operations of `fcntl`.
 const SIGABRT: u64 = libc::SIGABRT as u64;
 const PROT_EXEC: u64 = libc::PROT_EXEC as u64;
@@ -88,7 +89,7 @@ const BOTH: &[Allowed] = &[
     any(libc::SYS_futex, "locks and channels between the threads"),
     any(libc::SYS_getpid, "part of an abort"),
     any(libc::SYS_gettid, "part of an abort"),
-    any(libc::SYS_madvise, "the allocator gives pages back"),
+    any(libc::SYS_madvise, "the allocator and the guest give pages back"),
     only(
         libc::SYS_mmap,
         &[&[is(4, u32::MAX as u64), lacks(2, PROT_EXEC)]],
@@ -102,7 +103,7 @@ const BOTH: &[Allowed] = &[
     any(libc::SYS_sched_yield, "a lock is contended"),
     any(libc::SYS_sigaltstack, "a thread ends"),
     only(libc::SYS_tkill, &[&[is_self(0), is(1, SIGABRT)]], "an abort: nobody else's"),
-    any(libc::SYS_write, "event descriptors, the debug console, the log"),
+    any(libc::SYS_write, "event descriptors, the debug console, the log, frames to a tap"),
     any(libc::SYS_writev, "the log"),
 ];
 
@@ -118,12 +119,13 @@ const DEVICES: &[Allowed] = &[
         "a descriptor that came in is made close-on-exec; not to have signals sent by it",
     ),
     any(libc::SYS_fdatasync, "a flush of a disk"),
-    any(libc::SYS_getrandom, "hash tables are seeded"),
+    any(libc::SYS_getrandom, "hash tables are seeded, and the guest's generator"),
     any(libc::SYS_getrusage, "page faults, for statistics"),
     only(
         libc::SYS_ioctl,
         &[
             &[is(1, FIONBIO)],
+            &[is(1, TUNSETOFFLOAD)],
             &[is(1, KVM_GET_REGS)],
             &[is(1, KVM_GET_SREGS)],
             &[is(1, KVM_GET_MSRS)],
@@ -141,17 +143,18 @@ const DEVICES: &[Allowed] = &[
             &[is(1, KVM_GET_CLOCK)],
             &[is(1, KVM_SET_CLOCK)],
         ],
-        "a connection is made non-blocking; a machine that stands still is read, and its clocks are set back",
+        "a connection is made non-blocking; a tap learns what its guest takes; a machine that stands still is read, and its clocks are set back",
     ),
     any(libc::SYS_pread64, "a disk is read, a proc file for statistics"),
     any(libc::SYS_pwrite64, "a disk is written"),
-    any(libc::SYS_read, "event descriptors"),
+    any(libc::SYS_read, "event descriptors, frames of a tap"),
     any(libc::SYS_recvfrom, "data of a connection"),
     any(libc::SYS_recvmsg, "a request of the supervisor, with a connection"),
     any(libc::SYS_sendmsg, "a notice to the supervisor"),
     any(libc::SYS_sendto, "data to a connection"),
     any(libc::SYS_shutdown, "one direction of a connection ends"),
     only(libc::SYS_socketpair, &[&[is(0, AF_UNIX), is(1, STREAM)]], "a connection that the guest makes"),
+    any(libc::SYS_timerfd_settime, "a device that has given what it may waits"),
 ];
 
 /// What sockets in a folder take instead of descriptors that a supervisor passes.
@@ -221,7 +224,10 @@ mod tests {
     use super::*;
     use crate::{
         control::{self, ControlError, Request},
-        devices::vsock::muxer::HostStream,
+        devices::{
+            timer::{MonotonicTimer, Timer as _},
+            vsock::muxer::HostStream,
+        },
     };
     use rustix::{
         event::epoll,
@@ -233,6 +239,7 @@ mod tests {
             fd::{AsFd as _, OwnedFd},
             unix::net::UnixStream,
         },
+        time::Duration,
     };
 
     const ALL: [Thread; 3] = [Thread::Vcpu, Thread::Devices, Thread::TerminalDevices];
@@ -265,7 +272,13 @@ mod tests {
         ("asks for descriptor flags", Thread::Devices, true),
         ("asks for descriptor flags", Thread::Vcpu, false),
         ("has a descriptor signal", Thread::Devices, false),
+        ("tells a tap", Thread::Devices, true),
+        ("tells a tap", Thread::Vcpu, false),
+        ("renames a tap", Thread::Devices, false),
         ("makes a connection", Thread::Devices, true),
+        ("sets a timer", Thread::Devices, true),
+        ("sets a timer", Thread::Vcpu, false),
+        ("makes a timer", Thread::Devices, false),
         ("takes and makes connections", Thread::Devices, true),
         ("makes a datagram socket", Thread::Devices, false),
         ("makes a datagram socket", Thread::TerminalDevices, false),
@@ -304,11 +317,16 @@ mod tests {
         let control =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("sockets");
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).expect("an epoll");
+        let mut timer = MonotonicTimer::new().expect("a timer");
         compile(thread).and_then(|filter| filter.enter()).expect("confined");
         let map = |protection| {
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
             // SAFETY: a mapping at an address of the kernel's choice, which nothing uses.
             unsafe { libc::mmap(std::ptr::null_mut(), 4096, protection, flags, -1, 0) };
+        };
+        let ioctl = |number: libc::Ioctl| {
+            // SAFETY: standard output, which is no tap and refuses.
+            unsafe { libc::ioctl(1, number, 0) };
         };
         let mut pair_of = |kind: libc::c_int| {
             // SAFETY: `pair` has room for two descriptors.
@@ -325,6 +343,10 @@ mod tests {
             // SAFETY: standard output, which nothing else uses here.
             "has a descriptor signal" => drop(unsafe { libc::fcntl(1, libc::F_SETOWN, parent) }),
             "takes and makes connections" => carry_connections(&control, &epoll).expect("carried"),
+            "tells a tap" => ioctl(libc::TUNSETOFFLOAD),
+            "renames a tap" => ioctl(libc::TUNSETIFF),
+            "sets a timer" => timer.wake_in(Duration::from_millis(1)),
+            "makes a timer" => drop(MonotonicTimer::new()),
             "makes a connection" => pair_of(libc::SOCK_STREAM),
             "makes a datagram socket" => pair_of(libc::SOCK_DGRAM),
             other => panic!("{other}"),

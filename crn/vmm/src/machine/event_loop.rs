@@ -2,7 +2,7 @@
 
 use super::{
     Machine,
-    front::{Acceptor, EVENTS_PER_WAIT, Front, Order, STREAM_EDGES},
+    front::{Acceptor, DESCRIPTOR_EDGES, EVENTS_PER_WAIT, Front, Order, STREAM_EDGES},
 };
 use crate::{
     bus::{Effect, lock},
@@ -48,6 +48,8 @@ enum Wake {
     Queue { position: usize, queue: usize },
     /// A stream of the vsock device is ready.
     Stream { token: u32 },
+    /// A descriptor of a device's own is ready.
+    Descriptor { position: usize, index: usize },
 }
 
 impl Wake {
@@ -59,6 +61,7 @@ impl Wake {
             Self::Vcpu => word(1, 0),
             Self::Queue { position, queue } => word(2, (position as u32) << 8 | queue as u32),
             Self::Stream { token } => word(3, token),
+            Self::Descriptor { position, index } => word(4, (position as u32) << 8 | index as u32),
         }
     }
 
@@ -70,6 +73,7 @@ impl Wake {
             1 => Self::Vcpu,
             2 => Self::Queue { position: (low >> 8) as usize, queue: (low & 0xff) as usize },
             3 => Self::Stream { token: low },
+            4 => Self::Descriptor { position: (low >> 8) as usize, index: (low & 0xff) as usize },
             _ => return None,
         })
     }
@@ -93,6 +97,11 @@ impl Events {
 
     pub(super) fn watch_queue(&self, notification: &EventFd, position: usize, queue: usize) -> io::Result<()> {
         epoll::add(&self.epoll, fd_of(notification), Wake::Queue { position, queue }.to_data(), EventFlags::IN)?;
+        Ok(())
+    }
+
+    pub(super) fn watch_descriptor(&self, own: BorrowedFd<'_>, position: usize, index: usize) -> io::Result<()> {
+        epoll::add(&self.epoll, own, Wake::Descriptor { position, index }.to_data(), DESCRIPTOR_EDGES)?;
         Ok(())
     }
 
@@ -251,7 +260,7 @@ impl Machine {
             };
             for (wake, flags) in events {
                 match wake {
-                    Wake::Queue { .. } | Wake::Stream { .. } => self.work(wake, flags),
+                    Wake::Queue { .. } | Wake::Stream { .. } | Wake::Descriptor { .. } => self.work(wake, flags),
                     Wake::Front => {
                         if let Some(cause) = self.obey(front) {
                             return cause;
@@ -294,6 +303,11 @@ impl Machine {
                         writable: any(EventFlags::OUT | EventFlags::HUP | EventFlags::ERR),
                         hung_up: any(EventFlags::HUP | EventFlags::ERR),
                     });
+                }
+            }
+            Wake::Descriptor { position, index } => {
+                if let Some(device) = self.bus.devices.get(position) {
+                    lock(device).process(Event::Descriptor(index));
                 }
             }
             Wake::Front | Wake::Vcpu => {}
@@ -447,8 +461,13 @@ mod tests {
 
     #[test]
     fn what_woke_the_loop_survives_the_kernel() {
-        for wake in [Wake::Front, Wake::Vcpu, Wake::Queue { position: 18, queue: 2 }, Wake::Stream { token: u32::MAX }]
-        {
+        for wake in [
+            Wake::Front,
+            Wake::Vcpu,
+            Wake::Queue { position: 18, queue: 2 },
+            Wake::Stream { token: u32::MAX },
+            Wake::Descriptor { position: 18, index: 1 },
+        ] {
             assert_eq!(Wake::from_data(wake.to_data()), Some(wake));
         }
         assert_eq!(Wake::from_data(EventData::new_u64(u64::MAX)), None);

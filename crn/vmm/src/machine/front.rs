@@ -198,3 +198,6 @@ const _: () = assert!(EVENTS_PER_WAIT < MAX_CONNECTIONS);
 /// Edges of a stream that the vsock device wants to hear of.
 pub(super) const STREAM_EDGES: epoll::EventFlags =
     epoll::EventFlags::IN.union(epoll::EventFlags::OUT).union(epoll::EventFlags::RDHUP).union(epoll::EventFlags::ET);
+
+/// Edges of a device's own descriptors: timers and network cards, which end with the machine.
+pub(super) const DESCRIPTOR_EDGES: epoll::EventFlags = epoll::EventFlags::IN.union(epoll::EventFlags::ET);

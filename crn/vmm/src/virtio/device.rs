@@ -2,6 +2,7 @@
 
 use super::state::{DeviceState, StateError};
 use crate::memory::Ram;
+use std::os::fd::BorrowedFd;
 use virtio_queue::Queue;
 
 /// What made a device look at its queues.
@@ -9,6 +10,8 @@ use virtio_queue::Queue;
 pub enum Event {
     /// The driver has put something into the queue of that index.
     Queue(usize),
+    /// A descriptor of the device's own ([`Device::descriptors`]) is ready.
+    Descriptor(usize),
     /// One of the device's host streams is ready.
     Stream {
         /// The token it was registered with.
@@ -26,6 +29,7 @@ pub enum Event {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Work {
     used: u8,
+    interrupt: bool,
     unfinished: bool,
 }
 
@@ -42,6 +46,11 @@ impl Work {
         self.used |= 1 << (queue & 7);
     }
 
+    /// The driver wants an interrupt: the device has asked it itself.
+    pub fn interrupt(&mut self) {
+        self.interrupt = true;
+    }
+
     /// There is more to do, after others have had their turn.
     pub fn unfinished(&mut self) {
         self.unfinished = true;
@@ -51,6 +60,12 @@ impl Work {
     #[must_use]
     pub fn has_used(self, queue: usize) -> bool {
         self.used >> (queue & 7) & 1 == 1
+    }
+
+    /// Whether the driver wants an interrupt in any case.
+    #[must_use]
+    pub fn is_interrupt_wanted(self) -> bool {
+        self.interrupt
     }
 
     /// Whether there is more to do.
@@ -81,8 +96,16 @@ pub trait Device: std::fmt::Debug + Send {
     fn features(&self) -> u64;
     /// Largest size of each queue.
     fn queue_sizes(&self) -> &'static [u16];
+    /// What the device has watched besides its queues, for as long as it lives. It hears of every edge.
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        Vec::new()
+    }
     /// Reads configuration space; bytes past its end stay zero.
     fn read_config(&self, offset: u64, data: &mut [u8]);
+    /// The driver is up and has chosen those of the features, the transport's among them.
+    fn activate(&mut self, features: u64) {
+        let _ = features;
+    }
     /// Works for a bounded turn: until queues and streams have nothing more, or others should have
     /// theirs ([`Work::unfinished`]). Called only while the driver is up.
     ///
@@ -115,6 +138,10 @@ pub trait Device: std::fmt::Debug + Send {
     }
     /// Bytes that went through, for statistics: (towards the guest, from the guest).
     fn traffic_bytes(&self) -> (u64, u64);
+    /// Frames of the guest that were not sent; only a network card has any.
+    fn refused_frames(&self) -> u64 {
+        0
+    }
 }
 
 /// Copies the part of a configuration structure that a driver reads.

@@ -144,7 +144,7 @@ impl Transport {
         }
         match self.device.process(event, &mut self.queues, &self.ram) {
             Ok(work) => {
-                let mut wanted = false;
+                let mut wanted = work.is_interrupt_wanted();
                 for (index, queue) in self.queues.iter_mut().enumerate() {
                     if work.has_used(index) {
                         // A driver whose rings cannot be read gets the interrupt anyway.
@@ -228,6 +228,7 @@ impl Transport {
         }
         self.device.restore(&state.device)?;
         if self.is_active() {
+            self.device.activate(self.driver_features);
             for notification in &self.slot.notifications {
                 // An eventfd that is full is readable already.
                 let _ = notification.write(1);
@@ -364,6 +365,7 @@ impl Transport {
             self.ask_for_reset();
             return;
         }
+        self.device.activate(self.driver_features);
         // What was notified before the device was up would be lost otherwise.
         for notification in &self.slot.notifications {
             // An eventfd that is full is readable already.

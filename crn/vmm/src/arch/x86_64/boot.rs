@@ -48,6 +48,11 @@ pub struct Start {
     pub gpa: u64,
 }
 
+/// Smallest free blocks that a guest reports: 2^5 pages, 128 KiB. A guest reports when at least 32 of them are free beyond its
+/// reserve. Of the default, 4 MiB, a guest of 128 MiB never has as many. Counted for one that had freed 56 MiB: it kept
+/// 85 MB at the default, 42 at 2 MiB, 23 at 128 KiB and 21 at single pages, which take up to 32 times the reports.
+const REPORTED_ORDER: u32 = 5;
+
 /// The production command line (vmm spec section 2), the devices, then what the configuration adds.
 /// No secrets: a template of the machine would keep them.
 #[must_use]
@@ -67,6 +72,9 @@ pub fn command_line(config: &Config, devices: usize) -> String {
          rdinit=/init"
             .into(),
     );
+    if config.balloon {
+        words.push(format!("page_reporting.page_reporting_order={REPORTED_ORDER}"));
+    }
     for position in 0..devices {
         words.push(format!(
             "virtio_mmio.device=4K@{:#x}:{}",

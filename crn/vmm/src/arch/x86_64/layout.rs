@@ -71,7 +71,7 @@ pub const LAPIC_GPA: u32 = 0xfee0_0000;
 /// Three pages that KVM needs on Intel processors, outside of RAM.
 pub const KVM_TSS_GPA: usize = 0xfffb_d000;
 
-const _: () = assert!(MAX_DEVICES == crate::config::MAX_DISKS + 1);
+const _: () = assert!(MAX_DEVICES == crate::config::MAX_DEVICES);
 const _: () = assert!(VIRTIO_MMIO_GPA >= LOW_RAM_END_GPA);
 const _: () = assert!(COMMAND_LINE_GPA + (COMMAND_LINE_MAX_BYTES as u64) < MP_TABLE_GPA);
 

@@ -220,6 +220,7 @@ impl<R: StreamRegistry> Device for VsockDevice<R> {
             Event::Stream { token, readable, writable, hung_up } => {
                 self.muxer.ready(token, readable, writable, hung_up);
             }
+            Event::Descriptor(_) => {}
             Event::Queue(_) if !from_guest.ready() => {}
             Event::Queue(_) => self
                 .take(from_guest, ram, &mut work)

@@ -18,6 +18,9 @@ struct Recorded {
     events: Vec<Event>,
     resets: u32,
     breaks: bool,
+    /// It has asked the driver itself, and used nothing by the queue's own count.
+    interrupts: Option<bool>,
+    features: Vec<u64>,
 }
 
 const DEVICE_FEATURE: u64 = 1 << 9;
@@ -43,8 +46,15 @@ impl Device for Recorder {
             return Err(DeviceError::Queue { queue: 0, error: virtio_queue::Error::InvalidAvailRingIndex });
         }
         let mut work = Work::new();
-        work.used(0);
+        match recorded.interrupts {
+            None => work.used(0),
+            Some(true) => work.interrupt(),
+            Some(false) => {}
+        }
         Ok(work)
+    }
+    fn activate(&mut self, features: u64) {
+        self.0.lock().expect("no panic").features.push(features);
     }
     fn reset(&mut self) {
         self.0.lock().expect("no panic").resets += 1;
@@ -154,6 +164,34 @@ fn a_driver_goes_up_the_ladder_and_the_device_works() {
     assert_eq!((bench.interrupts(), bench.read(register::INTERRUPT_STATUS)), (1, INTERRUPT_QUEUE));
     bench.write(register::INTERRUPT_ACK, INTERRUPT_QUEUE);
     assert_eq!(bench.read(register::INTERRUPT_STATUS), 0);
+}
+
+#[test]
+fn a_device_says_itself_whether_to_interrupt() {
+    let mut bench = Bench::new();
+    bench.negotiate();
+    bench.set_queue(0, 0x10_0000);
+    bench.steps(&[DRIVER_OK]);
+    for (interrupts, expected) in [(false, (0, 0)), (true, (1, INTERRUPT_QUEUE))] {
+        bench.recorder.0.lock().expect("no panic").interrupts = Some(interrupts);
+        bench.transport.process(Event::Queue(0));
+        assert_eq!((bench.interrupts(), bench.read(register::INTERRUPT_STATUS)), expected);
+    }
+}
+
+#[test]
+fn a_device_hears_which_features_were_chosen() {
+    let mut bench = Bench::new();
+    bench.negotiate();
+    // Queues outside of memory are no driver's that is up.
+    bench.set_queue(0, 0xf000_0000);
+    bench.steps(&[DRIVER_OK]);
+    assert!(bench.recorder.0.lock().expect("no panic").features.is_empty());
+    bench.write(register::STATUS, 0);
+    bench.negotiate();
+    bench.set_queue(0, 0x10_0000);
+    bench.steps(&[DRIVER_OK]);
+    assert_eq!(bench.recorder.0.lock().expect("no panic").features, [1 << VIRTIO_F_VERSION_1 | DEVICE_FEATURE]);
 }
 
 #[test]
