@@ -104,13 +104,12 @@ impl Node {
         let logs = Logs::open(&logs, config.logs.max_kib << 10, config.logs.max_programs).map_err(folder(&logs))?;
         let templates = data.join("templates");
         let settings = &config.templates;
-        let templates =
-            Templates::open(&templates, settings.limit_mib << 20, settings.level, images.installation)
-                .map_err(folder(&templates))?;
+        let templates = Templates::open(&templates, settings.limit_mib << 20, settings.level, images.installation)
+            .map_err(folder(&templates))?;
         // Without KVM there is nothing to make in advance.
         let pool = Pool::new(Arc::clone(&images), if machines.is_ok() { settings.monitors } else { 0 });
         let workshop = Workshop {
-            templates,
+            templates: templates.clone(),
             pool,
             programs: Programs::new(client, seconds(config.files.latest_seconds)),
             cache,
@@ -122,7 +121,7 @@ impl Node {
         let verdict = match &machines {
             Ok(verdict) | Err(verdict) => verdict.clone(),
         };
-        let service = Arc::new(Service { config, executor, machines: machines.map(|_| ()) });
+        let service = Arc::new(Service { config, executor, templates, machines: machines.map(|_| ()) });
         let http = &service.config.http;
         let server = Server::listen(service.config.listen, api::router(service.clone()), http)
             .await

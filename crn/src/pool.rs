@@ -70,12 +70,7 @@ impl Pool {
 }
 
 /// Keeps the pool full until it is gone.
-async fn fill(
-    idle: std::sync::Weak<Mutex<VecDeque<Monitor>>>,
-    taken: Arc<Notify>,
-    images: Arc<Images>,
-    size: usize,
-) {
+async fn fill(idle: std::sync::Weak<Mutex<VecDeque<Monitor>>>, taken: Arc<Notify>, images: Arc<Images>, size: usize) {
     loop {
         let Some(waiting) = idle.upgrade().map(|idle| lock(&idle).len()) else { return };
         if waiting >= size {

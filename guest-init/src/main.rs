@@ -135,7 +135,9 @@ fn introduce(ports: &Ports) -> Result<(Control, Configuration), StartError> {
             }
             Command::Configure(configuration) if prepared => return Ok((control, configuration)),
             // Ended before it began, or out of step.
-            Command::Freeze | Command::Configure(_) | Command::Shutdown { .. } => return Err(ControlError::Closed.into()),
+            Command::Freeze | Command::Configure(_) | Command::Shutdown { .. } => {
+                return Err(ControlError::Closed.into());
+            }
         }
     }
 }

@@ -82,7 +82,10 @@ pub(crate) fn differ() -> Result<()> {
         let after = host_time(network, &teller)?;
         wait_until_idle(&node)?;
         let clock = answer["time"].as_f64().context("a time")?;
-        ensure!(before <= clock && clock <= after, "the clone's clock is at {clock}, the host's went from {before} to {after}");
+        ensure!(
+            before <= clock && clock <= after,
+            "the clone's clock is at {clock}, the host's went from {before} to {after}"
+        );
         answers.push(answer);
     }
     let came_up = ways(&node, hash)?;

@@ -126,6 +126,7 @@ pub(super) async fn index(service: &Service) -> Html<String> {
             .replace("{{domain}}", &escaped(&service.config.domain_name))
             .replace("{{ccn}}", &escaped(&service.config.ccn))
             .replace("{{version}}", env!("CARGO_PKG_VERSION"))
+            .replace("{{templates}}", &escaped(&service.templates.counts().to_string()))
             .replace("{{rows}}", &rows),
     )
 }

@@ -6,7 +6,7 @@ pub mod invoke;
 
 pub use error::ApiError;
 
-use crate::{config::Config, executor::Executor};
+use crate::{config::Config, executor::Executor, template::Templates};
 use axum::{
     Router,
     body::Body,
@@ -29,6 +29,8 @@ pub struct Service {
     pub config: Config,
     /// Has the machines.
     pub executor: Executor,
+    /// What they go on from.
+    pub templates: Templates,
     /// Why there can be no machines, if so.
     pub machines: Result<(), String>,
 }

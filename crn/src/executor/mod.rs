@@ -126,7 +126,10 @@ impl Running {
     fn used(&self, crashed: bool) {
         self.first_use.notify_one();
         // A program that answers where it was booted and breaks where it was copied would break at each start.
-        if crashed && self.usage.calls() == 0 && let Some(template) = &self.template {
+        if crashed
+            && self.usage.calls() == 0
+            && let Some(template) = &self.template
+        {
             tracing::warn!(item_hash = %self.blueprint.item_hash, key = %template.key, "the first call of a clone broke it: its template goes");
             self.templates.failed(template);
         }

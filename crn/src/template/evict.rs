@@ -65,8 +65,12 @@ mod tests {
 
     #[test]
     fn what_saves_least_for_its_room_goes_first() {
-        let templates =
-            [("large", used(1000, 100, 5)), ("small", used(10, 100, 5)), ("rare", used(10, 100, 1)), ("quick", used(10, 1, 5))];
+        let templates = [
+            ("large", used(1000, 100, 5)),
+            ("small", used(10, 100, 5)),
+            ("rare", used(10, 100, 1)),
+            ("quick", used(10, 1, 5)),
+        ];
         assert_eq!(select(&templates, 2000, 0.0).0, Vec::<&str>::new());
         assert_eq!(select(&templates, 1029, 0.0).0, ["large"]);
         assert_eq!(select(&templates, 15, 0.0).0, ["large", "quick", "rare"]);

@@ -444,7 +444,11 @@ mod tests {
         let found = templates.find(key(1)).await.expect("made");
         assert_eq!((read(&found.memory, 4096), read(&found.state, 0)), (b"memory".to_vec(), b"state".to_vec()));
         let of = |first: u8, name: &str| path.join(key(first).to_string()).join(name);
-        File::options().write(true).open(of(2, "memory")).and_then(|file| file.write_all_at(b"M", 4096)).expect("a write");
+        File::options()
+            .write(true)
+            .open(of(2, "memory"))
+            .and_then(|file| file.write_all_at(b"M", 4096))
+            .expect("a write");
         File::options().write(true).open(of(3, "state")).and_then(|file| file.write_all_at(b"S", 0)).expect("a write");
         fs::copy(of(1, "seal"), of(4, "seal")).expect("a copy");
         drop(templates);

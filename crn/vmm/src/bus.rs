@@ -64,7 +64,9 @@ impl Bus {
                 data.first().map_or(Effect::None, |byte| Effect::Progress(*byte))
             }
             guest_protocol::doorbell::DOORBELL_PORT => match Doorbell::word(data) {
-                Some(word) if guest_protocol::doorbell::heard(word).0 == guest_protocol::doorbell::FREEZE => Effect::Freeze,
+                Some(word) if guest_protocol::doorbell::heard(word).0 == guest_protocol::doorbell::FREEZE => {
+                    Effect::Freeze
+                }
                 Some(word) => Effect::Doorbell(word),
                 None => Effect::None,
             },

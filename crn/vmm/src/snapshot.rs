@@ -116,7 +116,9 @@ impl MachineState {
         let mut bytes = postcard::to_extend(self, bytes)?;
         let length = bytes.len() - HEADER_BYTES;
         match u32::try_from(length) {
-            Ok(announced) if length <= MAX_STATE_BYTES => bytes[12..HEADER_BYTES].copy_from_slice(&announced.to_le_bytes()),
+            Ok(announced) if length <= MAX_STATE_BYTES => {
+                bytes[12..HEADER_BYTES].copy_from_slice(&announced.to_le_bytes())
+            }
             _ => return Err(SnapshotError::Length(length)),
         }
         Ok(bytes)
@@ -151,15 +153,14 @@ impl MachineState {
     /// See [`SnapshotError`].
     pub fn read(file: &File) -> Result<Self, SnapshotError> {
         let fail = |error| SnapshotError::File { what: "read the state", error };
-        let mut bytes = vec![0; HEADER_BYTES + MAX_STATE_BYTES + 1];
-        let mut filled = 0;
-        while filled < bytes.len() {
-            match file.read_at(&mut bytes[filled..], filled as u64).map_err(fail)? {
-                0 => break,
-                read => filled += read,
-            }
+        // No more than there is: a clone pays for each page that it touches.
+        let length = usize::try_from(file.metadata().map_err(fail)?.len()).unwrap_or(usize::MAX);
+        if length > HEADER_BYTES + MAX_STATE_BYTES {
+            return Err(SnapshotError::Length(length));
         }
-        Self::from_bytes(&bytes[..filled])
+        let mut bytes = vec![0; length];
+        file.read_exact_at(&mut bytes, 0).map_err(fail)?;
+        Self::from_bytes(&bytes)
     }
 
     /// Writes a state file.
@@ -182,7 +183,10 @@ impl MachineState {
             (saved.disks != config.disks, "its disks differ"),
             (saved.vsock != config.vsock, "its vsock device differs"),
             (saved.nets != config.nets, "its network cards differ"),
-            ((saved.entropy, saved.balloon) != (config.entropy, config.balloon), "its entropy device or balloon differs"),
+            (
+                (saved.entropy, saved.balloon) != (config.entropy, config.balloon),
+                "its entropy device or balloon differs",
+            ),
             (saved.extra_command_line != config.extra_command_line, "its command line differs"),
         ];
         match differences.iter().find(|(differs, _)| *differs) {

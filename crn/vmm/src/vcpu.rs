@@ -34,7 +34,9 @@ pub enum VcpuError {
     #[error("KVM refuses model-specific register {0:#x}")]
     Msr(u32),
     /// The host counts time at another speed than the host of the snapshot did.
-    #[error("the snapshot's time stamp counter runs at {saved} kHz, this host's at {host}: it was taken on another machine")]
+    #[error(
+        "the snapshot's time stamp counter runs at {saved} kHz, this host's at {host}: it was taken on another machine"
+    )]
     Frequency {
         /// Of the snapshot, kHz.
         saved: u32,

@@ -60,7 +60,10 @@ pub fn call(arguments: &[String], mut print: impl FnMut(&Call)) -> io::Result<()
         }
         let calls: Vec<io::Result<Call>> = thread::scope(|scope| {
             let calls: Vec<_> = paths.iter().map(|path| scope.spawn(|| get(address, path))).collect();
-            calls.into_iter().map(|call| call.join().unwrap_or_else(|_| Err(io::Error::other("a call panicked")))).collect()
+            calls
+                .into_iter()
+                .map(|call| call.join().unwrap_or_else(|_| Err(io::Error::other("a call panicked"))))
+                .collect()
         });
         for call in calls {
             print(&call?);

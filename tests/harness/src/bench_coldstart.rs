@@ -26,11 +26,12 @@ use std::{
 const WAYS: [(&str, &[&str]); 4] = [
     ("boot", &["templates.level=off", "programs.idle_seconds=0"]),
     ("runtime template", &["templates.level=runtime", "programs.idle_seconds=0"]),
-    ("function template", &["templates.level=function", "programs.idle_seconds=0"]),
-    ("warm", &["templates.level=function"]),
+    (FUNCTION, &["templates.level=function", "programs.idle_seconds=0"]),
+    (WARM, &["templates.level=function"]),
 ];
-/// Where the way is that the others are compared with, and the two that it is compared with.
+/// The way that is compared with the others.
 const FUNCTION: &str = "function template";
+const WARM: &str = "warm";
 /// Credits of the one who publishes.
 const CREDITS: u64 = 50_000_000_000;
 const VERDICT_WITHIN: Duration = Duration::from_secs(120);
@@ -65,7 +66,7 @@ pub struct Bench {
     pub cache: PathBuf,
     /// The top of the repository.
     pub repository: PathBuf,
-    /// Calls of each program by each way; boots are a tenth of that.
+    /// Calls of each program by the quick ways; by boot and by the runtime's template a tenth of that.
     pub calls: u32,
     /// How many programs are called at once.
     pub concurrency: u32,
@@ -115,13 +116,15 @@ impl Report {
         programs.dedup();
         let mut ratios: Vec<(String, f64, f64)> = Vec::new();
         for program in programs {
-            if let (Some(boot), Some(function), Some(warm)) = (
-                self.median_us(program, WAYS[0].0),
-                self.median_us(program, FUNCTION),
-                self.median_us(program, WAYS[3].0),
-            ) && !ratios.iter().any(|(name, ..)| name == program)
+            if let (Some(boot), Some(function), Some(warm)) =
+                (self.median_us(program, WAYS[0].0), self.median_us(program, FUNCTION), self.median_us(program, WARM))
+                && !ratios.iter().any(|(name, ..)| name == program)
             {
-                ratios.push((program.clone(), boot as f64 / function.max(1) as f64, function as f64 / warm.max(1) as f64));
+                ratios.push((
+                    program.clone(),
+                    boot as f64 / function.max(1) as f64,
+                    function as f64 / warm.max(1) as f64,
+                ));
             }
         }
         ratios
@@ -158,7 +161,9 @@ pub fn run(bench: &Bench, say: impl Fn(&str)) -> Result<Report> {
         all.extend(settings);
         let node = site.start(&way.replace(' ', "-"), PORT, core.port(), &all)?;
         for (program, hashes) in &programs {
-            let calls = if way == WAYS[0].0 { bench.calls.div_ceil(10) } else { bench.calls };
+            // What takes seconds is measured less often.
+            let quick = way == FUNCTION || way == WARM;
+            let calls = if quick { bench.calls } else { bench.calls.div_ceil(10) };
             say(&format!("{program}, {way}: {calls} calls"));
             rows.push(measure(&host, &node, &caller, program, way, hashes, calls)?);
         }
@@ -239,13 +244,16 @@ fn measure(
     let before = node.process().log()?.len();
     let address = format!("127.0.0.1:{PORT}");
     let rounds = calls.div_ceil(u32::try_from(hashes.len()).unwrap_or(1).max(1)).to_string();
-    let kind = if way == "warm" { "warm" } else { "cold" };
+    let kind = if way == WARM { "warm" } else { "cold" };
     let paths: Vec<String> = hashes.iter().map(|hash| format!("/vm/{hash}/")).collect();
     let mut command = vec![caller, CALL, &address, &rounds, kind];
     command.extend(paths.iter().map(String::as_str));
     let output = host.run(&command)?.expect_success()?.text();
     let taken: Vec<Call> = output.lines().filter_map(Call::parse).collect();
-    ensure!(!taken.is_empty() && taken.iter().all(|call| call.status == 200), "{program}, {way}: not all calls were answered");
+    ensure!(
+        !taken.is_empty() && taken.iter().all(|call| call.status == 200),
+        "{program}, {way}: not all calls were answered"
+    );
     let log = node.process().log()?;
     let ended: Vec<&str> = log
         .get(before..)
@@ -289,8 +297,12 @@ mod tests {
 
     #[test]
     fn numbers_are_read_from_a_log() {
-        let line = "a machine ended statistics=Statistics { exits: Exits { port_in: 3, port_out: 7 }, minor_faults: 12, max";
-        assert_eq!((number(line, "port_in"), number(line, "port_out"), number(line, "minor_faults")), (Some(3), Some(7), Some(12)));
+        let line =
+            "a machine ended statistics=Statistics { exits: Exits { port_in: 3, port_out: 7 }, minor_faults: 12, max";
+        assert_eq!(
+            (number(line, "port_in"), number(line, "port_out"), number(line, "minor_faults")),
+            (Some(3), Some(7), Some(12))
+        );
         assert_eq!(number(line, "faults"), None);
     }
 

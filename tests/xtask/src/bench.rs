@@ -11,8 +11,7 @@ use ::images::Cache;
 use anyhow::{Context as _, Result, ensure};
 use harness::{
     bench_boot::{self, Comparison, Figures, Report},
-    bench_coldstart,
-    bench_plugins,
+    bench_coldstart, bench_plugins,
     devnet::CoreNode,
     installation::Installation,
     overload::{self, Load},
@@ -51,7 +50,7 @@ pub(crate) enum Bench {
 
 #[derive(clap::Args)]
 pub(crate) struct ColdstartArguments {
-    /// Calls of each program by each way; boots are a tenth of that
+    /// Calls of each program by the quick ways; by boot and by the runtime's template a tenth of that
     #[arg(long, default_value_t = 500, value_name = "N")]
     calls: u32,
     /// Programs that are called at once

@@ -5,7 +5,7 @@ pub mod cpuid;
 pub mod emulator;
 pub mod layout;
 pub mod mp_table;
+pub mod msr;
 pub mod paging;
 pub mod processor;
-pub mod msr;
 pub mod registers;

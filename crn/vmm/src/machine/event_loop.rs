@@ -25,9 +25,7 @@ use std::{
         fd::{BorrowedFd, OwnedFd},
         unix::net::UnixStream,
     },
-    sync::{
-        mpsc::{self, Receiver, SyncSender},
-    },
+    sync::mpsc::{self, Receiver, SyncSender},
     time::{Duration, Instant},
 };
 use vmm_sys_util::eventfd::EventFd;
@@ -233,7 +231,8 @@ impl Machine {
         };
         if let Some(descriptor) = front.descriptor() {
             let data = Wake::Front.to_data();
-            epoll::add(&self.shell.events.epoll, descriptor, data, EventFlags::IN).map_err(|error| error.to_string())?;
+            epoll::add(&self.shell.events.epoll, descriptor, data, EventFlags::IN)
+                .map_err(|error| error.to_string())?;
             rustix::io::ioctl_fionbio(descriptor, true).map_err(|error| error.to_string())?;
         }
         self.shell.confinement.enter()?;
@@ -247,12 +246,7 @@ impl Machine {
     }
 
     /// The loop.
-    fn serve(
-        &mut self,
-        front: &Front,
-        memory_files: Option<&MemoryFiles>,
-        resident: &mut (u64, u64),
-    ) -> Cause {
+    fn serve(&mut self, front: &Front, memory_files: Option<&MemoryFiles>, resident: &mut (u64, u64)) -> Cause {
         loop {
             let events = match self.shell.events.wait(None) {
                 Ok(events) => events,

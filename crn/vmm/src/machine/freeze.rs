@@ -37,8 +37,7 @@ impl Machine {
         if !settled {
             return Err(SnapshotError::Restless.to_string());
         }
-        let processor =
-            ProcessorState::save(&fd, self.shell.vm.msr_indices()).map_err(|error| error.to_string())?;
+        let processor = ProcessorState::save(&fd, self.shell.vm.msr_indices()).map_err(|error| error.to_string())?;
         let chips = self.shell.vm.save().map_err(|error| error.to_string())?;
         let record_gpa = self.record_place(&processor).map_err(|error| error.to_string())?;
         self.frozen = Some(Frozen { fd, processor, chips, record_gpa });
@@ -67,8 +66,8 @@ impl Machine {
             devices: self.bus.devices.iter().map(|device| lock(device).save()).collect(),
             record_gpa: frozen.record_gpa,
         };
-        let bytes = memory::save(&self.ram, memory)
-            .map_err(|error| SnapshotError::File { what: "write the memory", error })?;
+        let bytes =
+            memory::save(&self.ram, memory).map_err(|error| SnapshotError::File { what: "write the memory", error })?;
         machine.write(state)?;
         Ok(bytes)
     }

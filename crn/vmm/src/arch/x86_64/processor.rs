@@ -126,12 +126,12 @@ pub fn resumes(fd: &VcpuFd) {
 
 /// Reads registers; one that KVM lists and does not read is left out.
 fn read_msrs(fd: &VcpuFd, indices: &[u32]) -> Result<Vec<kvm_msr_entry>, VcpuError> {
-    let mut wanted: Vec<_> = indices.iter().map(|index| kvm_msr_entry { index: *index, ..Default::default() }).collect();
+    let mut wanted: Vec<_> =
+        indices.iter().map(|index| kvm_msr_entry { index: *index, ..Default::default() }).collect();
     loop {
         let mut msrs = Msrs::from_entries(&wanted).map_err(|error| VcpuError::Tables(format!("{error:?}")))?;
-        let read = fd
-            .get_msrs(&mut msrs)
-            .map_err(|error| VcpuError::Kvm { what: "model-specific registers", error })?;
+        let read =
+            fd.get_msrs(&mut msrs).map_err(|error| VcpuError::Kvm { what: "model-specific registers", error })?;
         if read == wanted.len() {
             let mut entries = msrs.as_slice().to_vec();
             keep_expired_deadline(&mut entries);

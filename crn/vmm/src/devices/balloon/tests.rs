@@ -101,8 +101,9 @@ fn a_report_is_followed_as_far_as_its_bounds() {
 fn a_turn_is_bounded_and_goes_on() {
     let ram = ram();
     let mut device = Balloon::new();
-    let mut drivers: Vec<_> =
-        (0..BALLOON_QUEUES as u64).map(|queue| Driver::new(&ram, QUEUE_GPA + queue * QUEUE_BYTES, QUEUE_SIZE)).collect();
+    let mut drivers: Vec<_> = (0..BALLOON_QUEUES as u64)
+        .map(|queue| Driver::new(&ram, QUEUE_GPA + queue * QUEUE_BYTES, QUEUE_SIZE))
+        .collect();
     let mut queues: Vec<_> = drivers.iter().map(Driver::queue).collect();
     for index in 0..u64::from(CHAINS_PER_TURN) + 3 {
         drivers[REPORT].add(&[(FREE_GPA + index * PAGE_BYTES, PAGE_BYTES as u32, WRITABLE)]);

@@ -66,7 +66,8 @@ pub struct Block<S> {
     capacity_sectors: u64,
     read_only: bool,
     id: [u8; ID_BYTES],
-    buffer: Box<[u8]>,
+    /// Made for the first request: a disk that nobody reads costs nothing.
+    buffer: Vec<u8>,
     read_bytes: u64,
     written_bytes: u64,
 }
@@ -95,7 +96,7 @@ impl<S: Storage> Block<S> {
             capacity_sectors: length_bytes.div_ceil(SECTOR_BYTES),
             read_only,
             id,
-            buffer: vec![0; CHUNK_BYTES].into_boxed_slice(),
+            buffer: Vec::new(),
             read_bytes: 0,
             written_bytes: 0,
         }
@@ -144,6 +145,7 @@ impl<S: Storage> Block<S> {
         let readable = reader.available_bytes() as u64;
         let writable = writer.available_bytes() as u64;
         let request = Request::parse(header, readable, writable, self.capacity_sectors, self.read_only)?;
+        self.buffer.resize(CHUNK_BYTES, 0);
         match request {
             Request::Read { offset, length } => self.read(offset, length, writer)?,
             Request::Write { offset, length } => self.write(offset, length, reader)?,

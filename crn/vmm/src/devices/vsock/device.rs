@@ -47,7 +47,8 @@ pub trait StreamRegistry: std::fmt::Debug + Send {
 pub struct VsockDevice<R> {
     muxer: Muxer<UnixStream>,
     registry: R,
-    buffer: Box<[u8]>,
+    /// As long as the longest packet so far: most guests send and take short ones.
+    buffer: Vec<u8>,
     /// The guest believes in connections that are not here, and is to be told.
     reset_due: bool,
 }
@@ -56,7 +57,7 @@ impl<R: StreamRegistry> VsockDevice<R> {
     /// A device without connections.
     #[must_use]
     pub fn new(muxer: Muxer<UnixStream>, registry: R) -> Self {
-        Self { muxer, registry, buffer: vec![0; MAX_DATA_BYTES as usize].into_boxed_slice(), reset_due: false }
+        Self { muxer, registry, buffer: Vec::new(), reset_due: false }
     }
 
     /// Takes packets of the guest.
@@ -113,9 +114,10 @@ impl<R: StreamRegistry> VsockDevice<R> {
             return;
         }
         let header = Header::parse(&bytes);
-        let Some(data) = self.buffer.get_mut(..header.length as usize) else {
+        if header.length > MAX_DATA_BYTES {
             return;
-        };
+        }
+        let data = at_least(&mut self.buffer, header.length as usize);
         if reader.read_exact(data).is_err() {
             return;
         }
@@ -170,8 +172,8 @@ impl<R: StreamRegistry> VsockDevice<R> {
         let Some(room) = writer.available_bytes().checked_sub(HEADER_BYTES).filter(|room| *room > 0) else {
             return Some(0);
         };
-        let room = room.min(self.buffer.len());
-        let header = self.muxer.next(&mut self.buffer[..room])?;
+        let room = room.min(MAX_DATA_BYTES as usize);
+        let header = self.muxer.next(at_least(&mut self.buffer, room))?;
         let data = &self.buffer[..header.length as usize];
         match writer.write_all(&header.to_bytes()).and_then(|()| writer.write_all(data)) {
             Ok(()) => u32::try_from(writer.bytes_written()).ok(),
@@ -188,6 +190,14 @@ impl<R: StreamRegistry> VsockDevice<R> {
             self.registry.watch(stream.as_fd(), token);
         }
     }
+}
+
+/// The beginning of a buffer that is made longer where it is too short.
+fn at_least(buffer: &mut Vec<u8>, length: usize) -> &mut [u8] {
+    if buffer.len() < length {
+        buffer.resize(length, 0);
+    }
+    &mut buffer[..length]
 }
 
 impl<R: StreamRegistry> Device for VsockDevice<R> {
