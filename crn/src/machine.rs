@@ -33,6 +33,7 @@ use vmm::{
     control::{Cause, ControlError, Notice},
     statistics::Statistics,
     supervisor::{self, Link},
+    working_set::PageRange,
 };
 
 /// How long a monitor may take to end once its machine has, before it is killed.
@@ -149,6 +150,8 @@ struct Heard {
     answers: u32,
     /// How the last copy went: bytes of memory that are not zero, or why there is none.
     copied: Option<Result<u64, String>>,
+    /// What it has written to.
+    working_set: Option<Vec<PageRange>>,
     /// The generation that it has become last, its low 24 bits.
     thawed: Option<u32>,
 }
@@ -366,6 +369,16 @@ impl Machine {
         heard.copied.unwrap_or(Err(String::new())).map_err(MachineError::NotCopied)
     }
 
+    /// What a clone that is watched has written to so far; nothing of one that is not.
+    ///
+    /// # Errors
+    /// The machine is gone.
+    pub async fn working_set(&self) -> Result<Vec<PageRange>, MachineError> {
+        self.handle.socket.when(Interest::WRITABLE, Link::ask_working_set).await?;
+        let heard = self.hears(|heard| heard.working_set.is_some()).await.ok_or(ControlError::Closed)?;
+        Ok(heard.working_set.unwrap_or_default())
+    }
+
     /// Lets a machine that stands still go on as the one of this record.
     ///
     /// # Errors
@@ -443,6 +456,7 @@ async fn listen(socket: Arc<Socket>, child: Child, say: watch::Sender<Heard>, en
             Ok(Notice::Frozen) => say.send_modify(|heard| heard.frozen += 1),
             Ok(Notice::Copied { memory_bytes }) => say.send_modify(|heard| heard.answer(Ok(memory_bytes))),
             Ok(Notice::NotCopied(reason)) => say.send_modify(|heard| heard.answer(Err(reason))),
+            Ok(Notice::WorkingSet(ranges)) => say.send_modify(|heard| heard.working_set = Some(ranges)),
             // Its stream was dropped, which refuses it: no port is open to guests yet.
             Ok(Notice::Accepted { .. }) => {}
             Ok(Notice::Ended { cause, statistics }) => last = Some(Ended { cause, statistics }),

@@ -12,6 +12,7 @@ use crate::{
     guest::{self, Guest, Orders},
     machine::Machine,
     meter::Usage,
+    template::Template,
 };
 use futures_util::FutureExt as _;
 use guest_protocol::{Event as GuestEvent, Stage};
@@ -29,6 +30,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How long a clone may wait for the end of its first call before its control and log streams are opened.
 const ATTACH_WITHIN: Duration = Duration::from_secs(1);
+/// The same for a clone whose first call shows what all clones of its template write to.
+const LEARN_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long a monitor may take to end when told to, before it is killed.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
@@ -115,7 +118,7 @@ async fn live(workshop: &Workshop, mailbox: &UnboundedSender<Message>, order: Or
         outcome = start.come_up() => outcome,
         () = stop.cancelled() => Err(StartError::Stopped),
     };
-    let CameUp { machine, guest, way, template } = match outcome {
+    let CameUp { machine, guest, way, template, watched } = match outcome {
         Ok(came_up) => came_up,
         Err(error) => {
             tracing::info!(item_hash, %error, "a program did not start");
@@ -135,7 +138,7 @@ async fn live(workshop: &Workshop, mailbox: &UnboundedSender<Message>, order: Or
         blueprint: Arc::clone(&blueprint),
         usage: usage.clone(),
         first_use: Arc::clone(&first_use),
-        template,
+        template: template.clone(),
         templates: workshop.templates.clone(),
     };
     let _ = mailbox.send(Message::Up { machine: id, running: Arc::new(running) });
@@ -144,8 +147,11 @@ async fn live(workshop: &Workshop, mailbox: &UnboundedSender<Message>, order: Or
         None => {
             // The call that waits for a clone goes first.
             tokio::select! {
-                _ = timeout(ATTACH_WITHIN, first_use.notified()) => {}
+                _ = timeout(if watched { LEARN_WITHIN } else { ATTACH_WITHIN }, first_use.notified()) => {}
                 () = stop.cancelled() => {}
+            }
+            if watched && let Some(template) = &template {
+                learn(workshop, template, &machine).await;
             }
             attach(workshop, &blueprint, &machine).await
         }
@@ -166,6 +172,15 @@ async fn live(workshop: &Workshop, mailbox: &UnboundedSender<Message>, order: Or
         usage = %usage,
         "a machine ended"
     );
+}
+
+/// Has a template learn what its first clone wrote to. One that does not say is no worse a clone.
+async fn learn(workshop: &Workshop, template: &Template, machine: &Machine) {
+    match timeout(ATTACH_WITHIN, machine.working_set()).await {
+        Ok(Ok(working_set)) => workshop.templates.learn(template, working_set).await,
+        Ok(Err(error)) => tracing::debug!(%error, "a clone does not say what it has written to"),
+        Err(_) => tracing::debug!("a clone does not say in time what it has written to"),
+    }
 }
 
 /// Control and log streams of a clone. One that has none is not worth keeping.

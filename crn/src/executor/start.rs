@@ -45,6 +45,8 @@ pub(super) struct CameUp {
     pub(super) way: Way,
     /// What it went on from, if that was its own.
     pub(super) template: Option<Arc<Template>>,
+    /// The template is to learn what this clone has written to once its first call is answered.
+    pub(super) watched: bool,
 }
 
 /// By which way.
@@ -108,11 +110,11 @@ impl<'a> Start<'a> {
     pub(super) async fn come_up(&mut self) -> Result<CameUp, StartError> {
         if let Some(template) = self.find(Level::Function).await {
             match self.go_on(&template).await {
-                Ok(machine) => {
+                Ok((machine, watched)) => {
                     (self.started)();
                     self.workshop.templates.succeeded();
                     let way = Way::Template(Level::Function);
-                    return Ok(CameUp { machine, guest: None, way, template: Some(template) });
+                    return Ok(CameUp { machine, guest: None, way, template: Some(template), watched });
                 }
                 Err(error) => self.give_up(&template, &error).await,
             }
@@ -183,10 +185,15 @@ impl<'a> Start<'a> {
         timeout(limit, work).await.unwrap_or(Err(StartError::BootTimedOut(limit)))
     }
 
-    /// A machine that has gone on from a template and is itself.
-    async fn go_on(&mut self, template: &Template) -> Result<Machine, StartError> {
+    /// A machine that has gone on from a template and is itself; and whether it is watched.
+    async fn go_on(&mut self, template: &Template) -> Result<(Machine, bool), StartError> {
         let monitor = self.workshop.pool.take().await?;
-        let restore = Restore { config: self.config.clone(), record: record() };
+        let restore = Restore {
+            config: self.config.clone(),
+            record: record(),
+            working_set: template.working_set().to_vec(),
+            watched: template.is_to_be_watched(),
+        };
         let machine = monitor.restore(template, &restore, self.files, self.blueprint.item_hash.to_string())?;
         self.machine = Some(machine.clone());
         let generation = restore.record.generation;
@@ -197,16 +204,16 @@ impl<'a> Start<'a> {
             }
         })
         .await?;
-        Ok(machine)
+        Ok((machine, restore.watched))
     }
 
     async fn go_on_from_runtime(&mut self, template: &Template) -> Result<CameUp, StartError> {
         let began = Instant::now();
-        let machine = self.go_on(template).await?;
+        let (machine, _) = self.go_on(template).await?;
         let guest = self.within(async { Ok(Guest::greet(&machine).await?) }).await?;
         self.workshop.templates.succeeded();
         let guest = self.become_program(&machine, guest, self.level, began).await?;
-        Ok(CameUp { machine, guest: Some(guest), way: Way::Template(Level::Runtime), template: None })
+        Ok(CameUp { machine, guest: Some(guest), way: Way::Template(Level::Runtime), template: None, watched: false })
     }
 
     /// From the kernel's first instruction on; templates up to that level are made on the way.
@@ -238,7 +245,7 @@ impl<'a> Start<'a> {
             guest = self.copy(&machine, guest, draft, None, began.elapsed()).await?;
         }
         let guest = self.become_program(&machine, guest, level, began).await?;
-        Ok(CameUp { machine, guest: Some(guest), way: Way::Boot, template: None })
+        Ok(CameUp { machine, guest: Some(guest), way: Way::Boot, template: None, watched: false })
     }
 
     /// From a guest whose root is mounted to a program that listens.

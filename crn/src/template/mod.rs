@@ -5,6 +5,7 @@
 //! DATA_DIR/templates/KEY/memory         the guest's memory, with holes where it is zero; clones map it
 //! DATA_DIR/templates/KEY/state          the rest of the machine
 //! DATA_DIR/templates/KEY/seal           written last: facts, digests, mark
+//! DATA_DIR/templates/KEY/writes         the pages that its clones write first, once one has answered a call; a hint, so not sealed
 //! DATA_DIR/templates/KEY.new            one that is being made
 //! ```
 //!
@@ -26,14 +27,19 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
+use vmm::working_set::{MAX_RANGES, PageRange};
 
 /// Ends the name of a folder that is being filled.
 const DRAFT_SUFFIX: &str = ".new";
+/// Name of the file with the working set.
+const WRITES: &str = "writes";
+/// Longest such file, bytes: a line is of two numbers.
+const MAX_WRITES_BYTES: u64 = MAX_RANGES as u64 * 18;
 /// Name of the file with the node's secret.
 const SECRET: &str = "secret";
 
@@ -48,6 +54,27 @@ pub struct Template {
     pub memory: File,
     /// The rest.
     pub state: File,
+    working_set: OnceLock<Vec<PageRange>>,
+    /// A clone was made that finds the working set out.
+    watched: AtomicBool,
+}
+
+impl Template {
+    fn new(key: Key, level: Level, memory: File, state: File) -> Self {
+        Self { key, level, memory, state, working_set: OnceLock::new(), watched: AtomicBool::new(false) }
+    }
+
+    /// The pages that clones write first; none while nobody knows.
+    #[must_use]
+    pub fn working_set(&self) -> &[PageRange] {
+        self.working_set.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether the next clone is to find them out. True once.
+    #[must_use]
+    pub fn is_to_be_watched(&self) -> bool {
+        self.level == Level::Function && self.working_set.get().is_none() && !self.watched.swap(true, Relaxed)
+    }
 }
 
 /// What became of templates since the node started.
@@ -235,6 +262,19 @@ impl Templates {
         }
     }
 
+    /// What a clone has written to until its first call was answered.
+    pub async fn learn(&self, template: &Template, working_set: Vec<PageRange>) {
+        let lines: String = working_set.iter().map(|range| format!("{} {}\n", range.first, range.pages)).collect();
+        if working_set.is_empty() || template.working_set.set(working_set).is_err() {
+            return;
+        }
+        // One that was evicted in the meantime has no folder.
+        let path = self.shared.path(template.key).join(WRITES);
+        if let Err(error) = tokio::fs::write(&path, lines).await {
+            tracing::debug!(%error, "what clones write is not kept beyond this run");
+        }
+    }
+
     /// A machine went on from it.
     pub fn succeeded(&self) {
         self.shared.used.fetch_add(1, Relaxed);
@@ -263,7 +303,11 @@ impl Shared {
         let path = self.path(key);
         let (memory, state) = (File::open(path.join("memory"))?, File::open(path.join("state"))?);
         let facts = self.secret.check(&key, &path.join("seal"), &memory, &state)?;
-        Ok(Template { key, level: facts.level, memory, state })
+        let template = Template::new(key, facts.level, memory, state);
+        if let Some(working_set) = read_working_set(&path.join(WRITES)) {
+            let _ = template.working_set.set(working_set);
+        }
+        Ok(template)
     }
 
     /// Takes one in. What it takes the place of goes, and what there is no room for.
@@ -307,6 +351,19 @@ impl Shared {
             tracing::warn!(%key, %error, "a template cannot be removed");
         }
     }
+}
+
+/// A hint that somebody has left; one that cannot be read is none. The monitor holds it against its bounds.
+fn read_working_set(path: &Path) -> Option<Vec<PageRange>> {
+    if fs::metadata(path).ok()?.len() > MAX_WRITES_BYTES {
+        return None;
+    }
+    let range = |line: &str| {
+        let (first, pages) = line.split_once(' ')?;
+        Some(PageRange { first: first.parse().ok()?, pages: pages.parse().ok()? })
+    };
+    let ranges: Vec<PageRange> = fs::read_to_string(path).ok()?.lines().map(range).collect::<Option<_>>()?;
+    (ranges.len() <= MAX_RANGES).then_some(ranges)
 }
 
 /// A template that is being made. Dropped, it was not.
@@ -355,7 +412,7 @@ impl Draft {
         let (shared, key, level) = (Arc::clone(&self.shared), self.key, self.level);
         let saves_ms = u64::try_from(saves.as_millis()).unwrap_or(u64::MAX);
         shared.made.fetch_add(1, Relaxed);
-        shared.add(Template { key, level, memory, state }, program.clone(), size_bytes, saves_ms);
+        shared.add(Template::new(key, level, memory, state), program.clone(), size_bytes, saves_ms);
         let seal = move || -> io::Result<()> {
             let (memory, state) = (seal::digest(&memory_to_read)?, seal::digest(&state_to_read)?);
             let installation = shared.installation.to_string();
@@ -442,6 +499,10 @@ mod tests {
             sealed(path, key(first)).await;
         }
         let found = templates.find(key(1)).await.expect("made");
+        assert!(found.is_to_be_watched() && !found.is_to_be_watched(), "one clone is enough");
+        let working_set = vec![PageRange { first: 7, pages: 2 }, PageRange { first: 4000, pages: 1 }];
+        templates.learn(&found, working_set.clone()).await;
+        assert_eq!(found.working_set(), working_set);
         assert_eq!((read(&found.memory, 4096), read(&found.state, 0)), (b"memory".to_vec(), b"state".to_vec()));
         let of = |first: u8, name: &str| path.join(key(first).to_string()).join(name);
         File::options()
@@ -455,7 +516,9 @@ mod tests {
 
         let templates = open(path, 1 << 30);
         assert!(templates.begin(key(1), Level::Function, 1 << 20).is_none(), "there is one");
-        assert_eq!(templates.find(key(1)).await.expect("found again").level, Level::Function);
+        let found = templates.find(key(1)).await.expect("found again");
+        assert_eq!((found.level, found.working_set()), (Level::Function, working_set.as_slice()));
+        assert!(!found.is_to_be_watched());
         assert!(!of(4, "").exists(), "its seal is another's");
         for first in 2..=4 {
             assert!(templates.find(key(first)).await.is_none(), "{first} was changed");

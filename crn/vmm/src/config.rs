@@ -6,6 +6,7 @@
 use crate::devices::{
     balloon::BALLOON_QUEUES, block::BLOCK_QUEUES, entropy::ENTROPY_QUEUES, network::NETWORK_QUEUES, vsock::VSOCK_QUEUES,
 };
+use crate::working_set::PageRange;
 use guest_protocol::record::Record;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -109,6 +110,10 @@ pub struct Restore {
     pub config: Config,
     /// What the guest is told. The wall clock in it is set by the monitor, when the guest goes on.
     pub record: Record,
+    /// What clones of this snapshot write to; empty when nobody knows yet.
+    pub working_set: Vec<PageRange>,
+    /// Whether this clone is to find that out.
+    pub watched: bool,
 }
 
 /// One block device.

@@ -8,6 +8,7 @@
 //! There is nothing to clean up after a kill of either side: no paths, no listening sockets. The
 //! end of the socket is the end of the machine.
 
+use crate::working_set::PageRange;
 use crate::{
     config::{Config, Restore, Shape},
     statistics::Statistics,
@@ -50,6 +51,8 @@ pub enum Request {
     Snapshot,
     /// After [`Notice::Frozen`]: go on as the machine of this record.
     Resume(Record),
+    /// What a clone that is watched has written to so far; answered with [`Notice::WorkingSet`].
+    TellWorkingSet,
     /// Connect this end of a stream to a port of the guest. One descriptor. When the guest refuses
     /// or resets the connection, the descriptor is closed.
     Connect {
@@ -78,6 +81,8 @@ pub enum Notice {
     },
     /// There is no copy, for this reason.
     NotCopied(String),
+    /// What the clone has written to; nothing when it is not watched.
+    WorkingSet(Vec<PageRange>),
     /// The guest connected to a port of the host. One descriptor: the stream.
     Accepted {
         /// The host's vsock port.

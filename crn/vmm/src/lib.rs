@@ -18,3 +18,4 @@ pub mod supervisor;
 pub mod vcpu;
 pub mod virtio;
 pub mod vm;
+pub mod working_set;

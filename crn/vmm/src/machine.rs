@@ -39,6 +39,7 @@ use crate::{
     vcpu::{self, VcpuError},
     virtio::{device::Device, mmio::Transport},
     vm::VmError,
+    working_set,
 };
 use freeze::Frozen;
 use guest_protocol::record::Record;
@@ -110,7 +111,7 @@ impl Machine {
     /// # Errors
     /// See [`BuildError`].
     pub fn build(
-        shell: Shell,
+        mut shell: Shell,
         config: Config,
         descriptors: Vec<OwnedFd>,
         front: &Front,
@@ -129,6 +130,7 @@ impl Machine {
         mp_table::write(&ram, config.vcpus).map_err(BuildError::MpTable)?;
         stamps.memory = stopwatch.elapsed_us();
 
+        shell.vm.map(&ram, false)?;
         let mut machine = Self::assemble(shell, config, ram, files, front, stopwatch)?;
         let vm = &machine.shell.vm;
         for (id, processor) in (0..).zip(&machine.shell.processors) {
@@ -147,7 +149,7 @@ impl Machine {
     /// # Errors
     /// See [`BuildError`]; the snapshot is not for this host, this build or this machine.
     pub fn restore(
-        shell: Shell,
+        mut shell: Shell,
         restore: &Restore,
         descriptors: Vec<OwnedFd>,
         front: &Front,
@@ -164,6 +166,8 @@ impl Machine {
         let ram = Arc::new(memory::map(files.take_first()?, memory_bytes)?);
         stamps.memory = stopwatch.elapsed_us();
 
+        shell.vm.map(&ram, restore.watched)?;
+        working_set::make_own(&ram, &restore.working_set);
         let mut machine = Self::assemble(shell, config, ram, files, front, stopwatch)?;
         if state.devices.len() != machine.bus.devices.len() {
             return Err(SnapshotError::Shape("the number of its devices differs").into());
@@ -190,7 +194,6 @@ impl Machine {
         front: &Front,
         stopwatch: Stopwatch,
     ) -> Result<Self, BuildError> {
-        shell.vm.map(&ram)?;
         let mut slots = std::mem::take(&mut shell.slots).into_iter();
         let mut transports = Vec::new();
         let mut add = |device: Box<dyn Device>| -> Result<usize, BuildError> {

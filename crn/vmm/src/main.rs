@@ -147,7 +147,11 @@ fn take_orders(front: &Front, stopwatch: Stopwatch) -> Result<Option<Machine>, S
             Request::Restore(restore) => {
                 Machine::restore(shell_for(&restore.config)?, &restore, descriptors, front, stopwatch)
             }
-            Request::Connect { .. } | Request::Snapshot | Request::Resume(_) | Request::Stop => {
+            Request::Connect { .. }
+            | Request::Snapshot
+            | Request::Resume(_)
+            | Request::TellWorkingSet
+            | Request::Stop => {
                 return Err("an order for a machine that is not there".to_owned());
             }
         };

@@ -72,6 +72,14 @@ impl Link {
         control::send(&self.socket, &Request::Snapshot, &[memory, state])
     }
 
+    /// Asks a clone that is watched what it has written to.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn ask_working_set(&self) -> Result<(), ControlError> {
+        control::send(&self.socket, &Request::TellWorkingSet, &[])
+    }
+
     /// Has a machine that stands still go on as the one of this record.
     ///
     /// # Errors

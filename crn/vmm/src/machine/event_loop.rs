@@ -326,6 +326,10 @@ impl Machine {
                 front.notify(&notice, &[]);
                 None
             }
+            Some(Order::TellWorkingSet) => {
+                front.notify(&Notice::WorkingSet(self.shell.vm.written_pages(&self.ram)), &[]);
+                None
+            }
             Some(Order::Resume(record)) => self.go_on(record).err().map(Cause::Failed),
             None => None,
         }

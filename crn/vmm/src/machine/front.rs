@@ -31,6 +31,8 @@ pub enum Order {
     },
     /// Go on as the machine of this record.
     Resume(Record),
+    /// Say what the machine has written to.
+    TellWorkingSet,
     /// End.
     Stop,
 }
@@ -107,6 +109,7 @@ impl Front {
                     Some(Order::Snapshot { memory: files.next()?, state: files.next()? })
                 }
                 Ok((Request::Resume(record), _)) => Some(Order::Resume(record)),
+                Ok((Request::TellWorkingSet, _)) => Some(Order::TellWorkingSet),
                 Ok((Request::Prepare(_) | Request::Start(_) | Request::Restore(_) | Request::Stop, _)) => {
                     Some(Order::Stop)
                 }
