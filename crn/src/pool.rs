@@ -40,7 +40,7 @@ impl Pool {
     /// It does not start.
     pub async fn take(&self) -> Result<Monitor, MachineError> {
         loop {
-            let Some(mut monitor) = lock(&self.idle).pop_front() else { break };
+            let Some(monitor) = lock(&self.idle).pop_front() else { break };
             self.taken.notify_one();
             if monitor.is_there() {
                 return Ok(monitor);
@@ -70,12 +70,7 @@ impl Pool {
 }
 
 /// Keeps the pool full until it is gone.
-async fn fill(
-    idle: std::sync::Weak<Mutex<VecDeque<Monitor>>>,
-    taken: Arc<Notify>,
-    images: Arc<Images>,
-    size: usize,
-) {
+async fn fill(idle: std::sync::Weak<Mutex<VecDeque<Monitor>>>, taken: Arc<Notify>, images: Arc<Images>, size: usize) {
     loop {
         let Some(waiting) = idle.upgrade().map(|idle| lock(&idle).len()) else { return };
         if waiting >= size {
