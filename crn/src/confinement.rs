@@ -61,7 +61,10 @@ impl Confinement {
         } else {
             tracing::info!("machines have the node's user id, each in a user namespace of its own");
         }
-        tracing::debug!(landlock = landlock::version(), "0 is none");
+        match landlock::version() {
+            0 => tracing::debug!("this kernel has no Landlock: machines do without"),
+            version => tracing::debug!(version, "machines are under Landlock"),
+        }
         let groups = match Groups::open(&name(data)) {
             Ok(groups) => Some(Arc::new(groups)),
             Err(error) => {

@@ -51,8 +51,8 @@ pub enum JailError {
          `kernel.apparmor_restrict_unprivileged_userns=0` or an AppArmor profile for vmm on Ubuntu)"
     )]
     Namespaces(io::Error),
-    /// The control group cannot be opened.
-    #[error("cannot open the control group of a machine: {0}")]
+    /// The control group is not one, or takes no processes of this user.
+    #[error("cannot put a machine into its control group: {0}")]
     Cgroup(io::Error),
     /// The process has several threads: a copy of one of them could wait for the others for ever.
     #[error("a process of several threads cannot enter the jail")]

@@ -75,7 +75,7 @@ pub(super) fn enter(place: &Place, tell: impl FnOnce(u32, BorrowedFd<'_>) -> io:
         set_thread_groups(&[]).map_err(step("leave the groups of root"))?;
     }
     let (mut go, permission) = io::pipe().map_err(step("make a pipe"))?;
-    match divide(cgroup.as_ref().map(OwnedFd::as_fd)).map_err(JailError::Namespaces)? {
+    match divide(cgroup.as_ref().map(OwnedFd::as_fd)).map_err(refused)? {
         Side::Launcher { monitor, process_id } => {
             drop(go);
             match launch(place, process_id, &monitor, permission, tell) {
@@ -104,12 +104,20 @@ pub(super) fn enter(place: &Place, tell: impl FnOnce(u32, BorrowedFd<'_>) -> io:
     }
 }
 
+/// Which part of the division was refused (clone(2), "ERRORS").
+fn refused(error: io::Error) -> JailError {
+    match error.raw_os_error() {
+        Some(libc::EACCES | libc::EBADF | libc::EBUSY | libc::ENODEV | libc::EOPNOTSUPP) => JailError::Cgroup(error),
+        _ => JailError::Namespaces(error),
+    }
+}
+
 /// Nothing in these namespaces makes others.
 fn forbid_more() -> io::Result<()> {
     for kind in KINDS {
         match fs::write(format!("/proc/sys/user/max_{kind}_namespaces"), MORE_NAMESPACES) {
-            // A kernel without this kind.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // A kernel without this kind. User namespaces are there: this process is in one.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && kind != "user" => {}
             done => done?,
         }
     }

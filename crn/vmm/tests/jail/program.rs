@@ -85,10 +85,12 @@ pub(crate) fn an_id_that_is_not_to_be_had_is_refused() -> Result<(), Failed> {
     refused(&place, &["map its", "/dev/kvm", "leave the groups"])
 }
 
-/// A control group that is not there.
+/// A control group that is not there, and a folder that is none.
 pub(crate) fn a_control_group_that_is_not_there_is_refused() -> Result<(), Failed> {
-    let place = Place { id: None, cgroup: Some("/sys/fs/cgroup/no/such/group".into()) };
-    refused(&place, &["control group", "/dev/kvm"])
+    for folder in ["/sys/fs/cgroup/no/such/group", "/"] {
+        refused(&Place { id: None, cgroup: Some(folder.into()) }, &["control group", "/dev/kvm"])?;
+    }
+    Ok(())
 }
 
 fn refused(place: &Place, reasons: &[&str]) -> Result<(), Failed> {
