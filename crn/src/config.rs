@@ -21,6 +21,9 @@ mod limit {
     pub(super) const MIB: u64 = 1 << 40;
     /// Of connections, calls, programs.
     pub(super) const COUNT: u64 = 1_000_000;
+    /// The ids below are for people and services: [`crate::confinement::IDS`] from 0 on hold them all, `nobody` too.
+    pub(super) const FIRST_UID: std::ops::RangeInclusive<u32> =
+        crate::confinement::IDS..=u32::MAX - crate::confinement::IDS;
     /// Of calls of one machine: its vsock device and its init hold 1024 streams, some of them the node's own.
     pub(super) const CALLS: u64 = 1000;
 }
@@ -103,6 +106,9 @@ pub struct Programs {
     pub drain_seconds: u64,
     /// Whether the traceback of a program that does not start is shown to its callers.
     pub show_tracebacks: bool,
+    /// The first of the user and group ids that machines have, one each ([`crate::confinement::IDS`] of them), when the
+    /// node runs as root.
+    pub first_uid: u32,
 }
 
 /// Machines to go on from instead of booting.
@@ -183,6 +189,7 @@ impl Default for Programs {
             stop_seconds: 10,
             drain_seconds: 30,
             show_tracebacks: true,
+            first_uid: 524_288,
         }
     }
 }
@@ -220,6 +227,9 @@ pub enum ConfigError {
     /// A number that is more than the node can count with.
     #[error("{0} must be at most {1}")]
     TooMuch(&'static str, u64),
+    /// The ids of machines are others' too.
+    #[error("programs.first_uid must be between {first} and {last}, not {0}", first = limit::FIRST_UID.start(), last = limit::FIRST_UID.end())]
+    FirstUid(u32),
     /// The URL of the core channel node is none.
     #[error("ccn must be an http or https URL, not {0:?}")]
     Url(String),
@@ -261,6 +271,9 @@ impl Config {
         }
         if self.version.is_empty() || !self.version.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(ConfigError::Version(self.version.clone()));
+        }
+        if !limit::FIRST_UID.contains(&self.programs.first_uid) {
+            return Err(ConfigError::FirstUid(self.programs.first_uid));
         }
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         for (name, value, at_least, at_most) in [
@@ -416,6 +429,9 @@ mod tests {
         assert_eq!(forever, "programs.idle_seconds must be at most 315360000");
         assert!(refused("[http]\nmax_body_mib = 17592186044417", &[], &[]).contains("at most"));
         assert!(refused("[http]\nmax_connections = 9223372036854775807", &[], &[]).contains("at most"));
+        let nobody = refused("[programs]\nfirst_uid = 65534", &[], &[]);
+        assert_eq!(nobody, "programs.first_uid must be between 65536 and 4294901759, not 65534");
+        assert!(refused("[programs]\nfirst_uid = 4294901760", &[], &[]).contains("4294901760"));
         assert!(refused("version = 'a b'", &[], &[]).contains("a b"));
         assert!(refused("", &["--set", "programs.idle_seconds"], &[]).contains("KEY=VALUE"));
     }

@@ -3,8 +3,10 @@
 pub mod api;
 pub mod cache;
 pub mod ccn;
+pub mod cgroup;
 pub mod cli;
 pub mod config;
+pub mod confinement;
 pub mod digest;
 pub mod exchange;
 pub mod executor;
@@ -16,6 +18,7 @@ pub mod meter;
 pub mod network;
 pub mod node;
 pub mod pool;
+pub mod process;
 pub mod random;
 pub mod server;
 pub mod template;

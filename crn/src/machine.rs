@@ -1,24 +1,25 @@
 //! A handle on one machine: the monitor process that runs it, and the control socket to it.
 //!
 //! Made by [`crate::executor`] for a start, shared by the calls that the machine serves. There is nothing
-//! of a machine outside its process: no path, no listening socket, no tap. The monitor ends when the
+//! of a machine outside its process but its place ([`crate::confinement`]): no path, no listening socket, no tap. The monitor ends when the
 //! control socket does, so it ends with this process however that ends; [`Machine`] only makes sure that
 //! it is asked, then made, to end in the ordinary case too.
 
 use crate::{
     cache::CachedFile,
+    confinement::{Cell, Confinement},
+    process::Process,
     template::{Template, key::Installation},
 };
 use futures_util::StreamExt as _;
 use guest_protocol::{doorbell, record::Record};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::{
     fs::File,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
-    process::{Child, Stdio},
-    sync::Arc,
+    process::{Child, ChildStderr, Stdio},
+    sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
 use tokio::{
@@ -36,7 +37,10 @@ use vmm::{
     working_set::PageRange,
 };
 
-/// How long a monitor may take to end once its machine has, before it is killed.
+/// How long a monitor may take to be ready for an order, when the node finds out whether one ever is.
+const REHEARSE_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long a monitor without a machine may take to end, before it is killed.
 const EXIT_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long a monitor may leave orders where they are; it is a loop that never waits.
@@ -56,6 +60,8 @@ pub struct Images {
     pub initramfs: File,
     /// All of them, as one name.
     pub installation: Installation,
+    /// Where monitors are put.
+    pub confinement: Confinement,
 }
 
 /// A piece of the installation is not where it should be. The operator's to mend.
@@ -77,7 +83,7 @@ impl Images {
     ///
     /// # Errors
     /// The first piece that is missing.
-    pub fn open(monitor: &Path, folder: &Path) -> Result<Self, Missing> {
+    pub fn open(monitor: &Path, folder: &Path, confinement: Confinement) -> Result<Self, Missing> {
         let open =
             |what, path: PathBuf, advice| File::open(&path).map_err(|reason| Missing { what, path, reason, advice });
         open("the machine monitor", monitor.to_owned(), "Install vmm beside crn, or name it with --vmm.")?;
@@ -90,7 +96,7 @@ impl Images {
             reason,
             advice: "It is there and cannot be read to its end: is the disk all right?",
         })?;
-        Ok(Self { monitor: monitor.to_owned(), kernel, initramfs, installation })
+        Ok(Self { monitor: monitor.to_owned(), kernel, initramfs, installation, confinement })
     }
 }
 
@@ -156,12 +162,13 @@ struct Heard {
     thawed: Option<u32>,
 }
 
-/// A monitor without a machine.
+/// A monitor without a machine. It is ended on drop.
 #[derive(Debug)]
 pub struct Monitor {
-    link: Link,
-    /// Taken when the monitor becomes a machine; else reaped when this is dropped.
-    child: Option<Child>,
+    /// What it will be; none once it is.
+    machine: Option<Machine>,
+    /// What it writes, until there is a name for it.
+    log: Option<ChildStderr>,
 }
 
 impl Heard {
@@ -172,20 +179,54 @@ impl Heard {
 }
 
 impl Monitor {
-    /// Starts a monitor.
+    /// Starts a monitor, in a place of its own.
     ///
     /// # Errors
-    /// [`MachineError::Spawn`].
+    /// [`MachineError::Spawn`]; the host has no place left.
     pub async fn spawn(images: &Arc<Images>) -> Result<Self, MachineError> {
+        let cell = Arc::new(images.confinement.cell()?);
         let spawned = tokio::task::spawn_blocking({
-            let images = Arc::clone(images);
-            move || supervisor::spawn(&images.monitor, Stdio::piped())
+            let (images, place) = (Arc::clone(images), cell.place());
+            move || supervisor::spawn(&images.monitor, &place, Stdio::piped())
         });
-        let (link, child) = spawned
+        let (link, mut child) = spawned
             .await
             .unwrap_or_else(|panic| Err(io::Error::other(panic)))
             .map_err(|reason| MachineError::Spawn { path: images.monitor.clone(), reason })?;
-        Ok(Self { link, child: Some(child) })
+        let log = child.stderr.take();
+        let begun = Process::started(&child).and_then(|started| Ok((started, Socket::new(link.clone())?)));
+        let (started, socket) = match begun {
+            Ok((started, socket)) => (started, Arc::new(socket)),
+            Err(error) => {
+                tokio::task::spawn_blocking(move || abandon(&link, child, &cell));
+                return Err(error.into());
+            }
+        };
+        let processes = Arc::new(Processes { started, jailed: OnceLock::new() });
+        let (say, heard) = watch::channel(Heard::default());
+        let (end, ended) = watch::channel(None);
+        let handle =
+            Handle { socket: Arc::clone(&socket), processes: Arc::clone(&processes), cell: Arc::downgrade(&cell) };
+        // From here on, whatever becomes of it: its processes must be waited for.
+        tokio::spawn(listen(socket, processes, cell, say, end));
+        Ok(Self { machine: Some(Machine { handle: Arc::new(handle), heard, ended }), log })
+    }
+
+    /// Whether monitors get into their jail here: one is started, and ended without a machine.
+    ///
+    /// # Errors
+    /// Why not, in the monitor's words.
+    pub async fn rehearse(images: &Arc<Images>) -> Result<(), String> {
+        let monitor = Self::spawn(images).await.map_err(|error| error.to_string())?;
+        let Some(machine) = monitor.machine.clone() else { return Ok(()) };
+        machine.stop();
+        let ended = timeout(REHEARSE_WITHIN, machine.ended()).await;
+        match ended.map(|ended| ended.cause) {
+            Ok(Cause::Stopped) => Ok(()),
+            Ok(Cause::Failed(reason)) => Err(reason),
+            Ok(other) => Err(format!("a machine monitor without a machine ended with {other:?}")),
+            Err(_) => Err(format!("a machine monitor takes no orders for {REHEARSE_WITHIN:?}")),
+        }
     }
 
     /// Has it make what a machine of that shape needs, in its own time.
@@ -193,13 +234,14 @@ impl Monitor {
     /// # Errors
     /// It is gone.
     pub fn prepare(&self, shape: Shape) -> Result<(), MachineError> {
-        Ok(self.link.prepare(shape)?)
+        let machine = self.machine.as_ref().ok_or(ControlError::Closed)?;
+        Ok(machine.handle.socket.link.prepare(shape)?)
     }
 
-    /// Whether its process is there.
+    /// Whether it can become a machine, as far as is known.
     #[must_use]
-    pub fn is_there(&mut self) -> bool {
-        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    pub fn is_there(&self) -> bool {
+        self.machine.as_ref().is_some_and(|machine| !machine.is_over())
     }
 
     /// Boots a machine; `disks` are read-only, in order. The monitor's log goes to this process's own, marked with `name`.
@@ -213,9 +255,8 @@ impl Monitor {
         disks: &[CachedFile],
         name: String,
     ) -> Result<Machine, MachineError> {
-        config.check()?;
         let first = [images.kernel.as_fd(), images.initramfs.as_fd()];
-        self.become_machine(disks, name, first, |link, descriptors| link.start(config, descriptors))
+        self.become_machine(config, disks, name, first, |link, descriptors| link.start(config, descriptors))
     }
 
     /// Makes a machine that goes on from a template, as the one of the record.
@@ -229,55 +270,71 @@ impl Monitor {
         disks: &[CachedFile],
         name: String,
     ) -> Result<Machine, MachineError> {
-        restore.config.check()?;
         let first = [template.memory.as_fd(), template.state.as_fd()];
-        self.become_machine(disks, name, first, |link, descriptors| link.restore(restore, descriptors))
+        self.become_machine(&restore.config, disks, name, first, |link, descriptors| link.restore(restore, descriptors))
     }
 
     fn become_machine(
         mut self,
+        config: &Config,
         disks: &[CachedFile],
         name: String,
         first: [BorrowedFd<'_>; 2],
         order: impl FnOnce(&Link, &[BorrowedFd<'_>]) -> Result<(), ControlError>,
     ) -> Result<Machine, MachineError> {
-        let child = self.child.as_mut().ok_or(ControlError::Closed)?;
-        if let Some(log) = child.stderr.take() {
+        config.check()?;
+        let handle = &self.machine.as_ref().ok_or(ControlError::Closed)?.handle;
+        if let Some(log) = self.log.take() {
             let log = pipe::Receiver::from_owned_fd(OwnedFd::from(log))?;
             tokio::spawn(pass_on(log, name));
+        }
+        // Before the order, which all its work comes with.
+        if let Some(cell) = handle.cell.upgrade() {
+            cell.limit(u64::from(config.memory_mib), u32::from(config.vcpus))?;
         }
         let mut descriptors = Vec::from(first);
         descriptors.extend(disks.iter().map(|disk| disk.file.as_fd()));
         // One of the first packets on a new socket finds room.
-        order(&self.link, &descriptors)?;
-        let process_id = child.id();
-        let process = open_process(child)?;
-        let socket = Arc::new(Socket::new(self.link.clone())?);
-        let (say, heard) = watch::channel(Heard::default());
-        let (end, ended) = watch::channel(None);
-        let child = self.child.take().ok_or(ControlError::Closed)?;
-        tokio::spawn(listen(Arc::clone(&socket), child, say, end));
-        Ok(Machine { handle: Arc::new(Handle { socket, process, process_id }), heard, ended })
+        order(&handle.socket.link, &descriptors)?;
+        Ok(self.machine.take().ok_or(ControlError::Closed)?)
     }
 }
 
 impl Drop for Monitor {
     fn drop(&mut self) {
-        let Some(child) = self.child.take() else { return };
-        // One that is gone already needs no telling.
-        let _ = self.link.stop();
+        let Some(machine) = self.machine.take() else { return };
+        machine.stop();
         // Without a runtime this process ends, and so does the monitor.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(reap(child));
+            runtime.spawn(async move {
+                if timeout(EXIT_WITHIN, machine.ended()).await.is_err() {
+                    tracing::warn!("a machine monitor did not end and is killed");
+                    machine.kill();
+                }
+            });
         }
+    }
+}
+
+/// The processes of a monitor: the one that was started makes the one that stays, and ends.
+#[derive(Debug)]
+struct Processes {
+    started: Process,
+    jailed: OnceLock<Process>,
+}
+
+impl Processes {
+    fn monitor(&self) -> &Process {
+        self.jailed.get().unwrap_or(&self.started)
     }
 }
 
 #[derive(Debug)]
 struct Handle {
     socket: Arc<Socket>,
-    process: OwnedFd,
-    process_id: u32,
+    processes: Arc<Processes>,
+    /// Its id and its group, as long as it runs.
+    cell: Weak<Cell>,
 }
 
 impl Drop for Handle {
@@ -332,7 +389,7 @@ impl Machine {
     /// The monitor's process.
     #[must_use]
     pub fn process_id(&self) -> u32 {
-        self.handle.process_id
+        self.handle.processes.monitor().id()
     }
 
     /// Waits until init is up. False when the machine ended before.
@@ -363,6 +420,9 @@ impl Machine {
     /// The machine is gone, or is not copied; then it still stands.
     pub async fn snapshot(&self, memory: &File, state: &File) -> Result<u64, MachineError> {
         let answers = self.heard.borrow().answers;
+        if let Some(cell) = self.handle.cell.upgrade() {
+            cell.allow_copy(memory.metadata()?.len() >> 20)?;
+        }
         let (memory, state) = (memory.as_fd(), state.as_fd());
         self.handle.socket.when(Interest::WRITABLE, |link| link.snapshot(memory, state)).await?;
         let heard = self.hears(|heard| heard.answers > answers).await.ok_or(ControlError::Closed)?;
@@ -414,7 +474,7 @@ impl Machine {
 
     /// Kills the monitor, for when it does not end by itself.
     pub fn kill(&self) {
-        if let Err(error) = pidfd_send_signal(&self.handle.process, Signal::KILL) {
+        if let Err(error) = self.handle.processes.monitor().kill() {
             tracing::debug!(%error, "a machine monitor that was to be killed is gone already");
         }
     }
@@ -435,31 +495,52 @@ impl Machine {
     }
 }
 
-/// For a monitor that could not say why, for instance because it was killed.
+/// For a machine that nobody watches any more.
 fn unexplained() -> Ended {
-    Ended {
-        cause: Cause::Failed("the machine monitor ended without a word".to_owned()),
-        statistics: Statistics::default(),
-    }
+    silent(None, false)
 }
 
-/// Takes notices until the machine has ended and its process is reaped.
-async fn listen(socket: Arc<Socket>, child: Child, say: watch::Sender<Heard>, end: watch::Sender<Option<Ended>>) {
+/// For a monitor that could not say why it ended, for instance because it was killed.
+fn silent(signal: Option<i32>, out_of_memory: bool) -> Ended {
+    let mut reason = "the machine monitor ended without a word".to_owned();
+    if let Some(signal) = signal {
+        reason.push_str(&format!(", by signal {signal}"));
+    }
+    if out_of_memory {
+        reason.push_str(": its control group had no memory left");
+    }
+    Ended { cause: Cause::Failed(reason), statistics: Statistics::default() }
+}
+
+/// Takes notices until the machine has ended and its processes are reaped.
+async fn listen(
+    socket: Arc<Socket>,
+    processes: Arc<Processes>,
+    cell: Arc<Cell>,
+    say: watch::Sender<Heard>,
+    end: watch::Sender<Option<Ended>>,
+) {
     let mut last = None;
     loop {
-        match socket.when(Interest::READABLE, Link::notice).await.map(|(notice, _stream)| notice) {
-            Ok(Notice::Doorbell { word }) => say.send_modify(|heard| match doorbell::heard(word) {
+        match socket.when(Interest::READABLE, Link::notice).await {
+            Ok((Notice::Jailed { process_id }, Some(process))) => {
+                // A second one would be of a monitor that is not ours any more, and is not believed.
+                if processes.jailed.set(Process::handed_over(process_id, process)).is_ok() {
+                    processes.started.reap().await;
+                }
+            }
+            Ok((Notice::Doorbell { word }, _)) => say.send_modify(|heard| match doorbell::heard(word) {
                 (doorbell::INIT_UP, _) => heard.init_up = true,
                 (doorbell::THAWED, generation) => heard.thawed = Some(generation),
                 _ => {}
             }),
-            Ok(Notice::Frozen) => say.send_modify(|heard| heard.frozen += 1),
-            Ok(Notice::Copied { memory_bytes }) => say.send_modify(|heard| heard.answer(Ok(memory_bytes))),
-            Ok(Notice::NotCopied(reason)) => say.send_modify(|heard| heard.answer(Err(reason))),
-            Ok(Notice::WorkingSet(ranges)) => say.send_modify(|heard| heard.working_set = Some(ranges)),
+            Ok((Notice::Frozen, _)) => say.send_modify(|heard| heard.frozen += 1),
+            Ok((Notice::Copied { memory_bytes }, _)) => say.send_modify(|heard| heard.answer(Ok(memory_bytes))),
+            Ok((Notice::NotCopied(reason), _)) => say.send_modify(|heard| heard.answer(Err(reason))),
+            Ok((Notice::WorkingSet(ranges), _)) => say.send_modify(|heard| heard.working_set = Some(ranges)),
             // Its stream was dropped, which refuses it: no port is open to guests yet.
-            Ok(Notice::Accepted { .. }) => {}
-            Ok(Notice::Ended { cause, statistics }) => last = Some(Ended { cause, statistics }),
+            Ok((Notice::Accepted { .. } | Notice::Jailed { .. }, _)) => {}
+            Ok((Notice::Ended { cause, statistics }, _)) => last = Some(Ended { cause, statistics }),
             Err(ControlError::Closed) => break,
             Err(error) => {
                 last = Some(Ended { cause: Cause::Failed(error.to_string()), statistics: Statistics::default() });
@@ -467,33 +548,25 @@ async fn listen(socket: Arc<Socket>, child: Child, say: watch::Sender<Heard>, en
             }
         }
     }
-    let process_id = child.id();
-    reap(child).await;
-    tracing::debug!(process_id, "a machine monitor ended");
+    // It has closed its socket, which leaves it no reason to stay.
+    let signal = processes.monitor().reap().await;
+    tracing::debug!(process_id = processes.monitor().id(), ?signal, "a machine monitor ended");
+    let last = last.unwrap_or_else(|| silent(signal, cell.ran_out_of_memory()));
+    drop(cell);
     drop(say);
-    end.send_replace(Some(last.unwrap_or_else(unexplained)));
+    end.send_replace(Some(last));
 }
 
-/// Waits for the end of a monitor that has closed its socket, which leaves it no reason to stay.
-async fn reap(mut child: Child) {
-    let process = open_process(&child);
-    // A thread waits, for a moment only: the process is ending.
-    let mut ending = tokio::task::spawn_blocking(move || child.wait());
-    if timeout(EXIT_WITHIN, &mut ending).await.is_err() {
-        tracing::warn!("a machine monitor did not end and is killed");
-        let killed = process.and_then(|process| Ok(pidfd_send_signal(&process, Signal::KILL)?));
-        if let Err(error) = killed {
-            tracing::warn!(%error, "a machine monitor cannot be killed");
+/// Ends a monitor that nobody can watch, for want of descriptors, and waits for its processes. Then its cell is free.
+fn abandon(link: &Link, mut child: Child, _cell: &Cell) {
+    // It may be gone already.
+    let _ = link.set_nonblocking(false).and_then(|()| link.hang_up());
+    while let Ok((notice, descriptor)) = link.notice() {
+        if let (Notice::Jailed { process_id }, Some(descriptor)) = (notice, descriptor) {
+            Process::handed_over(process_id, descriptor).wait();
         }
-        let _ = ending.await;
     }
-}
-
-/// A descriptor of a child, which is never another process of the same number.
-fn open_process(child: &Child) -> io::Result<OwnedFd> {
-    let process_id = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let process_id = process_id.ok_or_else(|| io::Error::other("a child has a process id"))?;
-    Ok(pidfd_open(process_id, PidfdFlags::empty())?)
+    let _ = child.wait();
 }
 
 /// Passes a monitor's log on, line by line.
@@ -534,7 +607,13 @@ mod tests {
     fn images(monitor: PathBuf) -> Arc<Images> {
         let file = || tempfile::tempfile().expect("a file");
         let installation = Installation::for_test(1);
-        Arc::new(Images { monitor, kernel: file(), initramfs: file(), installation })
+        Arc::new(Images {
+            monitor,
+            kernel: file(),
+            initramfs: file(),
+            installation,
+            confinement: Confinement::default(),
+        })
     }
 
     /// Each start that failed after the spawn left a dead process behind, for as long as the node ran.

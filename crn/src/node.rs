@@ -5,9 +5,10 @@ use crate::{
     cache::{Cache, program::Programs},
     ccn::Client,
     config::{Config, seconds},
+    confinement::Confinement,
     executor::{Executor, Workshop, admit::Need, state::Limits},
     log::Logs,
-    machine::{Images, Missing},
+    machine::{Images, Missing, Monitor},
     meter,
     pool::Pool,
     server::Server,
@@ -93,8 +94,12 @@ impl Node {
         let lock = lock(data)?;
 
         let (monitor, image_folder) = installation(&config);
-        let images = Arc::new(Images::open(&monitor, &image_folder)?);
-        let machines = probe(&monitor).await;
+        let confinement = Confinement::new(config.programs.first_uid, data);
+        let images = Arc::new(Images::open(&monitor, &image_folder, confinement)?);
+        let machines = match probe(&monitor).await {
+            Ok(verdict) => Monitor::rehearse(&images).await.map(|()| verdict),
+            no => no,
+        };
         let client = Arc::new(Client::new(&config.ccn, seconds(config.files.answer_seconds))?);
         let files = data.join("files");
         let cache =

@@ -40,7 +40,7 @@ impl Pool {
     /// It does not start.
     pub async fn take(&self) -> Result<Monitor, MachineError> {
         loop {
-            let Some(mut monitor) = lock(&self.idle).pop_front() else { break };
+            let Some(monitor) = lock(&self.idle).pop_front() else { break };
             self.taken.notify_one();
             if monitor.is_there() {
                 return Ok(monitor);

@@ -1,10 +1,12 @@
 //! `kill -9`.
 
+use super::jail;
 use crate::{
     answer::{expect, expect_words},
     stage::{self, COLD_WITHIN, NONE_IN_ADVANCE, wait_until},
 };
 use anyhow::{Result, ensure};
+use harness::kvm_host::Kind;
 use std::{thread, time::Duration};
 
 /// Holds a call for as long as it is told.
@@ -62,5 +64,9 @@ pub(crate) fn node() -> Result<()> {
     node.start_again()?;
     expect_words(200, node.client(COLD_WITHIN).get(&format!("/vm/{hash}/"))?, &["orphan"])?;
     ensure!(node.monitors()?.len() == 1, "one machine runs again");
+    if network.host.kind() == Kind::Emulated {
+        let groups = jail::machine_groups(&node)?;
+        ensure!(groups.len() == 1, "the control group of the killed node's machine is still there: {groups:?}");
+    }
     node.stop()
 }

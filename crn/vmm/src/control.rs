@@ -29,7 +29,7 @@ use std::{
 };
 
 /// Version of the messages below.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// Longest packet, bytes. A configuration of [`crate::config::MAX_DISKS`] disks takes a tenth.
 pub const MAX_PACKET_BYTES: usize = 16 * 1024;
@@ -67,6 +67,12 @@ pub enum Request {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::large_enum_variant, reason = "the large one is sent once, at the end")]
 pub enum Notice {
+    /// The monitor is now another process, a child of the supervisor that must be waited for; the one that was started ends.
+    /// One descriptor: the process ([`crate::jail`]). First, and once.
+    Jailed {
+        /// Its number in the supervisor's namespace.
+        process_id: u32,
+    },
     /// The guest rang; see [`guest_protocol::doorbell`].
     Doorbell {
         /// The word it wrote.

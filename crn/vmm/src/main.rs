@@ -1,10 +1,11 @@
 //! `vmm`: one process, one microVM. See `vmm --help`.
 #![expect(clippy::print_stdout, reason = "a command line's answers go to standard output")]
 
+use kvm_ioctls::Kvm;
 use lexopt::prelude::{Long, Value};
 use std::{
     fs::File,
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::PathBuf,
     process::ExitCode,
 };
@@ -12,11 +13,12 @@ use vmm::{
     config::{Config, Disk, Entry, Net, Vsock},
     control::{self, Cause, ControlError, Notice, Request},
     devices::network::Tap,
-    jail::{self, seccomp::Thread},
+    jail::{self, Place, seccomp::Thread},
     machine::{BuildError, Front, Machine, Shell},
     probe,
     statistics::{Statistics, Stopwatch},
     supervisor::SUPERVISED,
+    vm::VmError,
 };
 
 const HELP: &str = "\
@@ -63,7 +65,10 @@ fn main() -> ExitCode {
     let stopwatch = Stopwatch::of_process();
     let mut arguments = lexopt::Parser::from_env();
     match arguments.next() {
-        Ok(Some(Value(word))) if word == SUPERVISED => supervised(stopwatch),
+        Ok(Some(Value(word))) if word == SUPERVISED => match Place::parse(&mut arguments) {
+            Ok(place) => supervised(&place, stopwatch),
+            Err(error) => usage(&error.to_string()),
+        },
         Ok(Some(Value(word))) if word == "probe" => report_probe(),
         Ok(Some(Value(word))) if word == "run" => match parse_run(&mut arguments) {
             Ok(run) => standalone(run, stopwatch),
@@ -98,19 +103,27 @@ fn report_probe() -> ExitCode {
 }
 
 /// A machine for a supervisor, whose socket is standard input.
-fn supervised(stopwatch: Stopwatch) -> ExitCode {
+fn supervised(place: &Place, stopwatch: Stopwatch) -> ExitCode {
+    // SAFETY: this thread is the only one, and has opened nothing that is still open.
+    if let Err(error) = unsafe { jail::close_inherited() } {
+        return failed(&format!("cannot close descriptors (Linux 5.9 or newer can): {error}"));
+    }
     let socket = match std::io::stdin().as_fd().try_clone_to_owned() {
         Ok(socket) => socket,
         Err(error) => return failed(&format!("no control socket on standard input: {error}")),
     };
-    if let Err(error) = jail::limit_process() {
-        return refuse(&socket, error);
-    }
+    let kvm = match enter_jail(place, &socket) {
+        Ok(kvm) => kvm,
+        Err(error) => return refuse(&socket, error),
+    };
     let front = Front::Supervised(socket);
-    match take_orders(&front, stopwatch) {
+    match take_orders(kvm, &front, stopwatch) {
         Ok(Some(machine)) => exit_code(&machine.run(&front)),
         // A shell that was made in advance and is not needed.
-        Ok(None) => ExitCode::SUCCESS,
+        Ok(None) => {
+            front.notify(&Notice::Ended { cause: Cause::Stopped, statistics: Statistics::default() }, &[]);
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             let Front::Supervised(socket) = front else {
                 return ExitCode::from(STATUS_FAILED);
@@ -120,12 +133,13 @@ fn supervised(stopwatch: Stopwatch) -> ExitCode {
     }
 }
 
-/// From the first order to a machine that is ready to run; none when it is not wanted any more.
-fn take_orders(front: &Front, stopwatch: Stopwatch) -> Result<Option<Machine>, String> {
+/// From the first order to a machine that is ready to run; none when it is not wanted any more. KVM is closed by then: nothing
+/// that runs beside a guest makes another machine.
+fn take_orders(kvm: Kvm, front: &Front, stopwatch: Stopwatch) -> Result<Option<Machine>, String> {
     let Front::Supervised(socket) = front else { return Ok(None) };
     let text = |error: BuildError| error.to_string();
     let mut prepared: Option<Shell> = None;
-    let new_shell = |shape| Shell::new(shape, Thread::Devices).map_err(text);
+    let new_shell = |shape| Shell::new(&kvm, shape, Thread::Devices).map_err(text);
     loop {
         let (order, descriptors) = match control::receive::<Request>(socket) {
             Ok((Request::Stop, _)) | Err(ControlError::Closed) => return Ok(None),
@@ -157,6 +171,17 @@ fn take_orders(front: &Front, stopwatch: Stopwatch) -> Result<Option<Machine>, S
         };
         return machine.map(Some).map_err(text);
     }
+}
+
+/// From here on this is a process that has nothing of the host but KVM.
+fn enter_jail(place: &Place, socket: &OwnedFd) -> Result<Kvm, String> {
+    jail::limit_process()?;
+    let kvm = Kvm::new().map_err(|error| VmError::Open(error).to_string())?;
+    let tell = |process_id, process: BorrowedFd<'_>| {
+        control::send(socket, &Notice::Jailed { process_id }, &[process]).map_err(std::io::Error::other)
+    };
+    jail::enter(place, tell).map_err(|error| error.to_string())?;
+    Ok(kvm)
 }
 
 /// Tells the supervisor why there is no machine.
@@ -297,7 +322,9 @@ fn open_and_run(run: &Run, stopwatch: Stopwatch) -> Result<Cause, String> {
     }
     let front = Front::Standalone(terminal);
     let text = |error: BuildError| error.to_string();
-    let shell = Shell::new(run.config.shape(), Thread::TerminalDevices).map_err(text)?;
+    let kvm = Kvm::new().map_err(|error| VmError::Open(error).to_string())?;
+    let shell = Shell::new(&kvm, run.config.shape(), Thread::TerminalDevices).map_err(text)?;
+    drop(kvm);
     let machine = Machine::build(shell, run.config.clone(), descriptors, &front, stopwatch).map_err(text)?;
     Ok(machine.run(&front))
 }

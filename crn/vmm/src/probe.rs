@@ -150,7 +150,7 @@ fn run_loop(kvm: &Kvm, turns: u32) -> Result<Duration, String> {
         0xe6, 0x80, // out 0x80, al
     ]);
     ram.write_slice(&code, GuestAddress(CODE_GPA)).map_err(|error| error.to_string())?;
-    let mut vm = Vm::create_with(kvm).map_err(|error| error.to_string())?;
+    let mut vm = Vm::create(kvm).map_err(|error| error.to_string())?;
     vm.map(&ram, false).map_err(|error| error.to_string())?;
     let mut fd = vm.create_vcpu(0).map_err(|error| error.to_string())?;
     let start = Start { entry: Entry::Linux64, gpa: CODE_GPA };

@@ -3,6 +3,7 @@
 use crate::{
     config::{Config, Restore, Shape},
     control::{self, ControlError, Notice, Request},
+    jail::Place,
 };
 use guest_protocol::record::Record;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -28,14 +29,17 @@ pub struct Link {
     socket: Arc<OwnedFd>,
 }
 
-/// Starts a monitor that waits for [`Link::start`] or [`Link::restore`]. Its log goes to `log`.
+/// Starts a monitor that waits for [`Link::start`] or [`Link::restore`], in that place. Its log goes to `log`.
+///
+/// The child that is returned only makes the monitor, then ends: its first notice ([`Notice::Jailed`]) hands over another child.
 ///
 /// # Errors
 /// The program does not start.
-pub fn spawn(program: &Path, log: Stdio) -> io::Result<(Link, Child)> {
+pub fn spawn(program: &Path, place: &Place, log: Stdio) -> io::Result<(Link, Child)> {
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     let child = Command::new(program)
         .arg(SUPERVISED)
+        .args(place.arguments())
         // A terminal's Ctrl-C is for the supervisor, which lets calls end first.
         .process_group(0)
         // What runs beside a guest knows nothing of its surroundings.
@@ -114,13 +118,22 @@ impl Link {
         control::send(&self.socket, &Request::Stop, &[])
     }
 
-    /// The next notice, and the stream that comes with [`Notice::Accepted`].
+    /// Says that no orders follow, which ends the monitor. What it still says can be read.
+    ///
+    /// # Errors
+    /// The monitor is gone.
+    pub fn hang_up(&self) -> io::Result<()> {
+        rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Write)?;
+        Ok(())
+    }
+
+    /// The next notice, and the descriptor that comes with [`Notice::Accepted`] and [`Notice::Jailed`].
     ///
     /// # Errors
     /// [`ControlError::Closed`] once the monitor is gone; `WouldBlock` on a non-blocking socket without notice.
-    pub fn notice(&self) -> Result<(Notice, Option<UnixStream>), ControlError> {
+    pub fn notice(&self) -> Result<(Notice, Option<OwnedFd>), ControlError> {
         let (notice, descriptors) = control::receive(&self.socket)?;
-        Ok((notice, descriptors.into_iter().next().map(UnixStream::from)))
+        Ok((notice, descriptors.into_iter().next()))
     }
 
     /// Makes the socket (non-)blocking, for callers that wait in a loop of their own.
@@ -147,7 +160,7 @@ mod tests {
     /// Ctrl-C at a node's terminal ended all machines at once, under the calls that they served.
     #[test]
     fn a_monitor_does_not_share_the_signals_of_its_terminal() {
-        let (link, mut child) = spawn(Path::new("/bin/cat"), Stdio::null()).expect("a process");
+        let (link, mut child) = spawn(Path::new("/bin/cat"), &Place::default(), Stdio::null()).expect("a process");
         let group = getpgid(i32::try_from(child.id()).ok().and_then(Pid::from_raw)).expect("a group");
         assert_ne!(group, getpgrp());
         drop(link);

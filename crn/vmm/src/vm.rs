@@ -62,20 +62,11 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// Makes a machine without memory.
+    /// Makes a machine without memory, on a KVM that was opened where there was a `/dev/kvm`.
     ///
     /// # Errors
     /// See [`VmError`].
-    pub fn create() -> Result<Self, VmError> {
-        let kvm = Kvm::new().map_err(VmError::Open)?;
-        Self::create_with(&kvm)
-    }
-
-    /// The same on an open KVM.
-    ///
-    /// # Errors
-    /// See [`VmError`].
-    pub fn create_with(kvm: &Kvm) -> Result<Self, VmError> {
+    pub fn create(kvm: &Kvm) -> Result<Self, VmError> {
         let fail = |what| move |error| VmError::Kvm { what, error };
         let version = kvm.get_api_version();
         if version != KVM_API_VERSION {

@@ -3,8 +3,8 @@
 
 use crate::protocol::SECRET_BYTES;
 use rustix::{
-    mount::{MountFlags, mount},
-    process::{Pid, WaitOptions},
+    mount::{MountFlags, mount, mount_bind, mount_move},
+    process::{Pid, WaitOptions, chdir, chroot},
     system::{RebootCommand, finit_module, reboot},
 };
 use std::{
@@ -40,6 +40,7 @@ const MOUNTS: [(&str, &str, &str); 8] = [
 /// The life of the host. Comes back only when powering off fails.
 #[must_use]
 pub fn run() -> ExitCode {
+    tell("mount the root", mount_root());
     for (kind, path, options) in MOUNTS {
         tell(&format!("mount {path}"), mount_at(kind, path, options));
     }
@@ -72,6 +73,18 @@ fn tell(what: &str, outcome: io::Result<()>) {
     if let Err(error) = outcome {
         eprintln!("kvm-host: cannot {what}: {error}");
     }
+}
+
+/// Makes the root a mount of its own, as it is in other hosts. The initramfs itself cannot be left for another root
+/// (pivot_root(2)), which is what machine monitors do.
+fn mount_root() -> io::Result<()> {
+    const PLACE: &str = "/root-mount";
+    fs::create_dir_all(PLACE)?;
+    mount_bind("/", PLACE)?;
+    chdir(PLACE)?;
+    mount_move(".", "/")?;
+    chroot(".")?;
+    Ok(chdir("/")?)
 }
 
 fn mount_at(kind: &str, path: &str, options: &str) -> io::Result<()> {

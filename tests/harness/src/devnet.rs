@@ -272,6 +272,12 @@ impl ComputeNode<'_> {
         Client::new(&self.url, limit)
     }
 
+    /// The host that it is in.
+    #[must_use]
+    pub fn host(&self) -> &KvmHost {
+        self.host
+    }
+
     /// Its folder inside the host.
     #[must_use]
     pub fn data_dir(&self) -> &str {

@@ -13,7 +13,7 @@ use crate::{
     vm::{Slot, Vm},
 };
 use event_loop::{Events, Report, Reporter};
-use kvm_ioctls::VcpuFd;
+use kvm_ioctls::{Kvm, VcpuFd};
 use std::sync::{
     Arc,
     mpsc::{Receiver, SyncSender},
@@ -42,16 +42,17 @@ pub(super) struct Processor {
 }
 
 impl Shell {
-    /// Makes a shell; `devices` is what the calling thread will be once a guest runs.
+    /// Makes a shell on an open KVM; `devices` is what the calling thread will be once a guest runs. KVM itself is not needed after
+    /// that, and must be closed before a guest runs: nothing beside one makes another machine.
     ///
     /// # Errors
     /// See [`BuildError`].
-    pub fn new(shape: Shape, devices: Thread) -> Result<Self, BuildError> {
+    pub fn new(kvm: &Kvm, shape: Shape, devices: Thread) -> Result<Self, BuildError> {
         let queues = shape.queues();
         if queues.len() > layout::MAX_DEVICES {
             return Err(BuildError::Shell);
         }
-        let vm = Vm::create()?;
+        let vm = Vm::create(kvm)?;
         let events = Events::new()?;
         let mut slots = Vec::with_capacity(queues.len());
         for (position, queues) in queues.into_iter().enumerate() {
