@@ -8,6 +8,7 @@ the traceback up to the end.
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import os
 import signal
@@ -18,6 +19,8 @@ import types
 # An application's 500 is held back this far, and this long, while its exception is awaited.
 HELD_BYTES = 64 * 1024
 HELD_SECONDS = 1
+# How long a request of our own may take.
+SETTLE_SECONDS = 10
 # What is told of a failure; a longer traceback keeps its end, which says what happened.
 ERROR_CHARACTERS = 2000
 TRACEBACK_BYTES = 200_000
@@ -49,8 +52,15 @@ class TracebackResponder:
 
     def __init__(self, application):
         self.application = application
+        # Path of the one request that is our own, until it was served.
+        self.own_path = None
 
     async def __call__(self, scope, receive, send):
+        if self.own_path is not None and scope["type"] == "http" and scope["path"] == self.own_path:
+            self.own_path = None
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+            return
         if scope["type"] != "http":
             await self.application(scope, receive, send)
             return
@@ -114,6 +124,32 @@ class TracebackResponder:
         finally:
             if timer is not None:
                 timer.cancel()
+
+
+async def settle(responder, socket_path):
+    """Before the program is said to listen, and perhaps copied: what the first request would do for all, and every copy anew, is done.
+
+    A request that the application does not see goes through the server once, so that its own first time is over. Modules that are imported at
+    a first request are imported. And the collector lets everything that is there be: it would write to all of it, and each copy would have to
+    have all of it for itself.
+    """
+    if "anyio" in sys.modules:
+        with contextlib.suppress(ImportError):
+            importlib.import_module("anyio._backends._asyncio")
+    path = "/" + os.urandom(16).hex()
+    responder.own_path = path
+    try:
+        reader, writer = await asyncio.open_unix_connection(socket_path)
+        writer.write(f"GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".encode())
+        await asyncio.wait_for(reader.read(), SETTLE_SECONDS)
+        writer.close()
+    except (OSError, asyncio.TimeoutError):
+        # The program serves as well without.
+        pass
+    finally:
+        responder.own_path = None
+    gc.collect()
+    gc.freeze()
 
 
 class Renewal:
@@ -193,8 +229,9 @@ def main():
         sys.stderr.write(trace)
         fail(report_path, describe(error), trace)
 
+    responder = TracebackResponder(application)
     config = uvicorn.Config(
-        TracebackResponder(application),
+        responder,
         uds=socket_path,
         lifespan="auto",
         interface="asgi3",
@@ -213,6 +250,7 @@ def main():
         async def startup(self, sockets=None):
             await super().startup(sockets=sockets)
             if self.started:
+                await settle(responder, socket_path)
                 report(report_path, "R")
 
     # What a failing startup hook says goes to uvicorn's log; it is kept for the report as well.

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import importlib.util
 import io
 import os
@@ -35,7 +36,7 @@ async def play(application):
         await asyncio.sleep(0)
         sent.append(message)
 
-    call = asyncio.ensure_future(launcher.TracebackResponder(application)({"type": "http"}, None, send))
+    call = asyncio.ensure_future(launcher.TracebackResponder(application)({"type": "http", "path": "/"}, None, send))
     return sent, call
 
 
@@ -105,6 +106,39 @@ class TracebackResponder(unittest.IsolatedAsyncioTestCase):
 
         sent, call = await play(application)
         await call
+
+
+class Settle(unittest.IsolatedAsyncioTestCase):
+    async def test_the_servers_first_request_is_not_the_applications(self):
+        seen, answered = [], []
+
+        async def application(scope, receive, send):
+            seen.append(scope["path"])
+            await send(start(200))
+            await send(body(b"hello"))
+
+        responder = launcher.TracebackResponder(application)
+
+        async def serve(reader, writer):
+            request = await reader.readuntil(b"\r\n\r\n")
+
+            async def send(message):
+                answered.append(message.get("status"))
+
+            await responder({"type": "http", "path": request.split()[1].decode()}, None, send)
+            writer.close()
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = folder + "/socket"
+            server = await asyncio.start_unix_server(serve, path)
+            self.addCleanup(gc.unfreeze)
+            await launcher.settle(responder, path)
+            self.assertEqual((seen, answered[0]), ([], 204))
+            self.assertGreater(gc.get_freeze_count(), 0)
+            server.close()
+            # A server that is gone costs nothing but the attempt.
+            await launcher.settle(responder, path + "-gone")
+        self.assertIsNone(responder.own_path)
 
 
 class Report(unittest.TestCase):

@@ -57,6 +57,12 @@ pub enum JailError {
     /// The process has several threads: a copy of one of them could wait for the others for ever.
     #[error("a process of several threads cannot enter the jail")]
     Threads,
+    /// Limits of the process.
+    #[error("{0}")]
+    Limits(String),
+    /// What the jail is entered with is not there.
+    #[error("{0}")]
+    Kvm(String),
     /// The launcher is gone.
     #[error("the launcher of the monitor ended before the monitor was in its jail")]
     Alone,

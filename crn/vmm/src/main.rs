@@ -13,7 +13,7 @@ use vmm::{
     config::{Config, Disk, Entry, Net, Vsock},
     control::{self, Cause, ControlError, Notice, Request},
     devices::network::Tap,
-    jail::{self, Place, seccomp::Thread},
+    jail::{self, JailError, Place, seccomp::Thread},
     machine::{BuildError, Front, Machine, Shell},
     probe,
     statistics::{Statistics, Stopwatch},
@@ -114,7 +114,9 @@ fn supervised(place: &Place, stopwatch: Stopwatch) -> ExitCode {
     };
     let kvm = match enter_jail(place, &socket) {
         Ok(kvm) => kvm,
-        Err(error) => return refuse(&socket, error),
+        // The other half of this process knows why, and tells the supervisor: one reason is enough, and the right one.
+        Err(error @ JailError::Alone) => return failed(&error.to_string()),
+        Err(error) => return refuse(&socket, error.to_string()),
     };
     let front = Front::Supervised(socket);
     match take_orders(kvm, &front, stopwatch) {
@@ -174,13 +176,13 @@ fn take_orders(kvm: Kvm, front: &Front, stopwatch: Stopwatch) -> Result<Option<M
 }
 
 /// From here on this is a process that has nothing of the host but KVM.
-fn enter_jail(place: &Place, socket: &OwnedFd) -> Result<Kvm, String> {
-    jail::limit_process()?;
-    let kvm = Kvm::new().map_err(|error| VmError::Open(error).to_string())?;
+fn enter_jail(place: &Place, socket: &OwnedFd) -> Result<Kvm, JailError> {
+    jail::limit_process().map_err(JailError::Limits)?;
+    let kvm = Kvm::new().map_err(|error| JailError::Kvm(VmError::Open(error).to_string()))?;
     let tell = |process_id, process: BorrowedFd<'_>| {
         control::send(socket, &Notice::Jailed { process_id }, &[process]).map_err(std::io::Error::other)
     };
-    jail::enter(place, tell).map_err(|error| error.to_string())?;
+    jail::enter(place, tell)?;
     Ok(kvm)
 }
 
