@@ -3,6 +3,7 @@
 pub mod device;
 #[cfg(test)]
 pub(crate) mod driver;
+pub mod looks;
 pub mod mmio;
 pub mod state;
 pub mod used;

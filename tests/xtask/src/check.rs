@@ -23,6 +23,9 @@ const TOP_LEVEL: &[&str] = &[
     "tests",
 ];
 
+/// The package that the workspace leaves out.
+const FUZZ_MANIFEST: &str = "crn/vmm/fuzz/Cargo.toml";
+
 /// Words that have no place in committed sources, and why.
 const UNWANTED: &[(&str, &str)] = &[
     (concat!("/ro", "ot/.ca"), "a path of one machine"),
@@ -34,6 +37,8 @@ pub(crate) fn run(yes: bool) -> Result<()> {
     setup::packages(&[setup::TO_COMPILE], yes)?;
     setup::targets(&[setup::STATIC_TARGET, setup::PLUGIN_TARGET])?;
     step("formatting", cargo().args(["fmt", "--all", "--", "--check"]))?;
+    // A workspace of its own.
+    step("formatting of fuzz targets", cargo().args(["fmt", "--manifest-path", FUZZ_MANIFEST, "--", "--check"]))?;
     tidy()?;
     step("dependency policy", &mut deny()?)?;
     step("lints", cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"]))?;

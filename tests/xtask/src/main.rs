@@ -12,6 +12,7 @@ mod check;
 mod command;
 mod demo;
 mod doctor;
+mod fuzz;
 mod images;
 mod plugin;
 mod progress;
@@ -50,6 +51,8 @@ enum Task {
     /// Histories of messages in many orders, until two differ or the time is over.
     #[command(disable_help_flag = true)]
     Simulate(simulate::Arguments),
+    /// Hostile guests and hosts against the machine monitor, until something breaks or the time is over.
+    Fuzz(fuzz::Arguments),
     /// Guest kernel, initramfs, runtimes, the KVM host, and the compute node beside them.
     Images(images::Arguments),
     /// Whether this machine can run microVMs, and what to do if not.
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Task::Bench(bench) => bench::run(&bench, yes).map(|()| true),
         Task::Plugin(plugin) => plugin::run(&plugin, yes).map(|()| true),
         Task::Simulate(arguments) => simulate::run(&arguments, yes).map(|()| true),
+        Task::Fuzz(arguments) => fuzz::run(&arguments, yes).map(|()| true),
         Task::Images(arguments) => images::run(&arguments, yes).map(|()| true),
         Task::Doctor => doctor::run(),
     };

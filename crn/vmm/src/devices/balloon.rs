@@ -16,7 +16,10 @@
 
 use crate::{
     memory::{self, Ram},
-    virtio::device::{Device, DeviceError, Event, Work, read_config_bytes},
+    virtio::{
+        device::{Device, DeviceError, Event, Work, read_config_bytes},
+        looks::Looks,
+    },
 };
 use std::io::Read as _;
 use virtio_bindings::virtio_ids::VIRTIO_ID_BALLOON;
@@ -68,10 +71,11 @@ impl Balloon {
         ram: &Ram,
         work: &mut Work,
     ) -> Result<(), virtio_queue::Error> {
-        let mut served = 0;
+        let (mut served, mut looks) = (0, Looks::default());
         loop {
             queue.disable_notification(ram)?;
             while let Some(chain) = queue.iter(ram)?.next() {
+                looks.found();
                 let head = chain.head_index();
                 match index {
                     INFLATE => self.inflate(chain, ram),
@@ -87,7 +91,7 @@ impl Balloon {
                     return Ok(());
                 }
             }
-            if !queue.enable_notification(ram)? {
+            if !looks.again(queue, ram)? {
                 return Ok(());
             }
         }

@@ -9,7 +9,10 @@ use super::{
 };
 use crate::{
     memory::Ram,
-    virtio::device::{Device, DeviceError, Event, Work},
+    virtio::{
+        device::{Device, DeviceError, Event, Work},
+        looks::Looks,
+    },
 };
 use rustix::{
     io::Errno,
@@ -52,10 +55,11 @@ impl<T: Timer> Entropy<T> {
 
     /// Serves requests until there are none, others should have their turn, or the next must wait.
     fn serve(&mut self, queue: &mut Queue, ram: &Ram, work: &mut Work) -> Result<(), virtio_queue::Error> {
-        let mut served = 0;
+        let (mut served, mut looks) = (0, Looks::default());
         loop {
             queue.disable_notification(ram)?;
             while let Some(chain) = queue.iter(ram)?.next() {
+                looks.found();
                 let head = chain.head_index();
                 let Some(written) = self.fill(chain, ram) else {
                     queue.go_to_previous_position();
@@ -69,7 +73,7 @@ impl<T: Timer> Entropy<T> {
                     return Ok(());
                 }
             }
-            if !queue.enable_notification(ram)? {
+            if !looks.again(queue, ram)? {
                 return Ok(());
             }
         }

@@ -3,7 +3,10 @@
 use super::request::{HEADER_BYTES, ID_BYTES, Request, RequestError, SECTOR_BYTES};
 use crate::{
     memory::Ram,
-    virtio::device::{Device, DeviceError, Event, Work, read_config_bytes},
+    virtio::{
+        device::{Device, DeviceError, Event, Work, read_config_bytes},
+        looks::Looks,
+    },
 };
 use std::{
     fs::File,
@@ -240,10 +243,11 @@ impl<S: Storage> Device for Block<S> {
             return Ok(work);
         };
         let broken = |error| DeviceError::Queue { queue: 0, error };
-        let mut served = 0;
+        let (mut served, mut looks) = (0, Looks::default());
         loop {
             queue.disable_notification(ram).map_err(broken)?;
             while let Some(chain) = queue.iter(ram).map_err(broken)?.next() {
+                looks.found();
                 let head = chain.head_index();
                 let written = self.serve(chain, ram);
                 queue.add_used(ram, head, written).map_err(broken)?;
@@ -254,7 +258,7 @@ impl<S: Storage> Device for Block<S> {
                     return Ok(work);
                 }
             }
-            if !queue.enable_notification(ram).map_err(broken)? {
+            if !looks.again(queue, ram).map_err(broken)? {
                 return Ok(work);
             }
         }

@@ -12,6 +12,7 @@ use crate::{
     memory::Ram,
     virtio::{
         device::{Device, DeviceError, Event, Work, read_config_bytes},
+        looks::Looks,
         used,
     },
 };
@@ -173,10 +174,11 @@ impl<W: Wire, T: Timer> Network<W, T> {
     /// Takes frames of the guest.
     fn take(&mut self, queue: &mut Queue, ram: &Ram, work: &mut Work) -> Result<(), virtio_queue::Error> {
         let now = self.timer.now();
-        let mut taken = 0;
+        let (mut taken, mut looks) = (0, Looks::default());
         loop {
             queue.disable_notification(ram)?;
             while let Some(chain) = queue.iter(ram)?.next() {
+                looks.found();
                 let head = chain.head_index();
                 let sent = match self.read(chain, ram) {
                     Err(refusal) => Err(refusal),
@@ -201,7 +203,7 @@ impl<W: Wire, T: Timer> Network<W, T> {
                     return Ok(());
                 }
             }
-            if !queue.enable_notification(ram)? {
+            if !looks.again(queue, ram)? {
                 return Ok(());
             }
         }
@@ -284,7 +286,7 @@ impl<W: Wire, T: Timer> Network<W, T> {
         let (header, frame) = self.incoming.split_at(HEADER_BYTES);
         let mut rest = &frame[..bytes - HEADER_BYTES];
         let mut header_place = None;
-        let mut looked_again = false;
+        let mut looks = Looks::default();
         self.chains.clear();
         while !rest.is_empty() || header_place.is_none() {
             if self.chains.len() == usize::from(queue.size()) {
@@ -293,16 +295,14 @@ impl<W: Wire, T: Timer> Network<W, T> {
                 return Ok(Delivery::Impossible);
             }
             let Some(chain) = queue.iter(ram)?.next() else {
-                // The driver notifies when it has added a buffer to those that were looked at, unless it has already; one that
-                // says so and shows none is waited for all the same.
-                if !looked_again && queue.enable_notification(ram)? {
-                    looked_again = true;
+                // The driver notifies when it has added a buffer to those that were looked at, unless it has already.
+                if looks.again(queue, ram)? {
                     continue;
                 }
                 queue.set_next_avail(start);
                 return Ok(Delivery::Waits);
             };
-            looked_again = false;
+            looks.found();
             let head = chain.head_index();
             let mut writer = chain.writer::<()>(ram)?;
             let mut room = writer.available_bytes();

@@ -8,6 +8,7 @@ use crate::{
     memory::Ram,
     virtio::{
         device::{Device, DeviceError, Event, Work, read_config_bytes},
+        looks::Looks,
         state::{DeviceState, StateError},
     },
 };
@@ -62,10 +63,11 @@ impl<R: StreamRegistry> VsockDevice<R> {
 
     /// Takes packets of the guest.
     fn take(&mut self, queue: &mut Queue, ram: &Ram, work: &mut Work) -> Result<(), virtio_queue::Error> {
-        let mut taken = 0;
+        let (mut taken, mut looks) = (0, Looks::default());
         loop {
             queue.disable_notification(ram)?;
             while let Some(chain) = queue.iter(ram)?.next() {
+                looks.found();
                 let head = chain.head_index();
                 self.take_packet(chain, ram);
                 queue.add_used(ram, head, 0)?;
@@ -76,7 +78,7 @@ impl<R: StreamRegistry> VsockDevice<R> {
                     return Ok(());
                 }
             }
-            if !queue.enable_notification(ram)? {
+            if !looks.again(queue, ram)? {
                 return Ok(());
             }
         }
@@ -84,14 +86,16 @@ impl<R: StreamRegistry> VsockDevice<R> {
 
     /// Tells the guest that its connections are gone, once it has a buffer for that.
     fn tell_reset(&mut self, queue: &mut Queue, ram: &Ram, work: &mut Work) -> Result<(), virtio_queue::Error> {
+        let (mut looked_at, mut looks) = (0, Looks::default());
         while self.reset_due {
             let Some(chain) = queue.iter(ram)?.next() else {
                 // The driver notifies when it has added one.
-                if queue.enable_notification(ram)? {
+                if looks.again(queue, ram)? {
                     continue;
                 }
                 return Ok(());
             };
+            looks.found();
             let head = chain.head_index();
             let event = EVENT_TRANSPORT_RESET.to_le_bytes();
             let told = chain.writer::<()>(ram).is_ok_and(|mut writer| writer.write_all(&event).is_ok());
@@ -99,6 +103,11 @@ impl<R: StreamRegistry> VsockDevice<R> {
             queue.add_used(ram, head, if told { u32::try_from(event.len()).unwrap_or(0) } else { 0 })?;
             work.used(EVENTS);
             self.reset_due = !told;
+            looked_at += 1;
+            if looked_at == PACKETS_PER_TURN {
+                work.unfinished();
+                return Ok(());
+            }
         }
         Ok(())
     }
@@ -132,16 +141,17 @@ impl<R: StreamRegistry> VsockDevice<R> {
 
     /// Gives packets to the guest while it has buffers and there are packets.
     fn give(&mut self, queue: &mut Queue, ram: &Ram, work: &mut Work) -> Result<(), virtio_queue::Error> {
-        let mut given = 0;
+        let (mut given, mut looks) = (0, Looks::default());
         // No buffers and nothing to send both end the loop: it never spins.
         while self.muxer.has_next() {
             let Some(chain) = queue.iter(ram)?.next() else {
                 // The driver notifies when it has added buffers.
-                if queue.enable_notification(ram)? {
+                if looks.again(queue, ram)? {
                     continue;
                 }
                 return Ok(());
             };
+            looks.found();
             let head = chain.head_index();
             match self.give_packet(chain, ram) {
                 Some(written) => {
