@@ -362,4 +362,24 @@ mod tests {
         assert_eq!((data.operation, data.length), (Some(Operation::Data), 5));
         assert_eq!(header_at(4).operation, None, "the stream has not ended");
     }
+
+    /// Both rings in one place, as no driver has them but a state can say: each buffer that is returned is another one that is available, and
+    /// none of them holds an event.
+    #[test]
+    fn a_reset_that_finds_no_buffer_ends_its_turn() {
+        let ram = memory::allocate(32 << 20).expect("memory");
+        let mut device = VsockDevice::new(Muxer::new(GUEST_CID, Vec::new()), Nobody);
+        let copy = DeviceState::Vsock { next_host_port: 1 << 30, had_connections: true };
+        device.restore(&copy).expect("a state of this device");
+        let mut queue = Queue::new(16).expect("a queue");
+        queue.set_desc_table_address(Some(0x1000), None);
+        queue.set_avail_ring_address(Some(0x2000), None);
+        queue.set_used_ring_address(Some(0x2000), None);
+        queue.set_next_used(1);
+        queue.set_ready(true);
+        ram.write_obj(1_u16, GuestAddress(0x2002)).expect("a write");
+        let mut work = Work::new();
+        device.tell_reset(&mut queue, &ram, &mut work).expect("whole rings");
+        assert!(work.is_unfinished() && device.reset_due);
+    }
 }
