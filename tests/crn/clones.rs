@@ -12,6 +12,8 @@ use std::{collections::BTreeSet, time::Duration};
 
 /// Every call is the first of its machine.
 const COLD: &str = "programs.idle_seconds=0";
+/// And goes on from a template where there is one.
+const TEMPLATES: &str = "templates.level=function";
 /// Clones that are compared. A thousand were, by hand.
 const CLONES: usize = 12;
 
@@ -70,7 +72,7 @@ fn host_time(network: &Network, teller: &str) -> Result<f64> {
 
 pub(crate) fn differ() -> Result<()> {
     let network = stage::network()?;
-    let node = network.another_compute_node("crn-clones", &[COLD])?;
+    let node = network.another_compute_node("crn-clones", &[COLD, TEMPLATES])?;
     let hash = network.plain("draws", DRAWS)?;
     let teller = network.host.install(&stage::installation().program("kvm-host"), "kvm-host")?;
     let (client, path) = (node.client(COLD_WITHIN), format!("/vm/{hash}/"));
@@ -106,7 +108,7 @@ pub(crate) fn differ() -> Result<()> {
 
 pub(crate) fn fall_back() -> Result<()> {
     let network = stage::network()?;
-    let mut node = network.another_compute_node("crn-fallback", &[COLD])?;
+    let mut node = network.another_compute_node("crn-fallback", &[COLD, TEMPLATES])?;
     let hash = network.plain("falls-back", &format!("# its template is damaged\n{DRAWS}"))?;
     let expected = |ways: &[&str], came_up: Vec<String>| {
         let last: Vec<&str> = came_up.iter().rev().take(ways.len()).rev().map(String::as_str).collect();
@@ -163,7 +165,7 @@ fn wait_for_seals(network: &Network, node: &ComputeNode<'_>) -> Result<()> {
 
 pub(crate) fn switched_off() -> Result<()> {
     let network = stage::network()?;
-    let node = network.another_compute_node("crn-no-clones", &[COLD])?;
+    let node = network.another_compute_node("crn-no-clones", &[COLD, TEMPLATES])?;
     let client = node.client(COLD_WITHIN);
     for (level, last) in [("off", "boot"), ("runtime", RUNTIME), ("function", FUNCTION)] {
         let hash = network.binary(&format!("snapshot {level}"), 60, json!({"BETH_SNAPSHOT": level}))?;

@@ -2,7 +2,7 @@
 
 use crate::{
     answer::{expect, expect_json},
-    stage::{self, COLD_WITHIN, wait_until},
+    stage::{self, COLD_WITHIN, NONE_IN_ADVANCE, wait_until},
 };
 use anyhow::{Context as _, Result, ensure};
 use std::time::Duration;
@@ -35,7 +35,7 @@ const REPORTED_WITHIN: Duration = Duration::from_secs(60);
 
 pub(crate) fn entropy_and_free_memory() -> Result<()> {
     let network = stage::network()?;
-    let node = network.another_compute_node("crn-devices", &[])?;
+    let node = network.another_compute_node("crn-devices", &[NONE_IN_ADVANCE])?;
     let client = node.client(COLD_WITHIN);
     let hash = network.plain("devices", &PROGRAM.replace("MIB", &HELD_MIB.to_string()))?;
     let get = |path: &str| client.get(&format!("/vm/{hash}{path}"));

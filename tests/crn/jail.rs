@@ -18,7 +18,7 @@ type Status = BTreeMap<String, String>;
 
 pub(crate) fn confined() -> Result<()> {
     let network = stage::network()?;
-    let node = network.another_compute_node("crn-jail", &[NONE_IN_ADVANCE, "templates.level=off"])?;
+    let node = network.another_compute_node("crn-jail", &[NONE_IN_ADVANCE])?;
     let client = node.client(COLD_WITHIN);
     for program in [network.binary("plain", 60, json!({}))?, network.binary("jailed", 60, json!({"N": "3"}))?] {
         expect(200, client.get(&format!("/vm/{program}/"))?)?;

@@ -83,7 +83,7 @@ pub(crate) fn beside_each_other() -> Result<()> {
 
 pub(crate) fn idle() -> Result<()> {
     let network = stage::network()?;
-    let node = network.another_compute_node("crn-idle", &["programs.idle_seconds=2", "templates.level=runtime"])?;
+    let node = network.another_compute_node("crn-idle", &["programs.idle_seconds=2", NONE_IN_ADVANCE])?;
     let client = node.client(COLD_WITHIN);
     let hash = network.plain("idle", &format!("# goes to sleep\n{WHICH}"))?;
     let first = expect(200, client.get(&format!("/vm/{hash}/"))?)?.text();

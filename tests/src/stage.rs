@@ -225,6 +225,10 @@ impl Network {
         let port = STAGE.ports.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let port = port.context("COMPUTE_NODES is too small")?;
         let mut all = settings(self.host).to_vec();
+        // What a stopped node leaves stays in the host's memory: those keep templates that are about them.
+        if !more.iter().any(|setting| setting.starts_with("templates.level=")) {
+            all.push("templates.level=off");
+        }
         all.extend(more);
         self.site.start(name, port, self.core.port(), &all)
     }

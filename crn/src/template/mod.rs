@@ -23,8 +23,9 @@ use seal::{Facts, SealError, Secret};
 use std::{
     collections::{HashMap, HashSet},
     fmt,
-    fs::{self, File},
+    fs::{self, DirBuilder, File},
     io,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -145,7 +146,9 @@ impl Templates {
     /// # Errors
     /// The folder cannot be used.
     pub fn open(folder: &Path, limit_bytes: u64, level: Level, installation: Installation) -> io::Result<Self> {
-        fs::create_dir_all(folder)?;
+        // Programs and what they keep secret are in it: nobody else reads it.
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
         let secret = Secret::open(&folder.join(SECRET))?;
         let mut index = Index::default();
         for entry in fs::read_dir(folder)? {
@@ -550,6 +553,10 @@ mod tests {
     #[tokio::test]
     async fn what_is_not_finished_is_nothing() {
         let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("templates");
+        fs::create_dir(&path).expect("made by an earlier version");
+        drop(open(&path, 1 << 30));
+        assert_eq!(path.metadata().expect("metadata").permissions().mode() & 0o777, 0o700);
         let templates = open(folder.path(), 1 << 30);
         let draft = templates.begin(key(1), Level::Runtime, 4096).expect("a draft");
         assert!(templates.begin(key(1), Level::Runtime, 4096).is_none(), "one at a time");
