@@ -28,6 +28,8 @@ const QUEUE_SIZE: u16 = 128;
 const SEGMENTS: u32 = QUEUE_SIZE as u32 - 2;
 /// Requests carried out before other devices and the control socket have their turn.
 const REQUESTS_PER_TURN: u16 = QUEUE_SIZE;
+/// What a device that is only read says of its length, sectors: 1 TiB. What is not in the file reads as zeros.
+pub const READ_ONLY_SECTORS: u64 = (1 << 40) / SECTOR_BYTES;
 /// Bytes moved between file and guest at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
 
@@ -87,7 +89,8 @@ impl Block<File> {
 }
 
 impl<S: Storage> Block<S> {
-    /// The device of some storage of that length.
+    /// The device of some storage of that length. One that is only read says that it is longer than any file: a guest may be copied before it is
+    /// known which file its copies read, and what a device is long is asked once.
     #[must_use]
     pub fn new(storage: S, length_bytes: u64, position: usize, read_only: bool) -> Self {
         let mut id = [0; ID_BYTES];
@@ -96,7 +99,7 @@ impl<S: Storage> Block<S> {
         id[..length].copy_from_slice(&name.as_bytes()[..length]);
         Self {
             storage,
-            capacity_sectors: length_bytes.div_ceil(SECTOR_BYTES),
+            capacity_sectors: if read_only { READ_ONLY_SECTORS } else { length_bytes.div_ceil(SECTOR_BYTES) },
             read_only,
             id,
             buffer: Vec::new(),

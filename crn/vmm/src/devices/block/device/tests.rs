@@ -211,6 +211,26 @@ fn the_configuration_is_the_size_and_reads_past_it_change_nothing() {
     assert_eq!(bytes, [UNTOUCHED; 4]);
 }
 
+/// A guest that went on from another program's machine could not read code that is longer than that program's was: I/O errors.
+#[test]
+fn a_disk_that_is_only_read_is_longer_than_any_file() {
+    let capacity = |read_only| {
+        let device = Block::new(Memory::holding(vec![1; 512]), 512, 0, read_only);
+        let mut sectors = [0; 8];
+        device.read_config(0, &mut sectors);
+        u64::from_le_bytes(sectors)
+    };
+    assert_eq!((capacity(true), capacity(false)), (READ_ONLY_SECTORS, 1));
+    let ram = ram();
+    let mut device = Block::new(Memory::holding(vec![1; 512]), 512, 0, true);
+    ram.write_slice(&header(VIRTIO_BLK_T_IN, 1 << 20), GuestAddress(HEADER_GPA)).expect("a write");
+    drive(&mut device, &ram, &[(HEADER_GPA, HEADER_BYTES as u32, false), (DATA_GPA, 512, true), (STATUS_GPA, 1, true)]);
+    let mut read = [UNTOUCHED; 512];
+    ram.read_slice(&mut read, GuestAddress(DATA_GPA)).expect("a read");
+    assert_eq!(read, [0; 512]);
+    assert_eq!(ram.read_obj::<u8>(GuestAddress(STATUS_GPA)).expect("a read"), 0);
+}
+
 proptest! {
     /// Whatever a guest chains together: no panic, nothing written beside the buffers it gave, and no
     /// request that changes more of the storage than there are sectors.
