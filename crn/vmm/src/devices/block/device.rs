@@ -29,7 +29,7 @@ const SEGMENTS: u32 = QUEUE_SIZE as u32 - 2;
 /// Requests carried out before other devices and the control socket have their turn.
 const REQUESTS_PER_TURN: u16 = QUEUE_SIZE;
 /// What a device that is only read says of its length, sectors: 1 TiB. What is not in the file reads as zeros.
-pub const READ_ONLY_SECTORS: u64 = (1 << 40) / SECTOR_BYTES;
+const READ_ONLY_SECTORS: u64 = (1 << 40) / SECTOR_BYTES;
 /// Bytes moved between file and guest at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
 
