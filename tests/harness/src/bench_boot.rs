@@ -222,7 +222,7 @@ fn figures<'a>(runs: impl Iterator<Item = &'a Run> + Clone) -> Result<Figures> {
 }
 
 /// The value that so many percent of the values do not exceed.
-fn at(mut values: Vec<u64>, percent: usize) -> u64 {
+pub(crate) fn at(mut values: Vec<u64>, percent: usize) -> u64 {
     values.sort_unstable();
     let index = (values.len() * percent).div_ceil(100).saturating_sub(1);
     values.get(index).copied().unwrap_or(0)

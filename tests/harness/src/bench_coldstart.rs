@@ -6,6 +6,7 @@
 //! not counted: it fetches files and makes templates. Times are only compared within one report; counts hold anywhere.
 
 use crate::{
+    bench_boot::at,
     devnet::{ComputeNode, ComputeSite, CoreNode, PATIENT, Program, User, wait_for_allocation, wait_for_verdict, zip},
     installation::Installation,
     kvm_host::{Kind, KvmHost, Options},
@@ -282,13 +283,6 @@ fn number(line: &str, name: &str) -> Option<u64> {
     let start = line.find(&format!(" {name}: "))? + name.len() + 3;
     let digits: String = line[start..].chars().take_while(char::is_ascii_digit).collect();
     digits.parse().ok()
-}
-
-/// The value that so many percent of the values do not exceed.
-fn at(mut values: Vec<u64>, percent: usize) -> u64 {
-    values.sort_unstable();
-    let index = (values.len() * percent).div_ceil(100).saturating_sub(1);
-    values.get(index).copied().unwrap_or(0)
 }
 
 #[cfg(test)]
