@@ -102,7 +102,7 @@ impl<T: Timer> Entropy<T> {
 }
 
 /// The host's random bytes, into that buffer: all of it, or nothing from a host that has none.
-fn random(buffer: &mut [u8]) -> &[u8] {
+pub(crate) fn random(buffer: &mut [u8]) -> &[u8] {
     loop {
         match getrandom(&mut *buffer, GetRandomFlags::empty()) {
             Ok(length) => return &buffer[..length],

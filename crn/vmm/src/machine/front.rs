@@ -2,7 +2,7 @@
 
 use crate::{
     control::{self, ControlError, Notice, Request},
-    devices::vsock::muxer::MAX_CONNECTIONS,
+    devices::{entropy::random, vsock::muxer::MAX_CONNECTIONS},
 };
 use guest_protocol::record::Record;
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
@@ -137,8 +137,8 @@ impl Front {
     pub(super) fn seed(&self) -> Option<[u8; 32]> {
         let Self::Standalone(_) = self else { return None };
         let mut seed = [0; 32];
-        // Requests of up to 256 bytes are served whole; a host without random numbers gives a guest none.
-        let _ = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty());
+        // A host without random numbers gives a guest none.
+        let _ = random(&mut seed);
         Some(seed)
     }
 

@@ -89,11 +89,7 @@ impl ProcessorState {
         fd.set_debug_regs(&self.debug).map_err(fail("debug registers"))?;
         // Before the timer's deadline, which is written as a register.
         fd.set_lapic(&self.apic).map_err(fail("local APIC"))?;
-        let (deadline, others): (Vec<_>, Vec<_>) =
-            self.msrs.iter().copied().partition(|entry| entry.index == msr::IA32_TSC_DEADLINE);
-        write_msrs(fd, &others)?;
-        // By a call of its own, once the counter that it is held against is set.
-        write_msrs(fd, &deadline)?;
+        write_all_msrs(fd, self.msrs.iter().copied())?;
         fd.set_vcpu_events(&self.events).map_err(fail("events"))?;
         resumes(fd);
         Ok(())
@@ -104,11 +100,8 @@ impl ProcessorState {
     /// # Errors
     /// KVM refuses.
     pub fn rewind(&self, fd: &VcpuFd) -> Result<(), VcpuError> {
-        let counter: Vec<_> = self.msrs.iter().copied().filter(|entry| entry.index == msr::IA32_TSC).collect();
-        write_msrs(fd, &counter)?;
-        let deadline: Vec<_> =
-            self.msrs.iter().copied().filter(|entry| entry.index == msr::IA32_TSC_DEADLINE).collect();
-        write_msrs(fd, &deadline)
+        let clocks = [msr::IA32_TSC, msr::IA32_TSC_DEADLINE];
+        write_all_msrs(fd, self.msrs.iter().copied().filter(|entry| clocks.contains(&entry.index)))
     }
 
     /// What the register RDI holds, and CR3, which says where the page tables are.
@@ -151,6 +144,13 @@ fn keep_expired_deadline(entries: &mut [kvm_msr_entry]) {
     {
         deadline.data = counter;
     }
+}
+
+/// Writes registers, the deadline of the timer by a call of its own: once the counter that it is held against is set.
+fn write_all_msrs(fd: &VcpuFd, entries: impl Iterator<Item = kvm_msr_entry>) -> Result<(), VcpuError> {
+    let (deadline, others): (Vec<_>, Vec<_>) = entries.partition(|entry| entry.index == msr::IA32_TSC_DEADLINE);
+    write_msrs(fd, &others)?;
+    write_msrs(fd, &deadline)
 }
 
 fn write_msrs(fd: &VcpuFd, entries: &[kvm_msr_entry]) -> Result<(), VcpuError> {
