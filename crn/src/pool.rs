@@ -49,24 +49,6 @@ impl Pool {
         }
         Monitor::spawn(&self.images).await
     }
-
-    /// Monitors that wait.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        lock(&self.idle).len()
-    }
-
-    /// True when none waits.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Ends those that wait, and makes no more.
-    pub fn close(self) {
-        // A monitor's end is that of its socket.
-        lock(&self.idle).clear();
-    }
 }
 
 /// Keeps the pool full until it is gone.

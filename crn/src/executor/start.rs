@@ -73,6 +73,8 @@ pub(super) struct Start<'a> {
     /// Told when the program runs; it may not listen yet.
     started: &'a (dyn Fn() + Send + Sync),
     config: Config,
+    /// What the guest is told, without what differs from start to start.
+    lasting: Configuration,
     level: Level,
     /// The machine that is tried: whoever gives the start up ends it.
     machine: Option<Machine>,
@@ -95,7 +97,8 @@ impl<'a> Start<'a> {
         config.balloon = true;
         config.entropy = true;
         let level = allowed_level(blueprint).min(workshop.templates.level());
-        Self { workshop, blueprint, files, started, config, level, machine: None }
+        let lasting = lasting_configuration(blueprint, files);
+        Self { workshop, blueprint, files, started, config, lasting, level, machine: None }
     }
 
     /// The machine that was tried last, when the start is given up.
@@ -141,10 +144,7 @@ impl<'a> Start<'a> {
         match level {
             Level::Off => None,
             Level::Runtime => Some(installation.runtime_key(self.blueprint, memory_mib)),
-            Level::Function => {
-                let configuration = configuration(self.blueprint, self.files);
-                installation.function_key(self.blueprint, memory_mib, self.files, &configuration)
-            }
+            Level::Function => installation.function_key(self.blueprint, memory_mib, self.files, &self.lasting),
         }
     }
 
@@ -160,6 +160,15 @@ impl<'a> Start<'a> {
             return None;
         }
         self.workshop.templates.begin(self.key(level)?, level, u64::from(self.config.memory_mib) << 20)
+    }
+
+    /// What the guest is told, now.
+    fn configuration(&self) -> Configuration {
+        let mut seed = [0; 32];
+        random::fill(&mut seed);
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let wall_time_us = u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX);
+        Configuration { wall_time_us, seed, ..self.lasting.clone() }
     }
 
     /// A template that did not become this program's machine.
@@ -257,7 +266,7 @@ impl<'a> Start<'a> {
         began: Instant,
     ) -> Result<Guest, StartError> {
         attach_log(self.workshop, self.blueprint, machine).await?;
-        self.within(async { Ok(guest.configure(configuration(self.blueprint, self.files)).await?) }).await?;
+        self.within(async { Ok(guest.configure(self.configuration()).await?) }).await?;
         let start = seconds(self.workshop.settings.start_seconds);
         timeout(start, self.until_ready(&mut guest)).await.map_err(|_| StartError::StartTimedOut(start))??;
         if let Some(draft) = self.begin(Level::Function, level) {
@@ -299,10 +308,7 @@ impl<'a> Start<'a> {
             Ok(false) => return Err(StartError::Ended(Box::new(machine.ended().await))),
             Err(_) => return Err(StartError::NotFrozen(limit)),
         }
-        let copied = match draft.files() {
-            Some((memory, state)) => machine.snapshot(memory, state).await,
-            None => Err(MachineError::NotCopied("there are no files for it".to_owned())),
-        };
+        let copied = machine.snapshot(&draft.memory, &draft.state).await;
         let record = record();
         machine.resume(record).await?;
         drop(guest);
@@ -390,8 +396,8 @@ fn device(index: u8, files: &[CachedFile]) -> Device {
     Device { index, length_bytes: file.length_bytes }
 }
 
-/// The record that makes a guest this program (order of the disks: [`Blueprint::files`]).
-fn configuration(blueprint: &Blueprint, files: &[CachedFile]) -> Configuration {
+/// The record that makes a guest this program (order of the disks: [`Blueprint::files`]), without seed and time.
+fn lasting_configuration(blueprint: &Blueprint, files: &[CachedFile]) -> Configuration {
     // The first is the root, of which the guest knows.
     let mut devices = (1..).map(|index| device(index, files));
     let mut next = || devices.next().expect("there is no last number");
@@ -410,13 +416,10 @@ fn configuration(blueprint: &Blueprint, files: &[CachedFile]) -> Configuration {
         .iter()
         .map(|volume| Volume { device: next(), mount: volume.path.clone(), read_only: true })
         .collect();
-    let mut seed = [0; 32];
-    random::fill(&mut seed);
-    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Configuration {
         hostname: host_name::label(&blueprint.item_hash),
-        wall_time_us: u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX),
-        seed,
+        wall_time_us: 0,
+        seed: [0; 32],
         code,
         program: match blueprint.interface {
             Interface::Asgi => Program::Asgi,

@@ -94,22 +94,20 @@ impl Installation {
         Key(digest.end())
     }
 
-    /// Of the template of a program as it is now. None for a configuration that is no frame, which no guest ever gets.
+    /// Of the template of a program as it is now; `lasting` is its configuration without what differs from start to start. None for a configuration that is no frame, which no guest ever gets.
     #[must_use]
     pub fn function_key(
         &self,
         blueprint: &Blueprint,
         memory_mib: u64,
         files: &[CachedFile],
-        configuration: &Configuration,
+        lasting: &Configuration,
     ) -> Option<Key> {
         let mut digest = self.parts(Level::Function, blueprint, memory_mib);
         for file in files {
             digest.add(file.hash.to_string().as_bytes());
         }
-        // What differs from start to start is no part of it.
-        let lasting = Configuration { wall_time_us: 0, seed: [0; 32], ..configuration.clone() };
-        digest.add(&frame::encode(&Command::Configure(lasting)).ok()?);
+        digest.add(&frame::encode(&Command::Configure(lasting.clone())).ok()?);
         Some(Key(digest.end()))
     }
 

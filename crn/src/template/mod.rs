@@ -251,15 +251,13 @@ impl Templates {
                 return None;
             }
         }
-        // From here on the draft takes back what it began when it is dropped.
-        let mut draft = Draft { shared: Arc::clone(&self.shared), key, level, files: None };
-        match draft.make_files(memory_bytes) {
-            Ok(files) => {
-                draft.files = Some(files);
-                Some(draft)
+        match self.shared.make_files(key, memory_bytes) {
+            Ok((memory, state)) => {
+                Some(Draft { shared: Arc::clone(&self.shared), key, level, memory, state, finished: false })
             }
             Err(error) => {
                 tracing::warn!(%error, folder = %self.shared.folder.display(), "there is no place for a template");
+                self.shared.discard_draft(key);
                 None
             }
         }
@@ -299,6 +297,31 @@ impl Shared {
 
     fn path(&self, key: Key) -> PathBuf {
         self.folder.join(key.to_string())
+    }
+
+    fn draft_path(&self, key: Key) -> PathBuf {
+        self.folder.join(format!("{key}{DRAFT_SUFFIX}"))
+    }
+
+    /// The files of a template that is being made: memory, as long as it will be, and state.
+    fn make_files(&self, key: Key, memory_bytes: u64) -> io::Result<(File, File)> {
+        let folder = self.draft_path(key);
+        fs::create_dir_all(&folder)?;
+        let make = |name| File::options().read(true).write(true).create_new(true).open(folder.join(name));
+        let (memory, state) = (make("memory")?, make("state")?);
+        memory.set_len(memory_bytes)?;
+        Ok((memory, state))
+    }
+
+    /// Takes back what was begun: the folder first, since it is the next one's as soon as that may begin.
+    fn discard_draft(&self, key: Key) {
+        let folder = self.draft_path(key);
+        if let Err(error) = fs::remove_dir_all(&folder)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(folder = %folder.display(), %error, "an unfinished template cannot be removed");
+        }
+        self.index().busy.remove(&key);
     }
 
     /// Reads a template of an earlier process.
@@ -375,37 +398,21 @@ pub struct Draft {
     shared: Arc<Shared>,
     key: Key,
     level: Level,
-    files: Option<(File, File)>,
+    /// For the guest's memory: as long as that.
+    pub memory: File,
+    /// For the rest.
+    pub state: File,
+    finished: bool,
 }
 
 impl Draft {
-    fn folder(&self) -> PathBuf {
-        self.shared.folder.join(format!("{}{DRAFT_SUFFIX}", self.key))
-    }
-
-    fn make_files(&self, memory_bytes: u64) -> io::Result<(File, File)> {
-        let folder = self.folder();
-        fs::create_dir_all(&folder)?;
-        let make = |name| File::options().read(true).write(true).create_new(true).open(folder.join(name));
-        let (memory, state) = (make("memory")?, make("state")?);
-        memory.set_len(memory_bytes)?;
-        Ok((memory, state))
-    }
-
-    /// The files to fill: memory and state.
-    #[must_use]
-    pub fn files(&self) -> Option<(&File, &File)> {
-        self.files.as_ref().map(|(memory, state)| (memory, state))
-    }
-
     /// They are full: the template can be used at once. Its seal, for which all of it is read, is made meanwhile; a node that ends before has
     /// no template.
     ///
     /// # Errors
     /// The disk.
     pub fn finish(mut self, program: Option<String>, size_bytes: u64, saves: Duration) -> io::Result<()> {
-        let Some((_, _)) = self.files.take() else { return Ok(()) };
-        let (draft, place) = (self.folder(), self.shared.path(self.key));
+        let (draft, place) = (self.shared.draft_path(self.key), self.shared.path(self.key));
         // What an earlier template of that name has left, if it could not be removed.
         self.shared.remove_folder(self.key);
         fs::rename(&draft, &place)?;
@@ -414,6 +421,7 @@ impl Draft {
         let ((memory, state), (memory_to_read, state_to_read)) = (open()?, open()?);
         let (shared, key, level) = (Arc::clone(&self.shared), self.key, self.level);
         let saves_ms = u64::try_from(saves.as_millis()).unwrap_or(u64::MAX);
+        self.finished = true;
         shared.made.fetch_add(1, Relaxed);
         shared.add(Template::new(key, level, memory, state), program.clone(), size_bytes, saves_ms);
         let seal = move || -> io::Result<()> {
@@ -436,15 +444,9 @@ impl Draft {
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        self.shared.index().busy.remove(&self.key);
-        if self.files.is_some() {
+        if !self.finished {
             self.shared.not_made.fetch_add(1, Relaxed);
-        }
-        let folder = self.folder();
-        if let Err(error) = fs::remove_dir_all(&folder)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(folder = %folder.display(), %error, "an unfinished template cannot be removed");
+            self.shared.discard_draft(self.key);
         }
     }
 }
@@ -472,9 +474,8 @@ mod tests {
 
     fn make_of(templates: &Templates, key: Key, size_bytes: u64, program: &str) {
         let draft = templates.begin(key, Level::Function, 1 << 20).expect("a draft");
-        let (memory, state) = draft.files().expect("files");
-        memory.write_all_at(b"memory", 4096).expect("a write");
-        state.write_all_at(b"state", 0).expect("a write");
+        draft.memory.write_all_at(b"memory", 4096).expect("a write");
+        draft.state.write_all_at(b"state", 0).expect("a write");
         draft.finish(Some(program.into()), size_bytes, Duration::from_secs(1)).expect("finished");
     }
 
@@ -561,7 +562,7 @@ mod tests {
         let draft = templates.begin(key(1), Level::Runtime, 4096).expect("a draft");
         assert!(templates.begin(key(1), Level::Runtime, 4096).is_none(), "one at a time");
         assert!(templates.find(key(1)).await.is_none());
-        let kept = draft.folder();
+        let kept = draft.shared.draft_path(draft.key);
         drop(draft);
         assert!(!kept.exists());
         assert_eq!(templates.counts().not_made, 1);
