@@ -186,7 +186,7 @@ impl Default for Programs {
             concurrent_boots: 4,
             max_waiting_calls: 1024,
             max_calls: 512,
-            calls_per_machine: 50,
+            calls_per_machine: 100,
             max_machines: 16,
             boot_seconds: 30,
             start_seconds: 120,
