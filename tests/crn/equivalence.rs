@@ -12,17 +12,16 @@ use std::{collections::BTreeMap, time::Duration};
 /// Instants at which machines are copied, and copies of each.
 const INSTANTS: usize = 6;
 const COPIES: usize = 2;
-/// Latest instant after the computation has begun, milliseconds; it takes longer.
+/// Latest instant after the computation has begun, milliseconds; it ends a while after the program listens, and that is later.
 const LATEST_MS: u64 = 1500;
-/// Steps of the computation, and lines that it writes.
-const STEPS: u64 = 12_000_000;
-const LINES: usize = 12;
+/// Steps of the computation between two lines that it writes.
+const SAID_EVERY: u64 = 4_000_000;
 
 /// What a machine says of its computation.
 #[derive(Debug, PartialEq, Eq)]
 struct Computed {
     seed: String,
-    listens_at: u64,
+    steps: u64,
     state: String,
     region: Vec<u8>,
 }
@@ -30,12 +29,12 @@ struct Computed {
 fn parse(body: &[u8]) -> Result<Computed> {
     let end = body.iter().position(|byte| *byte == b'\n').context("a line")?;
     let head = String::from_utf8(body[..end].to_vec())?;
-    let [seed, listens_at, state] = head.split(' ').collect::<Vec<_>>()[..] else {
+    let [seed, steps, state] = head.split(' ').collect::<Vec<_>>()[..] else {
         anyhow::bail!("three words, not {head:?}");
     };
     Ok(Computed {
         seed: seed.to_owned(),
-        listens_at: listens_at.parse()?,
+        steps: steps.parse()?,
         state: state.to_owned(),
         region: body[end + 1..].to_vec(),
     })
@@ -64,12 +63,10 @@ pub(crate) fn at_any_instant() -> Result<()> {
         let came_up = ways(&node, hash)?;
         ensure!(came_up.len() == COPIES + 1 && came_up[1..].iter().all(|way| way == FUNCTION), "{came_up:?}");
         let first = &results[0];
-        ensure!(first.listens_at > 0 && first.listens_at < STEPS, "copied at work, not at {}", first.listens_at);
         for other in &results[1..] {
             ensure!(
                 other == first,
-                "copied after {delay_ms} ms, near step {}: {} against {}, {} bytes differ",
-                first.listens_at,
+                "copied after {delay_ms} ms: {} against {}, {} bytes differ",
                 other.state,
                 first.state,
                 other.region.iter().zip(&first.region).filter(|(one, other)| one != other).count()
@@ -82,17 +79,21 @@ pub(crate) fn at_any_instant() -> Result<()> {
         let said = || -> Result<BTreeMap<String, usize>> {
             let log = String::from_utf8_lossy(&network.host.read(&path, 0)?).into_owned();
             let mut lines = BTreeMap::new();
-            for line in log.lines().filter_map(|line| line.find("chain ").map(|at| line[at..].to_owned())) {
+            // A record of the log is a line of JSON that has one or more of the program's.
+            let said = log.split("\\n").filter_map(|line| line.rfind("chain ").map(|at| line[at..].to_owned()));
+            for line in said {
                 *lines.entry(line).or_insert(0) += 1;
             }
             Ok(lines)
         };
-        wait_until(Duration::from_secs(60), "all lines are in the log", || {
-            Ok(said()?.values().sum::<usize>() > LINES
-                && said()?.values().filter(|times| **times == COPIES + 1).count() > 0)
-        })?;
+        let count = usize::try_from(first.steps / SAID_EVERY)?;
+        let all = wait_until(Duration::from_secs(60), "all lines are in the log", || {
+            let lines = said()?;
+            Ok(lines.len() == count && lines.values().any(|times| *times == COPIES + 1))
+        });
+        all.with_context(|| format!("{:?}", said()))?;
         let lines = said()?;
-        ensure!(lines.len() == LINES, "{LINES} steps are told of: {lines:?}");
+        ensure!(lines.len() == count, "{count} steps are told of: {lines:?}");
         ensure!(lines.values().all(|times| [1, COPIES + 1].contains(times)), "once, or once by each: {lines:?}");
     }
     node.stop()

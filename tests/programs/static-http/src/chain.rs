@@ -10,9 +10,9 @@ use std::{
 
 /// Words of the region: two MiB.
 const WORDS: usize = 1 << 18;
-/// Steps until it is done, and between two lines on the console.
-const STEPS: u64 = 12_000_000;
-const SAID_EVERY: u64 = 1_000_000;
+/// Steps from when the program listens until it is done, and steps between two lines on the console.
+const STEPS: u64 = 40_000_000;
+const SAID_EVERY: u64 = 4_000_000;
 /// Steps between two looks at whether somebody asks.
 const TURN: u64 = 10_000;
 
@@ -24,8 +24,8 @@ struct Chain {
 }
 
 static CHAIN: Mutex<Option<Chain>> = Mutex::new(None);
-/// At which step the program began to listen.
-pub(crate) static LISTENS_AT: AtomicU64 = AtomicU64::new(0);
+/// At which step it is done; known once the program listens.
+static DONE_AT: AtomicU64 = AtomicU64::new(u64::MAX);
 
 impl Chain {
     fn advance(&mut self) {
@@ -48,7 +48,7 @@ pub(crate) fn begin() -> io::Result<()> {
     std::thread::spawn(|| {
         while let Ok(mut chain) = CHAIN.lock()
             && let Some(chain) = chain.as_mut()
-            && chain.step < STEPS
+            && chain.step < DONE_AT.load(Ordering::Relaxed)
         {
             for _ in 0..TURN {
                 chain.advance();
@@ -61,19 +61,29 @@ pub(crate) fn begin() -> io::Result<()> {
     Ok(())
 }
 
-/// The step that it is at.
-pub(crate) fn step() -> u64 {
-    CHAIN.lock().ok().and_then(|chain| chain.as_ref().map(|chain| chain.step)).unwrap_or(0)
+/// The program begins to listen.
+pub(crate) fn listens() -> io::Result<()> {
+    let chain = CHAIN.lock().map_err(|_| io::Error::other("poisoned"))?;
+    if let Some(chain) = chain.as_ref() {
+        DONE_AT.store(chain.step + STEPS, Ordering::Relaxed);
+    }
+    Ok(())
 }
 
-/// Once it is done: the seed, the step at which the program began to listen, the state, and the whole region.
+fn is_done() -> io::Result<bool> {
+    let chain = CHAIN.lock().map_err(|_| io::Error::other("poisoned"))?;
+    let chain = chain.as_ref().ok_or_else(|| io::Error::other("without CHAIN there is none"))?;
+    Ok(chain.step >= DONE_AT.load(Ordering::Relaxed))
+}
+
+/// Once it is done: the seed, all its steps, the state, and the whole region.
 pub(crate) fn answer(stream: &mut impl Write) -> io::Result<()> {
-    while step() < STEPS {
+    while !is_done()? {
         std::thread::sleep(Duration::from_millis(10));
     }
     let chain = CHAIN.lock().map_err(|_| io::Error::other("poisoned"))?;
     let chain = chain.as_ref().ok_or_else(|| io::Error::other("without CHAIN there is none"))?;
-    let head = format!("{:016x} {} {:016x}\n", chain.seed, LISTENS_AT.load(Ordering::Relaxed), chain.state);
+    let head = format!("{:016x} {} {:016x}\n", chain.seed, chain.step, chain.state);
     let length = head.len() + chain.region.len() * 8;
     write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{head}")?;
     let bytes: Vec<u8> = chain.region.iter().flat_map(|word| word.to_le_bytes()).collect();

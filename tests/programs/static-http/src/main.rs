@@ -31,7 +31,7 @@ fn main() -> std::io::Result<()> {
         std::thread::sleep(Duration::from_millis(delay));
     }
     let listener = TcpListener::bind(("0.0.0.0", 8080))?;
-    chain::LISTENS_AT.store(chain::step(), Ordering::Relaxed);
+    chain::listens()?;
     println!("listening on 8080");
     for stream in listener.incoming() {
         let stream = stream?;
