@@ -37,7 +37,9 @@ impl Pool {
         if size > 0 {
             // Ends with the pool.
             let filling = fill(Arc::downgrade(&idle), Arc::clone(&taken), Arc::clone(&images), size);
-            lock(&idle).filler = Some(tokio::spawn(filling));
+            // Held until it is noted: without it the task takes itself for one that is to end.
+            let mut waiting = lock(&idle);
+            waiting.filler = Some(tokio::spawn(filling));
         }
         Self { images, idle, taken }
     }

@@ -10,7 +10,7 @@ use serde_json::json;
 use std::{collections::BTreeMap, time::Duration};
 
 /// Instants at which machines are copied, and copies of each.
-const INSTANTS: usize = 6;
+const INSTANTS: usize = 3;
 const COPIES: usize = 2;
 /// Latest instant after the computation has begun, milliseconds; it ends a while after the program listens, and that is later.
 const LATEST_MS: u64 = 1500;
