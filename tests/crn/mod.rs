@@ -13,6 +13,7 @@ mod kill;
 mod lifecycle;
 mod requests;
 mod scale;
+mod storm;
 mod streaming;
 
 use crate::trial;
@@ -57,6 +58,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("crn::hostile::a_node_of_hostile_machines", hostile::kernel_against_node),
         trial("crn::scale::a_machine_for_each_call_where_the_program_asks_for_it", scale::one_call_each),
         trial("crn::scale::more_calls_get_more_machines", scale::by_calls),
+        trial("crn::storm::more_programs_at_once_than_fit", storm::more_than_fit),
         trial("crn::equivalence::copies_made_at_any_instant_go_on_alike", equivalence::at_any_instant),
         trial("crn::kill::a_monitor_takes_only_its_own_calls_with_it", kill::monitor),
         trial("crn::kill::the_node_leaves_nothing_behind", kill::node),
