@@ -25,6 +25,7 @@ use crate::{
     meter::Usage,
     pool::Pool,
     template::{Template, Templates},
+    volume::{Volume, VolumeError, Volumes},
 };
 use ccn_message::{ItemHash, content::program::Interface};
 use guest_protocol::{Failure, HTTP_PORT};
@@ -58,6 +59,8 @@ pub struct Workshop {
     pub pool: Pool,
     /// Machines to go on from.
     pub templates: Templates,
+    /// What machines write to.
+    pub volumes: Volumes,
     /// Where what they print goes.
     pub logs: Logs,
     /// How long things may take.
@@ -73,6 +76,9 @@ pub enum StartError {
     /// One of its files cannot be had.
     #[error(transparent)]
     Files(#[from] CacheError),
+    /// One of its volumes cannot be had.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
     /// The machine cannot be made, or was lost.
     #[error(transparent)]
     Machine(#[from] MachineError),
@@ -141,7 +147,7 @@ impl Running {
 enum Message {
     Call { waiter: WaiterId, item_hash: ItemHash, reply: oneshot::Sender<Result<Lease, CallError>> },
     Looked { start: StartId, found: Result<Arc<Blueprint>, StartError> },
-    Fetched { start: StartId, files: Result<Vec<CachedFile>, StartError> },
+    Fetched { start: StartId, inputs: Result<Inputs, StartError> },
     Up { machine: MachineId, running: Arc<Running> },
     Failed { machine: MachineId, error: StartError },
     Executions(oneshot::Sender<Vec<Execution>>),
@@ -275,11 +281,20 @@ impl Executor {
     }
 }
 
+/// What a machine is made from and goes on using.
+#[derive(Debug, Clone, Default)]
+struct Inputs {
+    /// The files of the blueprint, in its order.
+    files: Vec<CachedFile>,
+    /// The persistent volumes likewise: this machine's until it has ended.
+    persistent: Vec<Volume>,
+}
+
 /// A start under way.
 #[derive(Default)]
 struct Start {
     blueprint: Option<Arc<Blueprint>>,
-    files: Vec<CachedFile>,
+    inputs: Inputs,
 }
 
 /// The one task.
@@ -348,8 +363,13 @@ impl Owner {
                 });
                 Event::Resolved { start, outcome }
             }
-            Action::Message(Message::Fetched { start, files }) => {
-                let outcome = files.map_err(Arc::new).map(|files| self.starts.entry(start).or_default().files = files);
+            Action::Message(Message::Fetched { start, inputs }) => {
+                // A start that is over has no use for them: its program's volumes are free again.
+                let outcome = inputs.map_err(Arc::new).map(|inputs| {
+                    if let Some(start) = self.starts.get_mut(&start) {
+                        start.inputs = inputs;
+                    }
+                });
                 Event::Prepared { start, outcome }
             }
             Action::Message(Message::Up { machine, running }) => {
@@ -380,8 +400,8 @@ impl Owner {
                 work::fetch(self.workshop.clone(), self.mailbox.clone(), start, blueprint);
             }
             Effect::Heal { start } => {
-                let files = self.starts.get_mut(&start).map(|start| std::mem::take(&mut start.files));
-                work::heal(self.workshop.clone(), self.mailbox.clone(), start, files.unwrap_or_default());
+                let inputs = self.starts.get_mut(&start).map(|start| std::mem::take(&mut start.inputs));
+                work::heal(self.workshop.clone(), self.mailbox.clone(), start, inputs.unwrap_or_default());
             }
             Effect::Boot { start, machine } => {
                 let stop = CancellationToken::new();
@@ -390,7 +410,7 @@ impl Owner {
                 let order = run::Order {
                     machine,
                     blueprint: start.and_then(|start| start.blueprint.clone()),
-                    files: start.map(|start| start.files.clone()).unwrap_or_default(),
+                    inputs: start.map(|start| start.inputs.clone()).unwrap_or_default(),
                     stop,
                 };
                 run::machine(self.workshop.clone(), self.mailbox.clone(), order);
