@@ -120,6 +120,12 @@ impl Blueprint {
             Source::Ephemeral { .. } | Source::Persistent { .. } => None,
         })
     }
+
+    /// Whether it has a volume that only one machine may have open, and that is not what it was when another machine began.
+    #[must_use]
+    pub fn has_persistent_volume(&self) -> bool {
+        self.volumes.iter().any(|volume| matches!(volume.source, Source::Persistent { .. }))
+    }
 }
 
 impl<F> Source<F> {

@@ -25,7 +25,10 @@ use std::{
     io,
     os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, SystemTime},
 };
 use tokio::time::{Instant, sleep};
@@ -49,8 +52,10 @@ struct Shared {
     limit_bytes: u64,
     /// Whether what is written to volumes stays in memory.
     in_memory: bool,
-    /// Bytes promised to ephemeral volumes. Held while a persistent volume is made, so that no two take the same room.
-    ephemeral_bytes: Mutex<u64>,
+    /// Bytes promised to ephemeral volumes.
+    ephemeral_bytes: AtomicU64,
+    /// Held while room is looked for and taken, so that no two volumes get the same. For threads that may wait for the disk.
+    taking: Mutex<()>,
 }
 
 /// A volume that is open. A persistent one is nobody else's as long as a clone of this is there, or of its descriptor.
@@ -72,7 +77,7 @@ struct Room {
 
 impl Drop for Room {
     fn drop(&mut self) {
-        *self.shared.ephemeral_bytes() -= self.bytes;
+        self.shared.ephemeral_bytes.fetch_sub(self.bytes, Relaxed);
     }
 }
 
@@ -144,7 +149,13 @@ impl Volumes {
         // `linux/magic.h`: TMPFS_MAGIC, RAMFS_MAGIC.
         let kind = rustix::fs::statfs(folder)?.f_type;
         let in_memory = kind == 0x0102_1994 || kind == 0x8584_58f6;
-        let shared = Shared { folder: folder.to_owned(), limit_bytes, in_memory, ephemeral_bytes: Mutex::default() };
+        let shared = Shared {
+            folder: folder.to_owned(),
+            limit_bytes,
+            in_memory,
+            ephemeral_bytes: AtomicU64::new(0),
+            taking: Mutex::default(),
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -210,17 +221,17 @@ impl Volumes {
 }
 
 impl Shared {
-    fn ephemeral_bytes(&self) -> MutexGuard<'_, u64> {
-        self.ephemeral_bytes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn taking(&self) -> MutexGuard<'_, ()> {
+        self.taking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn fail(&self) -> impl Fn(io::Error) -> VolumeError {
         |reason| VolumeError::Disk { path: self.folder.clone(), reason }
     }
 
-    /// Whether that many more bytes fit beside what there is.
-    fn admit(&self, ephemeral_bytes: u64, more_bytes: u64) -> Result<(), VolumeError> {
-        let mut taken_bytes = ephemeral_bytes;
+    /// Whether that many more bytes fit beside what there is. To be asked with [`Self::taking`] held until they are taken.
+    fn admit(&self, more_bytes: u64) -> Result<(), VolumeError> {
+        let mut taken_bytes = self.ephemeral_bytes.load(Relaxed);
         // Counted anew each time: their operator may have removed some.
         for path in files(&self.folder).map_err(self.fail())? {
             taken_bytes = taken_bytes.saturating_add(fs::metadata(path).map_err(self.fail())?.len());
@@ -234,9 +245,9 @@ impl Shared {
     }
 
     fn reserve(self: &Arc<Self>, bytes: u64) -> Result<Room, VolumeError> {
-        let mut ephemeral_bytes = self.ephemeral_bytes();
-        self.admit(*ephemeral_bytes, bytes)?;
-        *ephemeral_bytes += bytes;
+        let _taking = self.taking();
+        self.admit(bytes)?;
+        self.ephemeral_bytes.fetch_add(bytes, Relaxed);
         Ok(Room { shared: Arc::clone(self), bytes })
     }
 
@@ -260,8 +271,8 @@ impl Shared {
     /// Whole or not at all: it gets its name once it is on the disk.
     fn make_persistent(&self, path: &Path, length_bytes: u64) -> Result<(), VolumeError> {
         let fail = |reason| VolumeError::Disk { path: path.to_owned(), reason };
-        let ephemeral_bytes = self.ephemeral_bytes();
-        self.admit(*ephemeral_bytes, length_bytes)?;
+        let _taking = self.taking();
+        self.admit(length_bytes)?;
         let folder = path.parent().unwrap_or(&self.folder);
         let mut draft = path.as_os_str().to_owned();
         draft.push(DRAFT_SUFFIX);
