@@ -139,8 +139,16 @@ pub(crate) fn full() -> Result<()> {
     ensure!(filled.contains("os error 28"), "{filled}");
     let written: u64 = filled.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0);
     ensure!((1 << 20..3 << 20).contains(&written), "{written} bytes went into 3 MiB");
+    let taken = || -> Result<u64> {
+        let script = format!("du -k {}/volumes/*/* | cut -f 1", node.data_dir());
+        Ok(network.host.run(&["sh", "-c", &script])?.expect_success()?.text().trim().parse()?)
+    };
+    let before = taken()?;
     get(&client, hash, "empty")?;
     get(&client, hash, "visit")?;
+    stage::wait_until(Duration::from_secs(120), "what was deleted takes no space of the host", || {
+        Ok(taken()? + 1024 < before)
+    })?;
 
     let greedy = program(network, "asks for too much", &persistent_data(28))?;
     expect_words(
@@ -163,6 +171,7 @@ pub(crate) fn full() -> Result<()> {
         for monitor in node.monitors()? {
             network.host.kill(monitor, 9)?;
         }
+        wait_until_idle(&node)?;
         get(&client, victim, "empty")?;
         get(&client, victim, "visit")?;
     }
