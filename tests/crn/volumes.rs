@@ -88,25 +88,28 @@ pub(crate) fn persistent() -> Result<()> {
     let hash = program(network, "persistent", &persistent_data(5))?;
     let client = node.client(COLD_WITHIN);
     let mut expected = 1;
-    let visit = |node: &ComputeNode<'_>, expected: &mut u32| {
+    let mut visit = || {
         let visits = get(&client, hash, "visit")?;
         ensure!(visits == expected.to_string(), "{visits} visits instead of {expected}");
         // This one, and the start of the next machine.
-        *expected += 2;
-        wait_until_idle(node)
+        expected += 2;
+        Ok(())
     };
+    // Each machine is told to end when its call has been answered, and the next one waits for its volume.
     for _ in 0..3 {
-        visit(&node, &mut expected)?;
+        visit()?;
     }
+    wait_until_idle(&node)?;
     // Not from a template that has the volume mounted: its memory knows a file system that has changed since.
     let came_up = ways(&node, hash)?;
     ensure!(came_up.len() == 3 && came_up[1..].iter().all(|way| way == RUNTIME), "{came_up:?}");
     node.stop()?;
     node.start_again()?;
-    visit(&node, &mut expected)?;
+    visit()?;
     node.kill()?;
     node.start_again()?;
-    visit(&node, &mut expected)?;
+    visit()?;
+    wait_until_idle(&node)?;
 
     let other = program(network, "persistent too", &persistent_data(5))?;
     let visits = get(&client, other, "visit")?;

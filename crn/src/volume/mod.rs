@@ -54,6 +54,8 @@ struct Shared {
     in_memory: bool,
     /// Bytes promised to ephemeral volumes.
     ephemeral_bytes: AtomicU64,
+    /// Bytes of all persistent volumes, as they were counted last.
+    persistent_bytes: AtomicU64,
     /// Held while room is looked for and taken, so that no two volumes get the same. For threads that may wait for the disk.
     taking: Mutex<()>,
 }
@@ -154,6 +156,7 @@ impl Volumes {
             limit_bytes,
             in_memory,
             ephemeral_bytes: AtomicU64::new(0),
+            persistent_bytes: AtomicU64::new(length_of_all(folder)?),
             taking: Mutex::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -231,12 +234,17 @@ impl Shared {
 
     /// Whether that many more bytes fit beside what there is. To be asked with [`Self::taking`] held until they are taken.
     fn admit(&self, more_bytes: u64) -> Result<(), VolumeError> {
-        let mut taken_bytes = self.ephemeral_bytes.load(Relaxed);
-        // Counted anew each time: their operator may have removed some.
-        for path in files(&self.folder).map_err(self.fail())? {
-            taken_bytes = taken_bytes.saturating_add(fs::metadata(path).map_err(self.fail())?.len());
+        let left_bytes = |persistent_bytes: u64| {
+            let taken_bytes = self.ephemeral_bytes.load(Relaxed).saturating_add(persistent_bytes);
+            self.limit_bytes.saturating_sub(taken_bytes)
+        };
+        if more_bytes <= left_bytes(self.persistent_bytes.load(Relaxed)) {
+            return Ok(());
         }
-        let left_bytes = self.limit_bytes.saturating_sub(taken_bytes);
+        // Counted anew: their operator may have removed some.
+        let persistent_bytes = length_of_all(&self.folder).map_err(self.fail())?;
+        self.persistent_bytes.store(persistent_bytes, Relaxed);
+        let left_bytes = left_bytes(persistent_bytes);
         if more_bytes > left_bytes {
             let (wanted_mib, left_mib, limit_mib) = (more_bytes >> 20, left_bytes >> 20, self.limit_bytes >> 20);
             return Err(VolumeError::Full { wanted_mib, left_mib, limit_mib });
@@ -285,9 +293,10 @@ impl Shared {
             File::open(folder)?.sync_all()?;
             File::open(&self.folder)?.sync_all()
         })();
-        if made.is_err() {
+        match &made {
+            Ok(()) => drop(self.persistent_bytes.fetch_add(length_bytes, Relaxed)),
             // What could not be made is not to take room.
-            let _ = fs::remove_file(&draft);
+            Err(_) => drop(fs::remove_file(&draft)),
         }
         made.map_err(fail)
     }
@@ -332,6 +341,11 @@ fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
         }
     }
     Ok(files)
+}
+
+/// What all volumes in those folders may take, bytes.
+fn length_of_all(folder: &Path) -> io::Result<u64> {
+    files(folder)?.iter().try_fold(0_u64, |sum, path| Ok(sum.saturating_add(fs::metadata(path)?.len())))
 }
 
 /// Runs what waits for the disk where it holds up nobody.
