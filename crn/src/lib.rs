@@ -23,3 +23,4 @@ pub mod random;
 pub mod server;
 pub mod template;
 pub mod volume;
+pub mod worth;

@@ -1,6 +1,9 @@
 //! What programs write, and what is there afterwards.
 
-use super::clones::{COLD, FUNCTION, RUNTIME, TEMPLATES, wait_until_idle, ways};
+use super::{
+    clones::{COLD, FUNCTION, RUNTIME, TEMPLATES, wait_until_idle, ways},
+    scale,
+};
 use crate::{
     answer::{expect, expect_words, sha256},
     stage::{self, COLD_WITHIN, NONE_IN_ADVANCE, Network},
@@ -9,6 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use harness::{devnet::ComputeNode, http::Client, kvm_host::Kind};
 use serde_json::{Value, json};
 use std::{
+    cell::Cell,
     fs,
     io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
@@ -84,15 +88,16 @@ pub(crate) fn ephemeral() -> Result<()> {
 
 pub(crate) fn persistent() -> Result<()> {
     let network = stage::network()?;
-    let mut node = network.another_compute_node("crn-persistent", &[COLD, TEMPLATES])?;
+    let mut node =
+        network.another_compute_node("crn-persistent", &[COLD, TEMPLATES, "programs.calls_per_machine=1"])?;
     let hash = program(network, "persistent", &persistent_data(5))?;
     let client = node.client(COLD_WITHIN);
-    let mut expected = 1;
-    let mut visit = || {
+    let expected = Cell::new(1);
+    let visit = || {
         let visits = get(&client, hash, "visit")?;
-        ensure!(visits == expected.to_string(), "{visits} visits instead of {expected}");
+        ensure!(visits == expected.get().to_string(), "{visits} visits instead of {}", expected.get());
         // This one, and the start of the next machine.
-        expected += 2;
+        expected.set(expected.get() + 2);
         Ok(())
     };
     // Each machine is told to end when its call has been answered, and the next one waits for its volume.
@@ -103,6 +108,11 @@ pub(crate) fn persistent() -> Result<()> {
     // Not from a template that has the volume mounted: its memory knows a file system that has changed since.
     let came_up = ways(&node, hash)?;
     ensure!(came_up.len() == 3 && came_up[1..].iter().all(|way| way == RUNTIME), "{came_up:?}");
+    // However many calls there are, one machine has the volume. Its start was a visit.
+    let answers = scale::at_once(&node, hash, 3, 2000)?;
+    ensure!(scale::machines(&answers).len() == 1, "{answers:?}");
+    expected.set(expected.get() + 1);
+    wait_until_idle(&node)?;
     node.stop()?;
     node.start_again()?;
     visit()?;

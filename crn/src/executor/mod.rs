@@ -33,6 +33,7 @@ use state::{Effect, Event, Execution, Limits, MachineId, Refusal, StartId, State
 use std::{
     collections::HashMap,
     fmt,
+    num::NonZeroUsize,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -45,6 +46,11 @@ use tokio::{
     time::sleep_until,
 };
 use tokio_util::sync::CancellationToken;
+
+/// Variable of a program that says how many calls one machine of it gets at once; 1 for one that does not bear two.
+const CONCURRENCY_VARIABLE: &str = "BETH_CONCURRENCY";
+/// Variable of a program that says how many machines of it there may be; 1 for one that keeps something in its memory.
+const MACHINES_VARIABLE: &str = "BETH_MACHINES";
 
 /// What machines are made with.
 #[derive(Debug, Clone)]
@@ -119,6 +125,8 @@ pub type CallError = Refusal<Arc<StartError>>;
 struct Running {
     machine: Machine,
     blueprint: Arc<Blueprint>,
+    /// What it was made of, for another one.
+    files: Vec<CachedFile>,
     usage: Arc<Usage>,
     /// Told when a call is over.
     first_use: Arc<Notify>,
@@ -403,6 +411,14 @@ impl Owner {
                 let inputs = self.starts.get_mut(&start).map(|start| std::mem::take(&mut start.inputs));
                 work::heal(self.workshop.clone(), self.mailbox.clone(), start, inputs.unwrap_or_default());
             }
+            Effect::Gather { start, from } => {
+                if let Some(running) = self.running.get(&from) {
+                    let blueprint = Some(Arc::clone(&running.blueprint));
+                    // A program with persistent volumes has one machine.
+                    let inputs = Inputs { files: running.files.clone(), persistent: Vec::new() };
+                    self.starts.insert(start, Start { blueprint, inputs });
+                }
+            }
             Effect::Boot { start, machine } => {
                 let stop = CancellationToken::new();
                 self.stops.insert(machine, stop.clone());
@@ -447,5 +463,39 @@ impl Owner {
 }
 
 fn traits(blueprint: &Blueprint) -> Traits {
-    Traits { need: run::need(blueprint), listens_late: blueprint.interface == Interface::Binary }
+    let number = |variable: &str| {
+        let said = blueprint.variables.iter().find(|(name, _)| name == variable);
+        said.and_then(|(_, value)| value.parse().ok())
+    };
+    Traits {
+        need: run::need(blueprint),
+        listens_late: blueprint.interface == Interface::Binary,
+        calls_at_once: number(CONCURRENCY_VARIABLE),
+        // The second one would wait for the volumes of the first.
+        max_machines: if blueprint.has_persistent_volume() {
+            Some(NonZeroUsize::MIN)
+        } else {
+            number(MACHINES_VARIABLE)
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::program::tests::blueprint;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn a_program_with_a_persistent_volume_has_one_machine() {
+        let check = |volumes: Value, machines: &str, most: Option<usize>| {
+            let blueprint = blueprint(&volumes, &json!({MACHINES_VARIABLE: machines}), 1).expect("a blueprint");
+            assert_eq!(traits(&blueprint).max_machines.map(NonZeroUsize::get), most, "{volumes} {machines}");
+        };
+        let persistent = json!([{"persistence": "host", "name": "a", "size_mib": 5}]);
+        check(json!([]), "7", Some(7));
+        check(json!([{"ephemeral": true, "size_mib": 5}]), "", None);
+        check(persistent.clone(), "7", Some(1));
+        check(persistent, "", Some(1));
+    }
 }
