@@ -41,6 +41,7 @@ const SYSTEM_IMAGES: &str = "/usr/lib/beth/images";
 #[derive(Debug)]
 pub struct Node {
     service: Arc<Service>,
+    pool: Pool,
     server: Server,
     verdict: String,
     /// Held as long as the node is there: one process per folder.
@@ -119,7 +120,7 @@ impl Node {
         let workshop = Workshop {
             templates: templates.clone(),
             volumes,
-            pool,
+            pool: pool.clone(),
             programs: Programs::new(client, seconds(config.files.latest_seconds)),
             cache,
             images,
@@ -135,7 +136,7 @@ impl Node {
         let server = Server::listen(service.config.listen, api::router(service.clone()), http)
             .await
             .map_err(|reason| NodeError::Listen { address: service.config.listen, reason })?;
-        Ok(Self { service, server, verdict, _lock: lock })
+        Ok(Self { service, pool, server, verdict, _lock: lock })
     }
 
     /// One line for the operator: where the node is and whether it can work.
@@ -159,6 +160,7 @@ impl Node {
     pub async fn stop(self) {
         // While it drains the node still answers: that it drains.
         self.service.executor.drain().await;
+        self.pool.end().await;
         self.server.stop().await;
     }
 }

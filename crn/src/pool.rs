@@ -5,9 +5,9 @@
 use crate::machine::{Images, MachineError, Monitor};
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
-use tokio::sync::Notify;
+use tokio::{sync::Notify, task::JoinHandle};
 use vmm::config::Shape;
 
 /// What monitors are made for: what nearly all programs are. Runtime, code, and four more files.
@@ -17,19 +17,27 @@ const SHAPE: Shape = Shape { vcpus: 1, vsock: true, entropy: true, balloon: true
 #[derive(Debug, Clone)]
 pub struct Pool {
     images: Arc<Images>,
-    idle: Arc<Mutex<VecDeque<Monitor>>>,
+    idle: Arc<Mutex<Idle>>,
     taken: Arc<Notify>,
+}
+
+#[derive(Debug, Default)]
+struct Idle {
+    monitors: VecDeque<Monitor>,
+    /// What fills the pool; none once it is not to be filled any more.
+    filler: Option<JoinHandle<()>>,
 }
 
 impl Pool {
     /// A pool that keeps that many, and starts to fill itself.
     #[must_use]
     pub fn new(images: Arc<Images>, size: usize) -> Self {
-        let idle: Arc<Mutex<VecDeque<Monitor>>> = Arc::default();
+        let idle: Arc<Mutex<Idle>> = Arc::default();
         let taken = Arc::new(Notify::new());
         if size > 0 {
             // Ends with the pool.
-            tokio::spawn(fill(Arc::downgrade(&idle), Arc::clone(&taken), Arc::clone(&images), size));
+            let filling = fill(Arc::downgrade(&idle), Arc::clone(&taken), Arc::clone(&images), size);
+            lock(&idle).filler = Some(tokio::spawn(filling));
         }
         Self { images, idle, taken }
     }
@@ -40,7 +48,7 @@ impl Pool {
     /// It does not start.
     pub async fn take(&self) -> Result<Monitor, MachineError> {
         loop {
-            let Some(monitor) = lock(&self.idle).pop_front() else { break };
+            let Some(monitor) = lock(&self.idle).monitors.pop_front() else { break };
             self.taken.notify_one();
             if monitor.is_there() {
                 return Ok(monitor);
@@ -49,12 +57,30 @@ impl Pool {
         }
         Monitor::spawn(&self.images).await
     }
+
+    /// Makes no more, and ends those that wait: returns when nothing is left of them.
+    pub async fn end(&self) {
+        let filler = lock(&self.idle).filler.take();
+        if let Some(filler) = filler {
+            self.taken.notify_one();
+            // It may be just making one.
+            let _ = filler.await;
+        }
+        let monitors = std::mem::take(&mut lock(&self.idle).monitors);
+        futures_util::future::join_all(monitors.into_iter().map(Monitor::end)).await;
+    }
 }
 
 /// Keeps the pool full until it is gone.
-async fn fill(idle: std::sync::Weak<Mutex<VecDeque<Monitor>>>, taken: Arc<Notify>, images: Arc<Images>, size: usize) {
+async fn fill(idle: Weak<Mutex<Idle>>, taken: Arc<Notify>, images: Arc<Images>, size: usize) {
     loop {
-        let Some(waiting) = idle.upgrade().map(|idle| lock(&idle).len()) else { return };
+        let Some(pool) = idle.upgrade() else { return };
+        let waiting = {
+            let idle = lock(&pool);
+            idle.filler.as_ref().map(|_| idle.monitors.len())
+        };
+        drop(pool);
+        let Some(waiting) = waiting else { return };
         if waiting >= size {
             taken.notified().await;
             continue;
@@ -64,7 +90,7 @@ async fn fill(idle: std::sync::Weak<Mutex<VecDeque<Monitor>>>, taken: Arc<Notify
             Err(error) => Err(error),
         };
         match (made, idle.upgrade()) {
-            (Ok(monitor), Some(idle)) => lock(&idle).push_back(monitor),
+            (Ok(monitor), Some(idle)) => lock(&idle).monitors.push_back(monitor),
             (Err(error), _) => {
                 tracing::warn!(%error, "no monitor can be made in advance");
                 // The next start finds out whether it can be made at all.
@@ -75,6 +101,6 @@ async fn fill(idle: std::sync::Weak<Mutex<VecDeque<Monitor>>>, taken: Arc<Notify
     }
 }
 
-fn lock(idle: &Mutex<VecDeque<Monitor>>) -> MutexGuard<'_, VecDeque<Monitor>> {
+fn lock(idle: &Mutex<Idle>) -> MutexGuard<'_, Idle> {
     idle.lock().unwrap_or_else(PoisonError::into_inner)
 }
