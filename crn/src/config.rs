@@ -57,6 +57,8 @@ pub struct Config {
     pub templates: Templates,
     /// Files of the network: code, runtimes, data, volumes.
     pub files: Files,
+    /// What machines write to.
+    pub volumes: Volumes,
     /// What programs print.
     pub logs: Logs,
 }
@@ -141,6 +143,14 @@ pub struct Files {
     pub answer_seconds: u64,
 }
 
+/// What machines write to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Volumes {
+    /// What all volumes may take together if programs fill them, MiB: persistent ones that there are and ephemeral ones that are in use.
+    pub limit_mib: u64,
+}
+
 /// What programs print.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -166,6 +176,7 @@ impl Default for Config {
             programs: Programs::default(),
             templates: Templates::default(),
             files: Files::default(),
+            volumes: Volumes::default(),
             logs: Logs::default(),
         }
     }
@@ -209,6 +220,12 @@ impl Default for Templates {
 impl Default for Files {
     fn default() -> Self {
         Self { limit_mib: 64 * 1024, stall_seconds: 60, latest_seconds: 10, answer_seconds: 20 }
+    }
+}
+
+impl Default for Volumes {
+    fn default() -> Self {
+        Self { limit_mib: 64 * 1024 }
     }
 }
 
@@ -306,6 +323,7 @@ impl Config {
             ("files.stall_seconds", self.files.stall_seconds, 1, limit::SECONDS),
             ("files.latest_seconds", self.files.latest_seconds, 0, limit::SECONDS),
             ("files.answer_seconds", self.files.answer_seconds, 1, limit::SECONDS),
+            ("volumes.limit_mib", self.volumes.limit_mib, 0, limit::MIB),
             ("logs.max_kib", self.logs.max_kib, 1, limit::MIB),
             ("logs.max_programs", count(self.logs.max_programs), 1, limit::COUNT),
         ] {

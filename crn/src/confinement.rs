@@ -92,7 +92,7 @@ impl Confinement {
                 Some(Id { id, ids: ids.clone() })
             }
         };
-        Ok(Cell { group, id, copies_mib: AtomicU64::new(0) })
+        Ok(Cell { group, id, allowed_mib: AtomicU64::new(0) })
     }
 }
 
@@ -109,8 +109,8 @@ fn name(data: &Path) -> String {
 pub struct Cell {
     group: Option<Group>,
     id: Option<Id>,
-    /// What it was allowed for copies, MiB.
-    copies_mib: AtomicU64,
+    /// What it was allowed for copies and volumes, MiB.
+    allowed_mib: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -150,8 +150,16 @@ impl Cell {
     /// # Errors
     /// The kernel does not take the limit.
     pub fn allow_copy(&self, memory_mib: u64) -> io::Result<()> {
-        let copies_mib = self.copies_mib.fetch_add(memory_mib, Relaxed).saturating_add(memory_mib);
-        let overhead_mib = crate::executor::admit::OVERHEAD_MIB.saturating_add(copies_mib);
+        self.allow_more(memory_mib, memory_mib)
+    }
+
+    /// Allows the monitor of a machine of that size that much more, for files in memory that it writes.
+    ///
+    /// # Errors
+    /// The kernel does not take the limit.
+    pub fn allow_more(&self, memory_mib: u64, more_mib: u64) -> io::Result<()> {
+        let allowed_mib = self.allowed_mib.fetch_add(more_mib, Relaxed).saturating_add(more_mib);
+        let overhead_mib = crate::executor::admit::OVERHEAD_MIB.saturating_add(allowed_mib);
         self.group.as_ref().map_or(Ok(()), |group| group.limit_memory(memory_mib, overhead_mib))
     }
 

@@ -22,4 +22,5 @@ pub mod process;
 pub mod random;
 pub mod server;
 pub mod template;
+pub mod volume;
 pub mod worth;

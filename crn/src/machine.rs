@@ -6,7 +6,6 @@
 //! it is asked, then made, to end in the ordinary case too.
 
 use crate::{
-    cache::CachedFile,
     confinement::{Cell, Confinement},
     process::Process,
     template::{Template, key::Installation},
@@ -48,6 +47,15 @@ const ORDER_WITHIN: Duration = Duration::from_secs(30);
 
 /// Longest line of a monitor's log that is passed on, bytes.
 const MAX_LOG_LINE_BYTES: usize = 4096;
+
+/// What is behind the disks of one machine.
+#[derive(Debug, Default)]
+pub struct Disks<'a> {
+    /// The files, in order: open for reading, and for writing where the machine writes.
+    pub descriptors: Vec<BorrowedFd<'a>>,
+    /// What those that it writes to may take of the host's memory, because they are there and not on a disk, MiB.
+    pub in_memory_mib: u64,
+}
 
 /// What every machine is started with.
 #[derive(Debug)]
@@ -251,7 +259,7 @@ impl Monitor {
         self.machine.as_ref().is_some_and(|machine| !machine.is_over())
     }
 
-    /// Boots a machine; `disks` are read-only, in order. The monitor's log goes to this process's own, marked with `name`.
+    /// Boots a machine with these disks. The monitor's log goes to this process's own, marked with `name`.
     ///
     /// # Errors
     /// See [`MachineError`].
@@ -259,7 +267,7 @@ impl Monitor {
         self,
         images: &Images,
         config: &Config,
-        disks: &[CachedFile],
+        disks: &Disks<'_>,
         name: String,
     ) -> Result<Machine, MachineError> {
         let first = [images.kernel.as_fd(), images.initramfs.as_fd()];
@@ -274,7 +282,7 @@ impl Monitor {
         self,
         template: &Template,
         restore: &Restore,
-        disks: &[CachedFile],
+        disks: &Disks<'_>,
         name: String,
     ) -> Result<Machine, MachineError> {
         let first = [template.memory.as_fd(), template.state.as_fd()];
@@ -284,7 +292,7 @@ impl Monitor {
     fn become_machine(
         mut self,
         config: &Config,
-        disks: &[CachedFile],
+        disks: &Disks<'_>,
         name: String,
         first: [BorrowedFd<'_>; 2],
         order: impl FnOnce(&Link, &[BorrowedFd<'_>]) -> Result<(), ControlError>,
@@ -298,9 +306,12 @@ impl Monitor {
         // Before the order, which all its work comes with.
         if let Some(cell) = handle.cell.upgrade() {
             cell.limit(u64::from(config.memory_mib), u32::from(config.vcpus))?;
+            if disks.in_memory_mib > 0 {
+                cell.allow_more(u64::from(config.memory_mib), disks.in_memory_mib)?;
+            }
         }
         let mut descriptors = Vec::from(first);
-        descriptors.extend(disks.iter().map(|disk| disk.file.as_fd()));
+        descriptors.extend(&disks.descriptors);
         // One of the first packets on a new socket finds room.
         order(&handle.socket.link, &descriptors)?;
         Ok(self.machine.take().ok_or(ControlError::Closed)?)
@@ -635,9 +646,10 @@ mod tests {
         let monitor = folder.path().join("beth-unreaped");
         std::fs::copy("/bin/cat", &monitor).expect("a program");
         let images = images(monitor);
-        let disk = CachedFile::for_test(tempfile::tempfile().expect("a file"));
+        let disk = tempfile::tempfile().expect("a file");
         // More descriptors than a packet takes.
-        let disks = vec![disk; 2 * vmm::control::MAX_DESCRIPTORS];
+        let descriptors = vec![disk.as_fd(); 2 * vmm::control::MAX_DESCRIPTORS];
+        let disks = Disks { descriptors, in_memory_mib: 0 };
         let monitor = Monitor::spawn(&images).await.expect("a process");
         let failed = monitor.boot(&images, &Config::new(128, 1), &disks, "name".to_owned());
         assert!(matches!(failed, Err(MachineError::Control(ControlError::Truncated))), "{failed:?}");
@@ -658,7 +670,7 @@ mod tests {
         std::fs::set_permissions(&monitor, std::fs::Permissions::from_mode(0o700)).expect("executable");
         let images = images(monitor);
         let monitor = Monitor::spawn(&images).await.expect("a process");
-        let machine = monitor.boot(&images, &Config::new(128, 1), &[], "name".to_owned()).expect("told");
+        let machine = monitor.boot(&images, &Config::new(128, 1), &Disks::default(), "name".to_owned()).expect("told");
         let mut streams = Vec::new();
         let error = timeout(Duration::from_secs(3600), async {
             loop {

@@ -13,6 +13,7 @@ use crate::{
     pool::Pool,
     server::Server,
     template::Templates,
+    volume::Volumes,
 };
 use std::{
     fs::{self, File, TryLockError},
@@ -112,10 +113,13 @@ impl Node {
         let settings = &config.templates;
         let templates = Templates::open(&templates, settings.limit_mib << 20, settings.level, images.installation)
             .map_err(folder(&templates))?;
+        let volumes = data.join("volumes");
+        let volumes = Volumes::open(&volumes, config.volumes.limit_mib << 20).map_err(folder(&volumes))?;
         // Without KVM there is nothing to make in advance.
         let pool = Pool::new(Arc::clone(&images), if machines.is_ok() { settings.monitors } else { 0 });
         let workshop = Workshop {
             templates: templates.clone(),
+            volumes,
             pool: pool.clone(),
             programs: Programs::new(client, seconds(config.files.latest_seconds)),
             cache,

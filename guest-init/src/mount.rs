@@ -140,10 +140,14 @@ pub(crate) fn mount_image(device: &Path, mount_point: &Path, read_only: bool, wh
         .map_err(step(format!("read {what}")))?;
     let format = recognize(&start).ok_or_else(|| MountError::UnknownFormat { what: what.to_owned() })?;
     let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
+    let mut options = None;
     if read_only || format != Format::Ext4 {
         flags |= MountFlags::RDONLY;
+    } else {
+        // What is deleted takes no space of the host any more, nor of a template.
+        options = Some(c"discard");
     }
-    mount(device, mount_point, format.name(), flags, None).map_err(|error| MountError::Refused {
+    mount(device, mount_point, format.name(), flags, options).map_err(|error| MountError::Refused {
         what: what.to_owned(),
         format: format.name(),
         error: error.into(),

@@ -47,7 +47,7 @@ pub(super) fn ways(node: &ComputeNode<'_>, hash: &str) -> Result<Vec<String>> {
 }
 
 pub(super) const FUNCTION: &str = "template of its function";
-const RUNTIME: &str = "template of its runtime";
+pub(super) const RUNTIME: &str = "template of its runtime";
 
 /// The machine of the last call has ended, as all do here after one.
 pub(super) fn wait_until_idle(node: &ComputeNode<'_>) -> Result<()> {

@@ -15,6 +15,7 @@ mod requests;
 mod scale;
 mod storm;
 mod streaming;
+mod volumes;
 
 use crate::trial;
 use libtest_mimic::Trial;
@@ -62,6 +63,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("crn::equivalence::copies_made_at_any_instant_go_on_alike", equivalence::at_any_instant),
         trial("crn::kill::a_monitor_takes_only_its_own_calls_with_it", kill::monitor),
         trial("crn::kill::the_node_leaves_nothing_behind", kill::node),
+        trial("crn::volumes::an_ephemeral_one_is_fresh_in_each_machine", volumes::ephemeral),
+        trial("crn::volumes::a_persistent_one_outlives_machines_and_nodes", volumes::persistent),
+        trial("crn::volumes::what_is_full_is_said", volumes::full),
+        trial("crn::volumes::what_was_synchronized_survives_kill_9", volumes::killed),
         trial("crn::devices::entropy_and_free_memory", devices::entropy_and_free_memory),
         trial("crn::jail::a_running_monitor_is_confined", jail::confined),
         trial("crn::about::what_the_node_says_of_itself", about::about),

@@ -14,7 +14,7 @@ use std::{collections::BTreeSet, thread};
 const CALL_MS: u64 = 8000;
 
 /// So many calls at once; of each the machine that answered, and the most calls that this machine ever had at once.
-fn at_once(node: &ComputeNode<'_>, hash: &str, calls: usize, call_ms: u64) -> Result<Vec<(String, usize)>> {
+pub(super) fn at_once(node: &ComputeNode<'_>, hash: &str, calls: usize, call_ms: u64) -> Result<Vec<(String, usize)>> {
     let client = node.client(COLD_WITHIN);
     let path = format!("/vm/{hash}/machine?{call_ms}");
     thread::scope(|scope| {
@@ -31,7 +31,7 @@ fn at_once(node: &ComputeNode<'_>, hash: &str, calls: usize, call_ms: u64) -> Re
     })
 }
 
-fn machines(answers: &[(String, usize)]) -> BTreeSet<&str> {
+pub(super) fn machines(answers: &[(String, usize)]) -> BTreeSet<&str> {
     answers.iter().map(|(machine, _)| machine.as_str()).collect()
 }
 

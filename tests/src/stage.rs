@@ -25,7 +25,7 @@ use std::{
 /// Names the folder of [`cache`].
 const CACHE_VARIABLE: &str = "BETH_CACHE";
 /// Compute nodes that can be reached: the shared one and those that tests start for themselves.
-const COMPUTE_NODES: usize = 20;
+const COMPUTE_NODES: usize = 24;
 /// Credits of a test's user: years of every program here.
 const CREDITS: u64 = 50_000_000_000;
 /// Setting of a node whose monitors are counted: none waits for a machine.
@@ -274,7 +274,12 @@ impl Network {
 
     /// Publishes a program and waits until it is processed.
     pub(crate) fn publish(&self, program: &Program<'_>) -> Result<String> {
-        let (hash, _) = self.user.publish(program)?;
+        self.publish_with(program, &json!([]))
+    }
+
+    /// The same, of a program with volumes.
+    pub(crate) fn publish_with(&self, program: &Program<'_>, volumes: &Value) -> Result<String> {
+        let (hash, _) = self.user.publish_with(program, volumes)?;
         let client = self.core.client();
         let seen = wait_for_verdict(&client, &hash, VERDICT_WITHIN)?;
         if seen.last().is_some_and(|status| status != "processed") {
@@ -310,6 +315,17 @@ impl Network {
 
     /// The static HTTP server as a program of its own with these variables.
     pub(crate) fn binary(&self, name: &str, seconds: u32, variables: Value) -> Result<&'static str> {
+        self.binary_with(name, seconds, variables, &json!([]))
+    }
+
+    /// The same with volumes.
+    pub(crate) fn binary_with(
+        &self,
+        name: &str,
+        seconds: u32,
+        variables: Value,
+        volumes: &Value,
+    ) -> Result<&'static str> {
         self.deploy(&format!("binary {name}"), || {
             // Two tests that made it at once uploaded half of it.
             let archive = once(&STAGE.binary, || {
@@ -317,7 +333,7 @@ impl Network {
                 zip(sdk()?.python(), &archive, &[&installation().program("static-http")])?;
                 Ok(archive)
             })?;
-            self.publish(&Program {
+            let program = Program {
                 code: &self.upload(archive)?,
                 runtime: &self.runtime("base")?,
                 entrypoint: "static-http",
@@ -325,7 +341,8 @@ impl Network {
                 memory_mib: 128,
                 seconds,
                 variables,
-            })
+            };
+            self.publish_with(&program, volumes)
         })
     }
 

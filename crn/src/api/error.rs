@@ -12,6 +12,7 @@ use crate::{
     exchange::ExchangeError,
     executor::{CallError, StartError, state::Refusal},
     machine::MachineError,
+    volume::VolumeError,
 };
 use axum::{
     Json,
@@ -159,6 +160,10 @@ fn start_class(error: &StartError) -> Class {
             CacheError::Disk { .. } => class(StatusCode::INTERNAL_SERVER_ERROR),
             CacheError::Unsupported(_) => class(StatusCode::NOT_IMPLEMENTED),
         },
+        StartError::Volume(error) => match error {
+            VolumeError::Full { .. } | VolumeError::InUse { .. } => later(wait::ELSEWHERE),
+            VolumeError::Length { .. } | VolumeError::Disk { .. } => class(StatusCode::INTERNAL_SERVER_ERROR),
+        },
         StartError::Stopped => later(wait::ELSEWHERE),
         StartError::Machine(_)
         | StartError::Guest(_)
@@ -205,6 +210,9 @@ fn start_sentence(error: &StartError) -> String {
         StartError::Lookup(LookupError::File { role: Role::Volume, error, .. }) => error.to_string(),
         StartError::Lookup(error) => error.to_string(),
         StartError::Files(error) => error.to_string(),
+        // What is wrong with a file of the host is its operator's: `detail` has it.
+        StartError::Volume(VolumeError::Length { .. } | VolumeError::Disk { .. }) => "Volume not available".to_owned(),
+        StartError::Volume(error) => error.to_string(),
         StartError::Machine(MachineError::Config(error)) => error.to_string(),
         StartError::Machine(_)
         | StartError::Guest(_)
@@ -352,6 +360,28 @@ mod tests {
                 503,
                 Some(10),
                 "stopped at 1 bytes",
+            ),
+            (
+                start(StartError::Volume(VolumeError::Full { wanted_mib: 9, left_mib: 5, limit_mib: 7 })),
+                503,
+                Some(10),
+                "a volume of 9 MiB does not fit: 5 MiB of the 7 MiB",
+            ),
+            (
+                start(StartError::Volume(VolumeError::InUse { name: "a".to_owned(), waited: Duration::from_secs(1) })),
+                503,
+                Some(10),
+                "still in use",
+            ),
+            (
+                start(StartError::Volume(VolumeError::Length {
+                    path: "/volumes/a".into(),
+                    found_bytes: 1,
+                    wanted_bytes: 2,
+                })),
+                500,
+                None,
+                "Volume not available",
             ),
             (start(StartError::BootTimedOut(Duration::from_secs(1))), 500, None, "Error during runtime initialisation"),
             (

@@ -123,15 +123,6 @@ pub struct CachedFile {
     _in_use: Arc<()>,
 }
 
-#[cfg(test)]
-impl CachedFile {
-    /// A file that is in no cache.
-    pub(crate) fn for_test(file: File) -> Self {
-        let hash = ItemHash::sha256_of(b"");
-        Self { hash, file: Arc::new(file), length_bytes: 0, _in_use: Arc::default() }
-    }
-}
-
 /// Why a file cannot be had.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CacheError {

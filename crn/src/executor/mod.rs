@@ -8,6 +8,7 @@
 //! [`Executor::call`] is the way in, a [`Lease`] the way out: as long as it is held, its machine stays.
 
 pub mod admit;
+mod pace;
 mod run;
 mod start;
 pub mod state;
@@ -25,13 +26,16 @@ use crate::{
     meter::Usage,
     pool::Pool,
     template::{Template, Templates},
+    volume::{Volume, VolumeError, Volumes},
 };
 use ccn_message::{ItemHash, content::program::Interface};
 use guest_protocol::{Failure, HTTP_PORT};
+use pace::Pace;
 use state::{Effect, Event, Execution, Limits, MachineId, Refusal, StartId, State, Traits, WaiterId};
 use std::{
     collections::HashMap,
     fmt,
+    num::NonZeroUsize,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -63,6 +67,8 @@ pub struct Workshop {
     pub pool: Pool,
     /// Machines to go on from.
     pub templates: Templates,
+    /// What machines write to.
+    pub volumes: Volumes,
     /// Where what they print goes.
     pub logs: Logs,
     /// How long things may take.
@@ -78,6 +84,9 @@ pub enum StartError {
     /// One of its files cannot be had.
     #[error(transparent)]
     Files(#[from] CacheError),
+    /// One of its volumes cannot be had.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
     /// The machine cannot be made, or was lost.
     #[error(transparent)]
     Machine(#[from] MachineError),
@@ -148,7 +157,7 @@ impl Running {
 enum Message {
     Call { waiter: WaiterId, item_hash: ItemHash, reply: oneshot::Sender<Result<Lease, CallError>> },
     Looked { start: StartId, found: Result<Arc<Blueprint>, StartError> },
-    Fetched { start: StartId, files: Result<Vec<CachedFile>, StartError> },
+    Fetched { start: StartId, inputs: Result<Inputs, StartError> },
     Up { machine: MachineId, running: Arc<Running> },
     Failed { machine: MachineId, error: StartError },
     Executions(oneshot::Sender<Vec<Execution>>),
@@ -242,6 +251,7 @@ impl Executor {
             inbox,
             mailbox: mailbox.clone(),
             replies: HashMap::new(),
+            refusals: Pace::new(Instant::now()),
             starts: HashMap::new(),
             running: HashMap::new(),
             stops: HashMap::new(),
@@ -282,11 +292,20 @@ impl Executor {
     }
 }
 
+/// What a machine is made from and goes on using.
+#[derive(Debug, Clone, Default)]
+struct Inputs {
+    /// The files of the blueprint, in its order.
+    files: Vec<CachedFile>,
+    /// The persistent volumes likewise: this machine's until it has ended.
+    persistent: Vec<Volume>,
+}
+
 /// A start under way.
 #[derive(Default)]
 struct Start {
     blueprint: Option<Arc<Blueprint>>,
-    files: Vec<CachedFile>,
+    inputs: Inputs,
 }
 
 /// The one task.
@@ -295,7 +314,9 @@ struct Owner {
     workshop: Workshop,
     inbox: mpsc::UnboundedReceiver<Message>,
     mailbox: mpsc::UnboundedSender<Message>,
-    replies: HashMap<WaiterId, oneshot::Sender<Result<Lease, CallError>>>,
+    replies: HashMap<WaiterId, (ItemHash, oneshot::Sender<Result<Lease, CallError>>)>,
+    /// How much is said of calls that got no machine.
+    refusals: Pace,
     starts: HashMap<StartId, Start>,
     running: HashMap<MachineId, Arc<Running>>,
     stops: HashMap<MachineId, CancellationToken>,
@@ -344,7 +365,7 @@ impl Owner {
                 event
             }
             Action::Message(Message::Call { waiter, item_hash, reply }) => {
-                self.replies.insert(waiter, reply);
+                self.replies.insert(waiter, (item_hash.clone(), reply));
                 Event::Call { waiter, item_hash }
             }
             Action::Message(Message::Looked { start, found }) => {
@@ -355,8 +376,13 @@ impl Owner {
                 });
                 Event::Resolved { start, outcome }
             }
-            Action::Message(Message::Fetched { start, files }) => {
-                let outcome = files.map_err(Arc::new).map(|files| self.starts.entry(start).or_default().files = files);
+            Action::Message(Message::Fetched { start, inputs }) => {
+                // A start that is over has no use for them: its program's volumes are free again.
+                let outcome = inputs.map_err(Arc::new).map(|inputs| {
+                    if let Some(start) = self.starts.get_mut(&start) {
+                        start.inputs = inputs;
+                    }
+                });
                 Event::Prepared { start, outcome }
             }
             Action::Message(Message::Up { machine, running }) => {
@@ -387,13 +413,15 @@ impl Owner {
                 work::fetch(self.workshop.clone(), self.mailbox.clone(), start, blueprint);
             }
             Effect::Heal { start } => {
-                let files = self.starts.get_mut(&start).map(|start| std::mem::take(&mut start.files));
-                work::heal(self.workshop.clone(), self.mailbox.clone(), start, files.unwrap_or_default());
+                let inputs = self.starts.get_mut(&start).map(|start| std::mem::take(&mut start.inputs));
+                work::heal(self.workshop.clone(), self.mailbox.clone(), start, inputs.unwrap_or_default());
             }
             Effect::Gather { start, from } => {
                 if let Some(running) = self.running.get(&from) {
                     let blueprint = Some(Arc::clone(&running.blueprint));
-                    self.starts.insert(start, Start { blueprint, files: running.files.clone() });
+                    // A program with persistent volumes has one machine.
+                    let inputs = Inputs { files: running.files.clone(), persistent: Vec::new() };
+                    self.starts.insert(start, Start { blueprint, inputs });
                 }
             }
             Effect::Boot { start, machine } => {
@@ -403,7 +431,7 @@ impl Owner {
                 let order = run::Order {
                     machine,
                     blueprint: start.and_then(|start| start.blueprint.clone()),
-                    files: start.map(|start| start.files.clone()).unwrap_or_default(),
+                    inputs: start.map(|start| start.inputs.clone()).unwrap_or_default(),
                     stop,
                 };
                 run::machine(self.workshop.clone(), self.mailbox.clone(), order);
@@ -432,7 +460,12 @@ impl Owner {
             },
             Err(refusal) => Err(refusal),
         };
-        if let Some(reply) = self.replies.remove(&waiter) {
+        if let Some((item_hash, reply)) = self.replies.remove(&waiter) {
+            if let Err(refusal) = &answer
+                && let Some(silent) = self.refusals.say(Instant::now())
+            {
+                tracing::info!(%item_hash, why = refusal.name(), silent, "a call is refused");
+            }
             // A lease that nobody takes is dropped here, which releases it.
             let _ = reply.send(answer);
         }
@@ -448,6 +481,31 @@ fn traits(blueprint: &Blueprint) -> Traits {
         need: run::need(blueprint),
         listens_late: blueprint.interface == Interface::Binary,
         calls_at_once: number(CONCURRENCY_VARIABLE),
-        max_machines: number(MACHINES_VARIABLE),
+        // The second one would wait for the volumes of the first.
+        max_machines: if blueprint.has_persistent_volume() {
+            Some(NonZeroUsize::MIN)
+        } else {
+            number(MACHINES_VARIABLE)
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::program::tests::blueprint;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn a_program_with_a_persistent_volume_has_one_machine() {
+        let check = |volumes: Value, machines: &str, most: Option<usize>| {
+            let blueprint = blueprint(&volumes, &json!({MACHINES_VARIABLE: machines}), 1).expect("a blueprint");
+            assert_eq!(traits(&blueprint).max_machines.map(NonZeroUsize::get), most, "{volumes} {machines}");
+        };
+        let persistent = json!([{"persistence": "host", "name": "a", "size_mib": 5}]);
+        check(json!([]), "7", Some(7));
+        check(json!([{"ephemeral": true, "size_mib": 5}]), "", None);
+        check(persistent.clone(), "7", Some(1));
+        check(persistent, "", Some(1));
     }
 }

@@ -2,12 +2,12 @@
 //! comes in this order: perhaps `Started`, then `Up` or `Failed`, then `Ended`.
 
 use super::{
-    Event, MachineId, Message, Running, StartError, Workshop,
+    Event, Inputs, MachineId, Message, Running, StartError, Workshop,
     admit::Need,
     start::{self, CameUp, Start},
 };
 use crate::{
-    cache::{CachedFile, program::Blueprint},
+    cache::program::Blueprint,
     config::seconds,
     guest::{self, Guest, Orders},
     machine::Machine,
@@ -43,7 +43,7 @@ const SHUTDOWN_EXTRA: Duration = Duration::from_secs(5);
 pub(super) struct Order {
     pub(super) machine: MachineId,
     pub(super) blueprint: Option<Arc<Blueprint>>,
-    pub(super) files: Vec<CachedFile>,
+    pub(super) inputs: Inputs,
     /// Cancelled when it shall end.
     pub(super) stop: CancellationToken,
 }
@@ -67,6 +67,7 @@ pub(super) fn suspects_files(error: &StartError) -> bool {
         },
         StartError::Lookup(_)
         | StartError::Files(_)
+        | StartError::Volume(_)
         | StartError::Machine(_)
         | StartError::Guest(_)
         | StartError::Ended(_)
@@ -100,7 +101,7 @@ struct Parts {
 }
 
 async fn live(workshop: &Workshop, mailbox: &UnboundedSender<Message>, order: Order) {
-    let Order { machine: id, blueprint, files, stop } = order;
+    let Order { machine: id, blueprint, inputs, stop } = order;
     let Some(blueprint) = blueprint else {
         let _ = mailbox.send(Message::Failed { machine: id, error: StartError::Defect });
         return;
@@ -113,12 +114,12 @@ async fn live(workshop: &Workshop, mailbox: &UnboundedSender<Message>, order: Or
     let started = || {
         let _ = mailbox.send(Message::Event(Event::Started { machine: id }));
     };
-    let mut start = Start::new(workshop, &blueprint, &files, &started);
+    let mut start = Start::new(workshop, &blueprint, &inputs, &started);
     let outcome = tokio::select! {
         outcome = start.come_up() => outcome,
         () = stop.cancelled() => Err(StartError::Stopped),
     };
-    let CameUp { machine, guest, way, template, watched } = match outcome {
+    let CameUp { machine, guest, way, template, watched, ephemeral } = match outcome {
         Ok(came_up) => came_up,
         Err(error) => {
             tracing::info!(item_hash, %error, "a program did not start");
@@ -136,7 +137,7 @@ async fn live(workshop: &Workshop, mailbox: &UnboundedSender<Message>, order: Or
     let running = Running {
         machine: machine.clone(),
         blueprint: Arc::clone(&blueprint),
-        files: files.clone(),
+        files: inputs.files.clone(),
         usage: usage.clone(),
         first_use: Arc::clone(&first_use),
         template: template.clone(),
@@ -166,6 +167,8 @@ async fn live(workshop: &Workshop, mailbox: &UnboundedSender<Message>, order: Or
         None => end(&machine).await,
     }
     let ended = machine.ended().await;
+    // Nobody has them any more: the next machine may.
+    drop((inputs, ephemeral));
     tracing::info!(
         item_hash,
         cause = ?ended.cause,

@@ -9,25 +9,27 @@
 //! longer and sees no error. Templates are made on the way: the machine that comes up stands still where they begin, is copied, and goes on
 //! as if it were a clone itself.
 
-use super::{StartError, Workshop};
+use super::{Inputs, StartError, Workshop};
 use crate::{
-    cache::{CachedFile, program::Blueprint},
+    cache::program::{Blueprint, Source},
     config::seconds,
     guest::{self, Guest, GuestError},
     host_name,
-    machine::{Machine, MachineError},
+    machine::{Disks, Machine, MachineError},
     random,
     template::{
         Draft, Template,
         key::{Key, Level},
     },
+    volume::{self, Volume},
 };
 use ccn_message::content::program::{Encoding, Interface};
 use guest_protocol::{
-    Code, Configuration, Device, Event as GuestEvent, GUEST_CID, LOG_PORT, Preparation, Program, Volume, record::Record,
+    Code, Configuration, Device, Event as GuestEvent, GUEST_CID, LOG_PORT, Preparation, Program, record::Record,
 };
 use std::{
-    fmt,
+    fmt, io,
+    os::fd::AsFd as _,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -47,6 +49,8 @@ pub(super) struct CameUp {
     pub(super) template: Option<Arc<Template>>,
     /// The template is to learn what this clone has written to once its first call is answered.
     pub(super) watched: bool,
+    /// Its ephemeral volumes: they take their room until it has ended.
+    pub(super) ephemeral: Vec<Volume>,
 }
 
 /// By which way.
@@ -69,13 +73,15 @@ impl fmt::Display for Way {
 pub(super) struct Start<'a> {
     workshop: &'a Workshop,
     blueprint: &'a Blueprint,
-    files: &'a [CachedFile],
+    inputs: &'a Inputs,
     /// Told when the program runs; it may not listen yet.
     started: &'a (dyn Fn() + Send + Sync),
     config: Config,
     /// What the guest is told, without what differs from start to start.
     lasting: Configuration,
     level: Level,
+    /// The ephemeral volumes of the machine that is tried, in order.
+    ephemeral: Vec<Volume>,
     /// The machine that is tried: whoever gives the start up ends it.
     machine: Option<Machine>,
 }
@@ -84,21 +90,21 @@ impl<'a> Start<'a> {
     pub(super) fn new(
         workshop: &'a Workshop,
         blueprint: &'a Blueprint,
-        files: &'a [CachedFile],
+        inputs: &'a Inputs,
         started: &'a (dyn Fn() + Send + Sync),
     ) -> Self {
         // More than a machine can have was refused by admission long ago, or is by the configuration's check.
         let memory_mib = u32::try_from(super::run::memory_mib(blueprint)).unwrap_or(u32::MAX);
         let vcpus = u8::try_from(blueprint.vcpus).unwrap_or(u8::MAX);
         let mut config = Config::new(memory_mib, vcpus);
-        config.disks = files.iter().map(|_| Disk { read_only: true }).collect();
+        config.disks = blueprint.disks().map(|disk| Disk { read_only: matches!(disk, Source::Image(_)) }).collect();
         config.vsock = Some(Vsock { guest_cid: GUEST_CID, accept_ports: Vec::new() });
         // For programs that run long: what they do not use others can, and their random numbers do not hang on one seed.
         config.balloon = true;
         config.entropy = true;
         let level = allowed_level(blueprint).min(workshop.templates.level());
-        let lasting = lasting_configuration(blueprint, files);
-        Self { workshop, blueprint, files, started, config, lasting, level, machine: None }
+        let lasting = lasting_configuration(blueprint, devices(blueprint, inputs));
+        Self { workshop, blueprint, inputs, started, config, lasting, level, ephemeral: Vec::new(), machine: None }
     }
 
     /// The machine that was tried last, when the start is given up.
@@ -117,8 +123,10 @@ impl<'a> Start<'a> {
                     (self.started)();
                     self.workshop.templates.succeeded();
                     let way = Way::Template(Level::Function);
-                    return Ok(CameUp { machine, guest: None, way, template: Some(template), watched });
+                    return Ok(self.came_up(machine, None, way, Some(template), watched));
                 }
+                // No way has room that another has not.
+                Err(error @ StartError::Volume(_)) => return Err(error),
                 Err(error) => self.give_up(&template, &error).await,
             }
         }
@@ -144,7 +152,7 @@ impl<'a> Start<'a> {
         match level {
             Level::Off => None,
             Level::Runtime => Some(installation.runtime_key(self.blueprint, memory_mib)),
-            Level::Function => installation.function_key(self.blueprint, memory_mib, self.files, &self.lasting),
+            Level::Function => installation.function_key(self.blueprint, memory_mib, &self.inputs.files, &self.lasting),
         }
     }
 
@@ -185,6 +193,53 @@ impl<'a> Start<'a> {
         }
     }
 
+    fn came_up(
+        &mut self,
+        machine: Machine,
+        guest: Option<Guest>,
+        way: Way,
+        template: Option<Arc<Template>>,
+        watched: bool,
+    ) -> CameUp {
+        CameUp { machine, guest, way, template, watched, ephemeral: std::mem::take(&mut self.ephemeral) }
+    }
+
+    /// New ephemeral volumes for the next machine that is tried: empty ones, or, for a clone of the program, copies of what the template's
+    /// machine had on them when it stood still. Its memory knows their file systems as mounted, and no other bytes fit that.
+    async fn make_ephemeral(&mut self, template: Option<&Template>) -> Result<(), StartError> {
+        self.ephemeral.clear();
+        let originals = template.filter(|template| template.level == Level::Function).map(|template| &template.volumes);
+        let sizes = self.blueprint.disks().filter_map(|disk| match disk {
+            Source::Ephemeral { size_mib } => Some(size_mib),
+            Source::Image(_) | Source::Persistent { .. } => None,
+        });
+        for (index, size_mib) in sizes.enumerate() {
+            let original = match originals {
+                None => None,
+                Some(originals) => {
+                    let original = originals.get(index).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
+                    Some(original.and_then(|original| original.try_clone()).map_err(MachineError::Host)?)
+                }
+            };
+            self.ephemeral.push(self.workshop.volumes.ephemeral(size_mib, original).await?);
+        }
+        Ok(())
+    }
+
+    /// What is behind the machine's disks, in their order.
+    fn disks(&self) -> Disks<'_> {
+        let (mut files, mut persistent) = (self.inputs.files.iter(), self.inputs.persistent.iter());
+        let mut ephemeral = self.ephemeral.iter();
+        let descriptors = self.blueprint.disks().filter_map(|disk| match disk {
+            Source::Image(_) => files.next().map(|file| file.file.as_fd()),
+            Source::Ephemeral { .. } => ephemeral.next().map(|volume| volume.file.as_fd()),
+            Source::Persistent { .. } => persistent.next().map(|volume| volume.file.as_fd()),
+        });
+        let descriptors = descriptors.collect();
+        let in_memory_mib = self.workshop.volumes.memory_mib(self.inputs.persistent.iter().chain(&self.ephemeral));
+        Disks { descriptors, in_memory_mib }
+    }
+
     fn boot_limit(&self) -> Duration {
         seconds(self.workshop.settings.boot_seconds)
     }
@@ -196,6 +251,7 @@ impl<'a> Start<'a> {
 
     /// A machine that has gone on from a template and is itself; and whether it is watched.
     async fn go_on(&mut self, template: &Template) -> Result<(Machine, bool), StartError> {
+        self.make_ephemeral(Some(template)).await?;
         let monitor = self.workshop.pool.take().await?;
         let restore = Restore {
             config: self.config.clone(),
@@ -203,7 +259,7 @@ impl<'a> Start<'a> {
             working_set: template.working_set().to_vec(),
             watched: template.is_to_be_watched(),
         };
-        let machine = monitor.restore(template, &restore, self.files, self.blueprint.item_hash.to_string())?;
+        let machine = monitor.restore(template, &restore, &self.disks(), self.blueprint.item_hash.to_string())?;
         self.machine = Some(machine.clone());
         let generation = restore.record.generation;
         self.within(async {
@@ -222,15 +278,16 @@ impl<'a> Start<'a> {
         let guest = self.within(async { Ok(Guest::greet(&machine).await?) }).await?;
         self.workshop.templates.succeeded();
         let guest = self.become_program(&machine, guest, self.level, began).await?;
-        Ok(CameUp { machine, guest: Some(guest), way: Way::Template(Level::Runtime), template: None, watched: false })
+        Ok(self.came_up(machine, Some(guest), Way::Template(Level::Runtime), None, false))
     }
 
     /// From the kernel's first instruction on; templates up to that level are made on the way.
     async fn boot(&mut self, level: Level) -> Result<CameUp, StartError> {
         let began = Instant::now();
+        self.make_ephemeral(None).await?;
         let monitor = self.workshop.pool.take().await?;
         let images = &self.workshop.images;
-        let machine = monitor.boot(images, &self.config, self.files, self.blueprint.item_hash.to_string())?;
+        let machine = monitor.boot(images, &self.config, &self.disks(), self.blueprint.item_hash.to_string())?;
         self.machine = Some(machine.clone());
         let mut guest = self
             .within(async {
@@ -240,7 +297,7 @@ impl<'a> Start<'a> {
                 Ok(Guest::greet(&machine).await?)
             })
             .await?;
-        let root = device(0, self.files);
+        let root = devices(self.blueprint, self.inputs).next().ok_or(StartError::Defect)?;
         self.within(async {
             guest.prepare(Preparation { root }).await?;
             match guest.next().await? {
@@ -254,7 +311,7 @@ impl<'a> Start<'a> {
             guest = self.copy(&machine, guest, draft, None, began.elapsed()).await?;
         }
         let guest = self.become_program(&machine, guest, level, began).await?;
-        Ok(CameUp { machine, guest: Some(guest), way: Way::Boot, template: None, watched: false })
+        Ok(self.came_up(machine, Some(guest), Way::Boot, None, false))
     }
 
     /// From a guest whose root is mounted to a program that listens.
@@ -296,7 +353,7 @@ impl<'a> Start<'a> {
         &self,
         machine: &Machine,
         mut guest: Guest,
-        draft: Draft,
+        mut draft: Draft,
         program: Option<String>,
         saves: Duration,
     ) -> Result<Guest, StartError> {
@@ -308,7 +365,14 @@ impl<'a> Start<'a> {
             Ok(false) => return Err(StartError::Ended(Box::new(machine.ended().await))),
             Err(_) => return Err(StartError::NotFrozen(limit)),
         }
-        let copied = machine.snapshot(&draft.memory, &draft.state).await;
+        let mut copied = machine.snapshot(&draft.memory, &draft.state).await;
+        if draft.level() == Level::Function && copied.is_ok() {
+            // Before it goes on: memory and disks are of one instant.
+            match draft.keep_volumes(self.ephemeral.iter().map(|volume| Arc::clone(&volume.file)).collect()).await {
+                Ok(volume_bytes) => copied = copied.map(|memory_bytes| memory_bytes + volume_bytes),
+                Err(error) => copied = Err(MachineError::NotCopied(error.to_string())),
+            }
+        }
         let record = record();
         machine.resume(record).await?;
         drop(guest);
@@ -355,11 +419,14 @@ fn allowed_level(blueprint: &Blueprint) -> Level {
         // A machine of several processors is not copied.
         return Level::Off;
     }
+    // A clone of the program knows the file system of each volume as it was when the template was made. Of a volume that goes on changing
+    // that is not true any more: its first write would destroy it. Below that level no volume is mounted yet.
+    let most = if blueprint.has_persistent_volume() { Level::Runtime } else { Level::Function };
     let said = blueprint.variables.iter().find(|(name, _)| name == LEVEL_VARIABLE);
     match said.map(|(_, value)| value.as_str()) {
         Some("off") => Level::Off,
         Some("runtime") => Level::Runtime,
-        Some(_) | None => Level::Function,
+        Some(_) | None => most,
     }
 }
 
@@ -373,6 +440,7 @@ fn blames_the_way(error: &StartError) -> bool {
         | StartError::NotFrozen(_) => true,
         StartError::Lookup(_)
         | StartError::Files(_)
+        | StartError::Volume(_)
         | StartError::StartTimedOut(_)
         | StartError::Program(_)
         | StartError::Exited(_)
@@ -390,17 +458,23 @@ fn record() -> Record {
     Record { generation: u64::from_le_bytes(generation), wall_time_us: 0, seed }
 }
 
-/// A disk of the machine as its guest is told of it.
-fn device(index: u8, files: &[CachedFile]) -> Device {
-    let file = files.get(usize::from(index)).expect("a disk was made for every file of the blueprint");
-    Device { index, length_bytes: file.length_bytes }
+/// The disks of the machine as its guest is told of them, in order.
+fn devices(blueprint: &Blueprint, inputs: &Inputs) -> impl Iterator<Item = Device> {
+    let mut files = inputs.files.iter();
+    (0..).zip(blueprint.disks()).map(move |(index, disk)| {
+        let length_bytes = match disk {
+            Source::Image(_) => files.next().map_or(0, |file| file.length_bytes),
+            Source::Ephemeral { size_mib } | Source::Persistent { size_mib, .. } => volume::length_bytes(size_mib),
+        };
+        Device { index, length_bytes }
+    })
 }
 
-/// The record that makes a guest this program (order of the disks: [`Blueprint::files`]), without seed and time.
-fn lasting_configuration(blueprint: &Blueprint, files: &[CachedFile]) -> Configuration {
+/// The record that makes a guest this program (order of the disks: [`Blueprint::disks`]), without seed and time.
+fn lasting_configuration(blueprint: &Blueprint, devices: impl Iterator<Item = Device>) -> Configuration {
     // The first is the root, of which the guest knows.
-    let mut devices = (1..).map(|index| device(index, files));
-    let mut next = || devices.next().expect("there is no last number");
+    let mut devices = devices.skip(1);
+    let mut next = || devices.next().expect("there is a disk for everything in the blueprint");
     let code = Code {
         device: next(),
         encoding: match blueprint.encoding {
@@ -414,7 +488,11 @@ fn lasting_configuration(blueprint: &Blueprint, files: &[CachedFile]) -> Configu
     let volumes = blueprint
         .volumes
         .iter()
-        .map(|volume| Volume { device: next(), mount: volume.path.clone(), read_only: true })
+        .map(|volume| guest_protocol::Volume {
+            device: next(),
+            mount: volume.path.clone(),
+            read_only: matches!(volume.source, Source::Image(_)),
+        })
         .collect();
     Configuration {
         hostname: host_name::label(&blueprint.item_hash),
@@ -430,5 +508,46 @@ fn lasting_configuration(blueprint: &Blueprint, files: &[CachedFile]) -> Configu
         data,
         volumes,
         authorized_keys: blueprint.authorized_keys.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::program::tests::blueprint;
+    use serde_json::{Value, json};
+
+    /// A clone of a program whose volume has changed since would write over it what it remembers.
+    #[test]
+    fn no_template_of_a_function_has_a_persistent_volume() {
+        let check = |volumes: Value, variables: Value, vcpus, level| {
+            let blueprint = blueprint(&volumes, &variables, vcpus).expect("a blueprint");
+            assert_eq!(allowed_level(&blueprint), level, "{volumes} {variables}");
+        };
+        let persistent =
+            json!([{"ephemeral": true, "size_mib": 1}, {"persistence": "host", "name": "a", "size_mib": 5}]);
+        check(json!([]), json!({}), 1, Level::Function);
+        check(json!([{"ephemeral": true, "size_mib": 1}]), json!({}), 1, Level::Function);
+        check(persistent.clone(), json!({}), 1, Level::Runtime);
+        check(persistent.clone(), json!({"BETH_SNAPSHOT": "function"}), 1, Level::Runtime);
+        check(persistent.clone(), json!({"BETH_SNAPSHOT": "off"}), 1, Level::Off);
+        check(persistent, json!({}), 2, Level::Off);
+    }
+
+    #[test]
+    fn a_guest_is_told_what_it_may_write_to() {
+        let volumes = json!([
+            {"persistence": "host", "name": "a", "size_mib": 5, "mount": "/a"},
+            {"ref": "cd".repeat(32), "mount": "/b"},
+            {"ephemeral": true, "size_mib": 1, "mount": "/c"},
+        ]);
+        let blueprint = blueprint(&volumes, &json!({}), 1).expect("a blueprint");
+        let configuration = lasting_configuration(&blueprint, devices(&blueprint, &Inputs::default()));
+        let told: Vec<_> = configuration
+            .volumes
+            .iter()
+            .map(|volume| (volume.mount.as_str(), volume.device.index, volume.device.length_bytes, volume.read_only))
+            .collect();
+        assert_eq!(told, [("/a", 2, 5 << 20, false), ("/b", 3, 0, true), ("/c", 4, 2 << 20, false)]);
     }
 }

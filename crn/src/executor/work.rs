@@ -1,10 +1,17 @@
 //! What a start needs before there is a machine, each in a task that reports to the owner.
 
-use super::{Event, ItemHash, Message, StartError, StartId, Workshop};
-use crate::cache::{CachedFile, program::Blueprint};
+use super::{Event, Inputs, ItemHash, Message, StartError, StartId, Workshop};
+use crate::{
+    cache::program::{Blueprint, Source},
+    config::seconds,
+    volume::{Volume, VolumeError},
+};
 use futures_util::{FutureExt as _, future::try_join_all};
-use std::{future::Future, panic::AssertUnwindSafe, sync::Arc};
+use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use tokio::sync::mpsc::UnboundedSender;
+
+/// How long the end of an earlier machine may take beyond its program's grace, while the next one waits for its volumes.
+const END_WITHIN: Duration = Duration::from_secs(30);
 
 /// Runs a task that reports exactly once, even if it panics: a waiter must not wait for ever for a defect.
 pub(super) fn report<T: Send + 'static>(
@@ -31,15 +38,30 @@ pub(super) fn fetch(
 ) {
     let work = async move {
         let blueprint = blueprint.ok_or(StartError::Defect)?;
-        Ok(try_join_all(blueprint.files().map(|file| workshop.cache.get(file))).await?)
+        let files = try_join_all(blueprint.files().map(|file| workshop.cache.get(file))).await?;
+        // Last: nobody else can have them from now on.
+        let persistent = claim(&workshop, &blueprint).await?;
+        Ok(Inputs { files, persistent })
     };
-    report(mailbox, work, move |files| Message::Fetched { start, files: files.unwrap_or(Err(StartError::Defect)) });
+    report(mailbox, work, move |inputs| Message::Fetched { start, inputs: inputs.unwrap_or(Err(StartError::Defect)) });
 }
 
-pub(super) fn heal(workshop: Workshop, mailbox: UnboundedSender<Message>, start: StartId, files: Vec<CachedFile>) {
+/// The program's persistent volumes, in order. A program has one start at a time, so it never waits for itself.
+async fn claim(workshop: &Workshop, blueprint: &Blueprint) -> Result<Vec<Volume>, VolumeError> {
+    let patience = seconds(workshop.settings.stop_seconds) + END_WITHIN;
+    let mut claimed = Vec::new();
+    for disk in blueprint.disks() {
+        if let Source::Persistent { name, size_mib } = disk {
+            claimed.push(workshop.volumes.persistent(&blueprint.item_hash, &name, size_mib, patience).await?);
+        }
+    }
+    Ok(claimed)
+}
+
+pub(super) fn heal(workshop: Workshop, mailbox: UnboundedSender<Message>, start: StartId, inputs: Inputs) {
     let work = async move {
-        let hashes: Vec<ItemHash> = files.iter().map(|file| file.hash.clone()).collect();
-        drop(files);
+        let hashes: Vec<ItemHash> = inputs.files.iter().map(|file| file.hash.clone()).collect();
+        drop(inputs);
         match workshop.cache.recheck(&hashes).await {
             Ok(damaged) => damaged > 0,
             Err(error) => {

@@ -2,7 +2,13 @@
 //!
 //! A template whose key nobody asks for any more is of no use: code, runtime, kernel, monitor or host have changed.
 
-use crate::cache::{CachedFile, program::Blueprint};
+use crate::{
+    cache::{
+        CachedFile,
+        program::{Blueprint, Source},
+    },
+    volume,
+};
 use guest_protocol::{Command, Configuration, frame};
 use rustix::system::uname;
 use serde::{Deserialize, Serialize};
@@ -89,8 +95,15 @@ impl Installation {
     pub fn runtime_key(&self, blueprint: &Blueprint, memory_mib: u64) -> Key {
         let mut digest = self.parts(Level::Runtime, blueprint, memory_mib);
         digest.add(blueprint.runtime.to_string().as_bytes());
-        // As many disks as it will have: the guest's kernel knows of no more.
-        digest.add(&blueprint.files().count().to_le_bytes());
+        // The disks that it will have, and how long those are that it writes to: the guest's kernel has asked once.
+        for disk in blueprint.disks() {
+            match disk {
+                Source::Image(_) => digest.add(&[]),
+                Source::Ephemeral { size_mib } | Source::Persistent { size_mib, .. } => {
+                    digest.add(&volume::length_bytes(size_mib).to_le_bytes());
+                }
+            }
+        }
         Key(digest.end())
     }
 

@@ -4,6 +4,7 @@
 //! DATA_DIR/templates/secret             what seals are made with
 //! DATA_DIR/templates/KEY/memory         the guest's memory, with holes where it is zero; clones map it
 //! DATA_DIR/templates/KEY/state          the rest of the machine
+//! DATA_DIR/templates/KEY/volume-N       its ephemeral volumes, as they were then; each clone gets a copy
 //! DATA_DIR/templates/KEY/seal           written last: facts, digests, mark
 //! DATA_DIR/templates/KEY/writes         the pages that its clones write first, once one has answered a call; a hint, so not sealed
 //! DATA_DIR/templates/KEY.new            one that is being made
@@ -16,7 +17,10 @@
 pub mod key;
 pub mod seal;
 
-use crate::worth::{self, Worth};
+use crate::{
+    volume::copy::contents,
+    worth::{self, Worth},
+};
 use key::{Installation, Key, Level};
 use seal::{Facts, SealError, Secret};
 use std::{
@@ -54,14 +58,42 @@ pub struct Template {
     pub memory: File,
     /// The rest.
     pub state: File,
+    /// What was on its ephemeral volumes, in order.
+    pub volumes: Vec<File>,
     working_set: OnceLock<Vec<PageRange>>,
     /// A clone was made that finds the working set out.
     watched: AtomicBool,
 }
 
+/// The files of a template, for reading alone.
+struct Files {
+    memory: File,
+    state: File,
+    volumes: Vec<File>,
+}
+
+impl Files {
+    fn open(folder: &Path) -> io::Result<Self> {
+        let open = |name: &str| File::open(folder.join(name));
+        let mut volumes = Vec::new();
+        loop {
+            match open(&volume_name(volumes.len())) {
+                Ok(volume) => volumes.push(volume),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Self { memory: open("memory")?, state: open("state")?, volumes })
+    }
+}
+
+fn volume_name(index: usize) -> String {
+    format!("volume-{index}")
+}
+
 impl Template {
-    fn new(key: Key, level: Level, memory: File, state: File) -> Self {
-        Self { key, level, memory, state, working_set: OnceLock::new(), watched: AtomicBool::new(false) }
+    fn new(key: Key, level: Level, Files { memory, state, volumes }: Files) -> Self {
+        Self { key, level, memory, state, volumes, working_set: OnceLock::new(), watched: AtomicBool::new(false) }
     }
 
     /// The pages that clones write first; none while nobody knows.
@@ -326,9 +358,9 @@ impl Shared {
     /// Reads a template of an earlier process.
     fn check(&self, key: Key) -> Result<Template, SealError> {
         let path = self.path(key);
-        let (memory, state) = (File::open(path.join("memory"))?, File::open(path.join("state"))?);
-        let facts = self.secret.check(&key, &path.join("seal"), &memory, &state)?;
-        let template = Template::new(key, facts.level, memory, state);
+        let files = Files::open(&path)?;
+        let facts = self.secret.check(&key, &path.join("seal"), &files.memory, &files.state, &files.volumes)?;
+        let template = Template::new(key, facts.level, files);
         if let Some(working_set) = read_working_set(&path.join(WRITES)) {
             let _ = template.working_set.set(working_set);
         }
@@ -405,6 +437,29 @@ pub struct Draft {
 }
 
 impl Draft {
+    /// How far its guest has come.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// Copies the volumes of the machine that stands still. Returns how many bytes they take.
+    ///
+    /// # Errors
+    /// The disk.
+    pub async fn keep_volumes(&mut self, volumes: Vec<Arc<File>>) -> io::Result<u64> {
+        let folder = self.shared.draft_path(self.key);
+        let copying = move || {
+            let mut bytes = 0;
+            for (index, volume) in volumes.iter().enumerate() {
+                let name = folder.join(volume_name(index));
+                bytes += contents(volume, &File::options().write(true).create_new(true).open(name)?)?;
+            }
+            Ok(bytes)
+        };
+        tokio::task::spawn_blocking(copying).await.unwrap_or_else(|panic| Err(io::Error::other(panic)))
+    }
+
     /// They are full: the template can be used at once. Its seal, for which all of it is read, is made meanwhile; a node that ends before has
     /// no template.
     ///
@@ -416,17 +471,17 @@ impl Draft {
         self.shared.remove_folder(self.key);
         fs::rename(&draft, &place)?;
         // Opened anew, for reading alone: nobody writes to them from now on.
-        let open = || Ok::<_, io::Error>((File::open(place.join("memory"))?, File::open(place.join("state"))?));
-        let ((memory, state), (memory_to_read, state_to_read)) = (open()?, open()?);
+        let (files, to_read) = (Files::open(&place)?, Files::open(&place)?);
         let (shared, key, level) = (Arc::clone(&self.shared), self.key, self.level);
         let saves_ms = u64::try_from(saves.as_millis()).unwrap_or(u64::MAX);
         self.finished = true;
         shared.made.fetch_add(1, Relaxed);
-        shared.add(Template::new(key, level, memory, state), program.clone(), size_bytes, saves_ms);
+        shared.add(Template::new(key, level, files), program.clone(), size_bytes, saves_ms);
         let seal = move || -> io::Result<()> {
-            let (memory, state) = (seal::digest(&memory_to_read)?, seal::digest(&state_to_read)?);
+            let (memory, state) = (seal::digest(&to_read.memory)?, seal::digest(&to_read.state)?);
+            let volumes = seal::digests(&to_read.volumes)?;
             let installation = shared.installation.to_string();
-            let facts = Facts { installation, level, program, size_bytes, saves_ms, memory, state };
+            let facts = Facts { installation, level, program, size_bytes, saves_ms, memory, state, volumes };
             let (path, draft) = (place.join("seal"), place.join("seal.new"));
             fs::write(&draft, shared.secret.seal(&key, &facts))?;
             fs::rename(draft, path)
@@ -528,6 +583,36 @@ mod tests {
             assert!(!of(first, "").exists(), "what is not believed goes");
             make(&templates, key(first), 100);
         }
+    }
+
+    #[tokio::test]
+    async fn a_template_keeps_the_volumes_of_its_machine() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path();
+        let templates = open(path, 1 << 30);
+        let volumes = [b"first!", b"second"].map(|bytes| {
+            let file = tempfile::tempfile().expect("a file");
+            file.set_len(2 << 20).expect("a length");
+            file.write_all_at(bytes, 1 << 20).expect("a write");
+            Arc::new(file)
+        });
+        for first in [1, 2] {
+            let mut draft = templates.begin(key(first), Level::Function, 1 << 20).expect("a draft");
+            let bytes = draft.keep_volumes(volumes.to_vec()).await.expect("kept");
+            draft.finish(None, bytes, Duration::from_secs(1)).expect("finished");
+            sealed(path, key(first)).await;
+        }
+        // The machine that was copied goes on.
+        volumes[0].write_all_at(b"later.", 1 << 20).expect("a write");
+        let kept = |template: &Template| template.volumes.iter().map(|file| read(file, 1 << 20)).collect::<Vec<_>>();
+        let expected = [b"first!".to_vec(), b"second".to_vec()];
+        assert_eq!(kept(&templates.find(key(1)).await.expect("made")), expected);
+        drop(templates);
+        let changed = File::options().write(true).open(path.join(key(2).to_string()).join("volume-1"));
+        changed.and_then(|file| file.write_all_at(b"S", 1 << 20)).expect("a write");
+        let templates = open(path, 1 << 30);
+        assert_eq!(kept(&templates.find(key(1)).await.expect("found again")), expected);
+        assert!(templates.find(key(2)).await.is_none(), "somebody has changed a volume");
     }
 
     #[tokio::test]

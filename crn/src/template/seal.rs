@@ -4,6 +4,7 @@
 //! the facts as JSON, and their HMAC-SHA256 together with the template's key, under a secret that never leaves the node's folder.
 
 use super::key::{Key, Level};
+use crate::cache::program::MAX_VOLUMES;
 use hmac::{Hmac, Mac as _};
 use rustix::fs::{SeekFrom, seek};
 use serde::{Deserialize, Serialize};
@@ -17,8 +18,8 @@ use std::{
 
 /// Length of the secret, bytes.
 const SECRET_BYTES: usize = 32;
-/// Longest seal, bytes: three times the longest of today.
-const MAX_SEAL_BYTES: usize = 1024;
+/// Longest seal, bytes: three times the longest of today without volumes, and a digest for each volume.
+const MAX_SEAL_BYTES: usize = 1024 + 80 * MAX_VOLUMES;
 /// Memory is read in pieces of that many bytes; a piece of zeros is left out, as the file leaves it out.
 const PIECE_BYTES: usize = 256 * 1024;
 
@@ -40,6 +41,8 @@ pub struct Facts {
     pub memory: String,
     /// Digest of the state file, hex.
     pub state: String,
+    /// Digests of the volumes, hex, in order.
+    pub volumes: Vec<String>,
 }
 
 /// Why a template is not believed. It is made again.
@@ -131,8 +134,18 @@ impl Secret {
     ///
     /// # Errors
     /// See [`SealError`].
-    pub fn check(&self, key: &Key, seal: &Path, memory: &File, state: &File) -> Result<Facts, SealError> {
+    pub fn check(
+        &self,
+        key: &Key,
+        seal: &Path,
+        memory: &File,
+        state: &File,
+        volumes: &[File],
+    ) -> Result<Facts, SealError> {
         let facts = self.read(key, seal)?;
+        if digests(volumes)? != facts.volumes {
+            return Err(SealError::Changed("volumes"));
+        }
         if digest(state)? != facts.state {
             return Err(SealError::Changed("state"));
         }
@@ -141,6 +154,14 @@ impl Secret {
         }
         Ok(facts)
     }
+}
+
+/// Digests of files.
+///
+/// # Errors
+/// One cannot be read.
+pub fn digests(files: &[File]) -> io::Result<Vec<String>> {
+    files.iter().map(digest).collect()
 }
 
 /// Digest of a file in hex: its length, and each piece that is not all zeros, with its place. Holes are not read.
@@ -185,6 +206,7 @@ mod tests {
             saves_ms: 7,
             memory: "m".into(),
             state: "s".into(),
+            volumes: Vec::new(),
         }
     }
 

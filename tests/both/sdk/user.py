@@ -90,6 +90,7 @@ async def run(arguments) -> dict:
                 encoding=Encoding(arguments.encoding),
                 internet=False,
                 environment_variables=json.loads(arguments.variables),
+                volumes=json.loads(arguments.volumes),
                 sync=arguments.sync,
                 channel="TEST",
             )
@@ -144,6 +145,7 @@ def parser() -> argparse.ArgumentParser:
     publish.add_argument("--memory", type=int, default=256)
     publish.add_argument("--seconds", type=int, default=60)
     publish.add_argument("--variables", default="{}")
+    publish.add_argument("--volumes", default="[]")
     publish.add_argument("--payment", default="credit")
     publish.add_argument("--sync", action="store_true")
     wait = commands.add_parser("wait")

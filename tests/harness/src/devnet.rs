@@ -423,6 +423,14 @@ impl<'a> User<'a> {
     /// # Errors
     /// The node refuses it at once.
     pub fn publish(&self, program: &Program<'_>) -> Result<(String, String)> {
+        self.publish_with(program, &json!([]))
+    }
+
+    /// The same, of a program with these volumes.
+    ///
+    /// # Errors
+    /// As [`Self::publish`].
+    pub fn publish_with(&self, program: &Program<'_>, volumes: &Value) -> Result<(String, String)> {
         let (memory, seconds, variables) =
             (program.memory_mib.to_string(), program.seconds.to_string(), program.variables.to_string());
         let answer = self.run(&[
@@ -441,6 +449,8 @@ impl<'a> User<'a> {
             &seconds,
             "--variables",
             &variables,
+            "--volumes",
+            &volumes.to_string(),
         ])?;
         let status = answer["status"].as_str().unwrap_or_default().to_owned();
         Ok((item_hash(&answer)?, status))

@@ -24,6 +24,10 @@ pub(crate) const TO_COMPILE: &[SystemPackage] = &[
     SystemPackage { name: "musl-tools", sign: Sign::Program("musl-gcc"), purpose: "static programs" },
 ];
 
+/// The judge of the file systems that volumes are made with. Nearly every Debian has it.
+pub(crate) const E2FSCK: SystemPackage =
+    SystemPackage { name: "e2fsprogs", sign: Sign::File("/sbin/e2fsck"), purpose: "checks volumes in tests" };
+
 /// The emulated KVM host, for machines that cannot run microVMs themselves.
 pub(crate) const EMULATOR: SystemPackage = SystemPackage {
     name: "qemu-system-x86",

@@ -43,7 +43,7 @@ pub(crate) struct Arguments {
 /// Runs them; returns whether all passed.
 pub(crate) fn run(arguments: &Arguments, yes: bool) -> Result<bool> {
     let began = Instant::now();
-    setup::packages(&[setup::TO_COMPILE], yes)?;
+    setup::packages(&[setup::TO_COMPILE, &[setup::E2FSCK]], yes)?;
     setup::targets(&[setup::STATIC_TARGET, setup::PLUGIN_TARGET])?;
     let logs = build::target_folder().join("test-logs");
     fs::create_dir_all(&logs).with_context(|| logs.display().to_string())?;

@@ -249,3 +249,18 @@ pub struct Execution {
     /// Whether it serves calls.
     pub running: bool,
 }
+
+impl<F> Refusal<F> {
+    /// In a word, for the log.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Start(_) => "its start failed",
+            Self::Full => "full",
+            Self::TooLarge => "too large",
+            Self::Busy => "busy",
+            Self::Loading => "loading",
+            Self::Draining => "draining",
+        }
+    }
+}

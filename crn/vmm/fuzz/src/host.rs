@@ -110,6 +110,16 @@ impl Storage for Disk {
     fn flush(&self) -> io::Result<()> {
         self.check(0, 0).map(drop)
     }
+
+    fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
+        assert!(!self.read_only, "what is only read was discarded");
+        let length = usize::try_from(length).map_err(io::Error::other)?;
+        let offset = self.check(length, offset)?;
+        let mut bytes = lock(&self.bytes);
+        let end = bytes.len().min(offset + length);
+        bytes.get_mut(offset..end).unwrap_or_default().fill(0);
+        Ok(())
+    }
 }
 
 /// A wire in memory, which takes no frame that a guest may not send.

@@ -71,11 +71,13 @@ const KVM_GET_CLOCK: u64 = 0x8030_ae7c;
 const KVM_SET_CLOCK: u64 = 0x4030_ae7b;
 const FIONBIO: u64 = 0x5421;
 const TUNSETOFFLOAD: u64 = 0x4004_54d0;
-/// A signal of an abort, a protection that makes pages executable, the family and kind of our connections, operations of `fcntl`.
+/// A signal of an abort, a protection that makes pages executable, the family and kind of our connections, a mode of `fallocate`,
+/// operations of `fcntl`.
 const SIGABRT: u64 = libc::SIGABRT as u64;
 const PROT_EXEC: u64 = libc::PROT_EXEC as u64;
 const AF_UNIX: u64 = libc::AF_UNIX as u64;
 const STREAM: u64 = (libc::SOCK_STREAM | libc::SOCK_CLOEXEC) as u64;
+const PUNCH_HOLE: u64 = (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE) as u64;
 const F_GETFD: u64 = libc::F_GETFD as u64;
 const F_SETFD: u64 = libc::F_SETFD as u64;
 const F_DUPFD_CLOEXEC: u64 = libc::F_DUPFD_CLOEXEC as u64;
@@ -119,6 +121,7 @@ const DEVICES: &[Allowed] = &[
         &[&[is(1, F_GETFD)], &[is(1, F_SETFD)], &[is(1, F_DUPFD_CLOEXEC)]],
         "a descriptor that came in is made close-on-exec; not to have signals sent by it",
     ),
+    only(libc::SYS_fallocate, &[&[is(1, PUNCH_HOLE)]], "a disk gives space back: nothing is made longer or filled"),
     any(libc::SYS_fdatasync, "a flush of a disk"),
     any(libc::SYS_getrandom, "hash tables are seeded, and the guest's generator"),
     any(libc::SYS_getrusage, "page faults, for statistics"),
@@ -227,12 +230,14 @@ mod tests {
     use crate::{
         control::{self, ControlError, Request},
         devices::{
+            block::Storage,
             timer::{MonotonicTimer, Timer as _},
             vsock::muxer::HostStream,
         },
     };
     use rustix::{
         event::epoll,
+        fs::{FallocateFlags, fallocate},
         net::{AddressFamily, SocketFlags, SocketType, socketpair},
     };
     use std::{
@@ -278,6 +283,9 @@ mod tests {
         ("tells a tap", Thread::Vcpu, false),
         ("renames a tap", Thread::Devices, false),
         ("makes a connection", Thread::Devices, true),
+        ("gives space of a file back", Thread::Devices, true),
+        ("gives space of a file back", Thread::Vcpu, false),
+        ("takes space for a file", Thread::Devices, false),
         ("sets a timer", Thread::Devices, true),
         ("sets a timer", Thread::Vcpu, false),
         ("makes a timer", Thread::Devices, false),
@@ -319,6 +327,7 @@ mod tests {
         let control =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("sockets");
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).expect("an epoll");
+        let file = tempfile::tempfile().expect("a file");
         let mut timer = MonotonicTimer::new().expect("a timer");
         compile(thread).and_then(|filter| filter.enter()).expect("confined");
         let map = |protection| {
@@ -347,6 +356,8 @@ mod tests {
             "takes and makes connections" => carry_connections(&control, &epoll).expect("carried"),
             "tells a tap" => ioctl(libc::TUNSETOFFLOAD),
             "renames a tap" => ioctl(libc::TUNSETIFF),
+            "gives space of a file back" => drop(Storage::discard(&file, 0, 4096)),
+            "takes space for a file" => drop(fallocate(&file, FallocateFlags::empty(), 0, 4096)),
             "sets a timer" => timer.wake_in(Duration::from_millis(1)),
             "makes a timer" => drop(MonotonicTimer::new()),
             "makes a connection" => pair_of(libc::SOCK_STREAM),

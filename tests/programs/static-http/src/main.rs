@@ -4,9 +4,12 @@
 //! answered like `/`; with the variable `START_DELAY_MS` it listens only after that time, with `EXIT_AT_START` it
 //! ends before it listens; `/exit` ends it while a request waits; `/garbage` answers what is not HTTP. `/machine?MS` takes
 //! that long and tells machines apart; with the variable `CHAIN` it computes from its start on, and `/chain` says what ([`chain`]).
+//! With a volume at the folder that the variable `VOLUME` names: `/mounts` shows all mounts; `/visit` counts visits there, of which a
+//! start is one; `/records` and `/write` are about durable records ([`volume`]), `/fill` and `/empty` about room.
 #![expect(clippy::print_stdout, reason = "what it prints is part of what tests look at")]
 
 mod chain;
+mod volume;
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write},
@@ -30,6 +33,7 @@ fn main() -> std::io::Result<()> {
     if let Some(delay) = std::env::var("START_DELAY_MS").ok().and_then(|text| text.parse().ok()) {
         std::thread::sleep(Duration::from_millis(delay));
     }
+    volume::started();
     let listener = TcpListener::bind(("0.0.0.0", 8080))?;
     chain::listens()?;
     println!("listening on 8080");
@@ -79,14 +83,31 @@ fn serve(mut stream: TcpStream) -> std::io::Result<()> {
         "/chain" => chain::answer(&mut stream),
         "/exit" => std::process::exit(7),
         "/garbage" => stream.write_all(b"this is not HTTP at all\r\n\r\n"),
+        "/mounts" => answer(&mut stream, &std::fs::read_to_string("/proc/mounts")?),
+        "/visit" => outcome(&mut stream, volume::visit().map(|before| before.to_string())),
+        "/records" => outcome(&mut stream, volume::records().map(|(log, state)| format!("{log} {state}"))),
+        "/write" => volume::write_records(&mut stream),
+        "/fill" => outcome(&mut stream, volume::fill().map(|(written, error)| format!("{written} {error}"))),
+        "/empty" => outcome(&mut stream, volume::empty().map(|()| "emptied".to_owned())),
         _ => answer(&mut stream, &format!("hello from a static binary: {} ({read} bytes of body)\n", line.trim())),
     }
 }
 
+fn outcome(stream: &mut impl Write, outcome: Result<String, impl std::fmt::Display>) -> std::io::Result<()> {
+    match outcome {
+        Ok(body) => answer(stream, &body),
+        Err(error) => answer_with(stream, "500 Internal Server Error", &error.to_string()),
+    }
+}
+
 fn answer(stream: &mut impl Write, body: &str) -> std::io::Result<()> {
+    answer_with(stream, "200 OK", body)
+}
+
+fn answer_with(stream: &mut impl Write, status: &str, body: &str) -> std::io::Result<()> {
     write!(
         stream,
-        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     )
 }

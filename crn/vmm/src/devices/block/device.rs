@@ -1,6 +1,8 @@
 //! The device: takes requests from its queue, carries them out on a file, answers.
 
-use super::request::{HEADER_BYTES, ID_BYTES, Request, RequestError, SECTOR_BYTES};
+use super::request::{
+    DISCARD_BYTES, HEADER_BYTES, ID_BYTES, MAX_DISCARD_BYTES, Request, RequestError, SECTOR_BYTES, discarded,
+};
 use crate::{
     memory::Ram,
     virtio::{
@@ -8,14 +10,15 @@ use crate::{
         looks::Looks,
     },
 };
+use rustix::fs::{FallocateFlags, fallocate};
 use std::{
     fs::File,
     io::{self, Read as _, Write as _},
 };
 use virtio_bindings::{
     virtio_blk::{
-        VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK,
-        VIRTIO_BLK_S_UNSUPP,
+        VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_S_IOERR,
+        VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP,
     },
     virtio_ids::VIRTIO_ID_BLOCK,
 };
@@ -30,6 +33,9 @@ const SEGMENTS: u32 = QUEUE_SIZE as u32 - 2;
 const REQUESTS_PER_TURN: u16 = QUEUE_SIZE;
 /// What a device that is only read says of its length, sectors: 1 TiB. What is not in the file reads as zeros.
 const READ_ONLY_SECTORS: u64 = (1 << 40) / SECTOR_BYTES;
+/// Ranges of one discard, and what they are best multiples of: the pages that files are made of, sectors.
+const DISCARD_RANGES: u32 = 1;
+const DISCARD_SECTORS: u64 = 4096 / SECTOR_BYTES;
 /// Bytes moved between file and guest at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
 
@@ -50,6 +56,11 @@ pub trait Storage: std::fmt::Debug + Send {
     /// # Errors
     /// The host's disk.
     fn flush(&self) -> io::Result<()>;
+    /// Gives the space of a range back, which then reads as zeros.
+    ///
+    /// # Errors
+    /// The host's disk; `Unsupported` where it cannot.
+    fn discard(&self, offset: u64, length: u64) -> io::Result<()>;
 }
 
 impl Storage for File {
@@ -61,6 +72,9 @@ impl Storage for File {
     }
     fn flush(&self) -> io::Result<()> {
         self.sync_data()
+    }
+    fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
+        Ok(fallocate(self, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, length)?)
     }
 }
 
@@ -130,7 +144,7 @@ impl<S: Storage> Block<S> {
         };
         let code = match done {
             Ok(()) => VIRTIO_BLK_S_OK,
-            Err(Failure::Request(RequestError::Unsupported(_))) => VIRTIO_BLK_S_UNSUPP,
+            Err(Failure::Request(RequestError::Unsupported(_)) | Failure::Unable) => VIRTIO_BLK_S_UNSUPP,
             Err(Failure::Request(RequestError::Range { .. } | RequestError::ReadOnly) | Failure::Storage) => {
                 VIRTIO_BLK_S_IOERR
             }
@@ -156,6 +170,14 @@ impl<S: Storage> Block<S> {
             Request::Read { offset, length } => self.read(offset, length, writer)?,
             Request::Write { offset, length } => self.write(offset, length, reader)?,
             Request::Flush => self.storage.flush()?,
+            Request::Discard => {
+                let mut range = [0; DISCARD_BYTES];
+                reader.read_exact(&mut range)?;
+                match discarded(range, self.capacity_sectors)? {
+                    (_, 0) => {}
+                    (offset, length) => self.storage.discard(offset, length)?,
+                }
+            }
             Request::Identify => {
                 let length = writer.available_bytes().min(ID_BYTES);
                 writer.write_all(&self.id[..length])?;
@@ -205,6 +227,8 @@ enum Failure {
     Request(RequestError),
     /// The host's disk, or buffers that cannot be read.
     Storage,
+    /// The host's disk cannot do that at all.
+    Unable,
 }
 
 impl From<RequestError> for Failure {
@@ -214,8 +238,8 @@ impl From<RequestError> for Failure {
 }
 
 impl From<io::Error> for Failure {
-    fn from(_: io::Error) -> Self {
-        Self::Storage
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::Unsupported { Self::Unable } else { Self::Storage }
     }
 }
 
@@ -225,8 +249,8 @@ impl<S: Storage> Device for Block<S> {
     }
 
     fn features(&self) -> u64 {
-        let read_only = if self.read_only { 1 << VIRTIO_BLK_F_RO } else { 0 };
-        1 << VIRTIO_BLK_F_FLUSH | 1 << VIRTIO_BLK_F_SEG_MAX | read_only
+        let own = if self.read_only { 1 << VIRTIO_BLK_F_RO } else { 1 << VIRTIO_BLK_F_DISCARD };
+        1 << VIRTIO_BLK_F_FLUSH | 1 << VIRTIO_BLK_F_SEG_MAX | own
     }
 
     fn queue_sizes(&self) -> &'static [u16] {
@@ -234,9 +258,16 @@ impl<S: Storage> Device for Block<S> {
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        let mut config = [0; 16];
+        // `struct virtio_blk_config` (virtio 1.2, section 5.2.4) as far as what discards may be.
+        let mut config = [0; 48];
         config[..8].copy_from_slice(&self.capacity_sectors.to_le_bytes());
-        config[12..].copy_from_slice(&SEGMENTS.to_le_bytes());
+        config[12..16].copy_from_slice(&SEGMENTS.to_le_bytes());
+        if !self.read_only {
+            let word = |number: u64| u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes();
+            config[36..40].copy_from_slice(&word(MAX_DISCARD_BYTES / SECTOR_BYTES));
+            config[40..44].copy_from_slice(&DISCARD_RANGES.to_le_bytes());
+            config[44..].copy_from_slice(&word(DISCARD_SECTORS));
+        }
         read_config_bytes(&config, offset, data);
     }
 

@@ -4,9 +4,12 @@
 use super::*;
 use crate::memory;
 use proptest::prelude::*;
-use std::sync::{Arc, Mutex};
+use std::{
+    os::unix::fs::FileExt as _,
+    sync::{Arc, Mutex},
+};
 use virtio_bindings::{
-    virtio_blk::{VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT},
+    virtio_blk::{VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT},
     virtio_ring::{VRING_DESC_F_NEXT, VRING_DESC_F_WRITE},
 };
 use virtio_queue::{
@@ -65,6 +68,14 @@ impl Storage for Memory {
     fn flush(&self) -> io::Result<()> {
         self.check()?;
         *self.flushes.lock().expect("no panic") += 1;
+        Ok(())
+    }
+
+    fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.check()?;
+        let mut bytes = self.bytes.lock().expect("no panic");
+        let end = bytes.len().min((offset + length) as usize);
+        bytes.get_mut(offset as usize..end).unwrap_or_default().fill(0);
         Ok(())
     }
 }
@@ -155,6 +166,33 @@ fn a_write_reaches_the_storage_and_a_flush_too() {
 }
 
 #[test]
+fn what_is_discarded_reads_as_zeros_and_takes_no_room() {
+    let ram = ram();
+    let file = tempfile::tempfile().expect("a file");
+    let mut device = Block::open(file.try_clone().expect("a descriptor"), 0, false).expect("a device");
+    assert_eq!(device.features() >> VIRTIO_BLK_F_DISCARD & 1, 1);
+    Storage::write_all_at(&file, &[7; 64 * 1024], 0).expect("a write");
+    device.capacity_sectors = 128;
+    let blocks = |file: &File| std::os::unix::fs::MetadataExt::blocks(&file.metadata().expect("metadata"));
+    let before = blocks(&file);
+    let mut discard = |sector: u64, sectors: u32, length| {
+        ram.write_slice(&[&sector.to_le_bytes()[..], &sectors.to_le_bytes(), &[0; 4]].concat(), GuestAddress(DATA_GPA))
+            .expect("a write");
+        request(&mut device, &ram, VIRTIO_BLK_T_DISCARD, 0, (DATA_GPA, length, false))
+    };
+    assert_eq!(discard(8, 112, 16), (OK, 1));
+    assert_eq!((discard(8, 0, 16), discard(8, 121, 16)), ((OK, 1), (IOERR, 1)));
+    assert_eq!((discard(8, 1, 15).0, discard(8, 1, 0).0), (IOERR, IOERR));
+    let mut bytes = vec![0; 64 * 1024];
+    file.read_exact_at(&mut bytes, 0).expect("a read");
+    let expected = [vec![7; 4096], vec![0; 56 * 1024], vec![7; 4096]].concat();
+    assert!(bytes == expected && blocks(&file) < before, "{} blocks of {before}", blocks(&file));
+    let mut read_only = Block::new(Memory::holding(vec![1; 4096]), 4096, 0, true);
+    assert_eq!(read_only.features() >> VIRTIO_BLK_F_DISCARD & 1, 0);
+    assert_eq!(request(&mut read_only, &ram, VIRTIO_BLK_T_DISCARD, 0, (DATA_GPA, 16, false)), (IOERR, 1));
+}
+
+#[test]
 fn a_read_only_disk_refuses_writes_and_says_so_beforehand() {
     let ram = ram();
     let storage = Memory::holding(vec![1; 4096]);
@@ -202,10 +240,11 @@ fn a_chain_without_a_place_for_the_status_is_returned_empty() {
 #[test]
 fn the_configuration_is_the_size_and_reads_past_it_change_nothing() {
     let device = Block::new(Memory::default(), 1000, 0, false);
-    let mut bytes = [UNTOUCHED; 24];
+    let mut bytes = [UNTOUCHED; 56];
     device.read_config(0, &mut bytes);
     assert_eq!(bytes[..8], 2_u64.to_le_bytes());
-    assert_eq!(bytes[16..], [UNTOUCHED; 8]);
+    assert_eq!(bytes[36..48], [0, 0, 2, 0, 1, 0, 0, 0, 8, 0, 0, 0]);
+    assert_eq!(bytes[48..], [UNTOUCHED; 8]);
     let mut bytes = [UNTOUCHED; 4];
     device.read_config(u64::MAX, &mut bytes);
     assert_eq!(bytes, [UNTOUCHED; 4]);
@@ -236,7 +275,7 @@ proptest! {
     /// request that changes more of the storage than there are sectors.
     #[test]
     fn hostile_chains_stay_in_their_buffers(
-        kind in prop_oneof![0..5_u32, any::<u32>()],
+        kind in prop_oneof![0..5_u32, Just(VIRTIO_BLK_T_DISCARD), any::<u32>()],
         sector in prop_oneof![0..10_u64, any::<u64>()],
         parts in proptest::collection::vec((0..64_u64, prop_oneof![0..2000_u32, any::<u32>()], any::<bool>()), 1..8),
         read_only: bool,
