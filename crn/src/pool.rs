@@ -10,7 +10,8 @@ use std::{
 use tokio::sync::Notify;
 use vmm::config::Shape;
 
-/// What monitors are made for: what nearly all programs are. Runtime, code, and four more files.
+/// What monitors are made for: what nearly all programs are. Runtime, code, and four more files; and a network card, where there is
+/// a network.
 const SHAPE: Shape = Shape { vcpus: 1, vsock: true, entropy: true, balloon: true, nets: 0, disks: 6 };
 
 /// The monitors that wait. Clones share them; when the last one is dropped they end.
@@ -22,14 +23,15 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A pool that keeps that many, and starts to fill itself.
+    /// A pool that keeps that many, for machines with that many network cards, and starts to fill itself.
     #[must_use]
-    pub fn new(images: Arc<Images>, size: usize) -> Self {
+    pub fn new(images: Arc<Images>, size: usize, nets: u8) -> Self {
+        let shape = Shape { nets, ..SHAPE };
         let idle: Arc<Mutex<VecDeque<Monitor>>> = Arc::default();
         let taken = Arc::new(Notify::new());
         if size > 0 {
             // Ends with the pool.
-            tokio::spawn(fill(Arc::downgrade(&idle), Arc::clone(&taken), Arc::clone(&images), size));
+            tokio::spawn(fill(Arc::downgrade(&idle), Arc::clone(&taken), Arc::clone(&images), size, shape));
         }
         Self { images, idle, taken }
     }
@@ -52,7 +54,13 @@ impl Pool {
 }
 
 /// Keeps the pool full until it is gone.
-async fn fill(idle: std::sync::Weak<Mutex<VecDeque<Monitor>>>, taken: Arc<Notify>, images: Arc<Images>, size: usize) {
+async fn fill(
+    idle: std::sync::Weak<Mutex<VecDeque<Monitor>>>,
+    taken: Arc<Notify>,
+    images: Arc<Images>,
+    size: usize,
+    shape: Shape,
+) {
     loop {
         let Some(waiting) = idle.upgrade().map(|idle| lock(&idle).len()) else { return };
         if waiting >= size {
@@ -60,7 +68,7 @@ async fn fill(idle: std::sync::Weak<Mutex<VecDeque<Monitor>>>, taken: Arc<Notify
             continue;
         }
         let made = match Monitor::spawn(&images).await {
-            Ok(monitor) => monitor.prepare(SHAPE).map(|()| monitor),
+            Ok(monitor) => monitor.prepare(shape).map(|()| monitor),
             Err(error) => Err(error),
         };
         match (made, idle.upgrade()) {

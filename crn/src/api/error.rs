@@ -159,7 +159,7 @@ fn start_class(error: &StartError) -> Class {
             CacheError::Disk { .. } => class(StatusCode::INTERNAL_SERVER_ERROR),
             CacheError::Unsupported(_) => class(StatusCode::NOT_IMPLEMENTED),
         },
-        StartError::Stopped => later(wait::ELSEWHERE),
+        StartError::Stopped | StartError::Network(_) => later(wait::ELSEWHERE),
         StartError::Machine(_)
         | StartError::Guest(_)
         | StartError::Ended(_)
@@ -206,7 +206,8 @@ fn start_sentence(error: &StartError) -> String {
         StartError::Lookup(error) => error.to_string(),
         StartError::Files(error) => error.to_string(),
         StartError::Machine(MachineError::Config(error)) => error.to_string(),
-        StartError::Machine(_)
+        StartError::Network(_)
+        | StartError::Machine(_)
         | StartError::Guest(_)
         | StartError::Ended(_)
         | StartError::BootTimedOut(_)

@@ -23,6 +23,7 @@ use crate::{
     log::Logs,
     machine::{Ended, Images, Machine, MachineError},
     meter::Usage,
+    network::host::{HostNetwork, NetworkError},
     pool::Pool,
     template::{Template, Templates},
 };
@@ -60,6 +61,8 @@ pub struct Workshop {
     pub templates: Templates,
     /// Where what they print goes.
     pub logs: Logs,
+    /// The network of machines, if there is one.
+    pub network: Option<HostNetwork>,
     /// How long things may take.
     pub settings: Arc<config::Programs>,
 }
@@ -73,6 +76,9 @@ pub enum StartError {
     /// One of its files cannot be had.
     #[error(transparent)]
     Files(#[from] CacheError),
+    /// It asks for a network and gets none.
+    #[error(transparent)]
+    Network(#[from] Box<NetworkError>),
     /// The machine cannot be made, or was lost.
     #[error(transparent)]
     Machine(#[from] MachineError),

@@ -16,6 +16,7 @@ use crate::{
     guest::{self, Guest, GuestError},
     host_name,
     machine::{Machine, MachineError},
+    network::card::Card,
     random,
     template::{
         Draft, Template,
@@ -28,6 +29,7 @@ use guest_protocol::{
 };
 use std::{
     fmt,
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -70,6 +72,8 @@ pub(super) struct Start<'a> {
     workshop: &'a Workshop,
     blueprint: &'a Blueprint,
     files: &'a [CachedFile],
+    /// Of a program that asks for a network, where there is one.
+    card: Option<&'a Card>,
     /// Told when the program runs; it may not listen yet.
     started: &'a (dyn Fn() + Send + Sync),
     config: Config,
@@ -85,6 +89,7 @@ impl<'a> Start<'a> {
         workshop: &'a Workshop,
         blueprint: &'a Blueprint,
         files: &'a [CachedFile],
+        card: Option<&'a Card>,
         started: &'a (dyn Fn() + Send + Sync),
     ) -> Self {
         // More than a machine can have was refused by admission long ago, or is by the configuration's check.
@@ -96,9 +101,12 @@ impl<'a> Start<'a> {
         // For programs that run long: what they do not use others can, and their random numbers do not hang on one seed.
         config.balloon = true;
         config.entropy = true;
+        config.nets = card.map(Card::net).into_iter().collect();
         let level = allowed_level(blueprint).min(workshop.templates.level());
-        let lasting = lasting_configuration(blueprint, files);
-        Self { workshop, blueprint, files, started, config, lasting, level, machine: None }
+        let name_servers = workshop.network.as_ref().map(|network| network.name_servers().to_vec());
+        let lasting =
+            lasting_configuration(blueprint, files, name_servers.filter(|_| card.is_some()).unwrap_or_default());
+        Self { workshop, blueprint, files, card, started, config, lasting, level, machine: None }
     }
 
     /// The machine that was tried last, when the start is given up.
@@ -143,8 +151,10 @@ impl<'a> Start<'a> {
         let memory_mib = u64::from(self.config.memory_mib);
         match level {
             Level::Off => None,
-            Level::Runtime => Some(installation.runtime_key(self.blueprint, memory_mib)),
-            Level::Function => installation.function_key(self.blueprint, memory_mib, self.files, &self.lasting),
+            Level::Runtime => Some(installation.runtime_key(self.blueprint, memory_mib, self.config.nets.len())),
+            Level::Function => {
+                installation.function_key(self.blueprint, memory_mib, self.config.nets.len(), self.files, &self.lasting)
+            }
         }
     }
 
@@ -168,7 +178,7 @@ impl<'a> Start<'a> {
         random::fill(&mut seed);
         let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let wall_time_us = u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX);
-        Configuration { wall_time_us, seed, ..self.lasting.clone() }
+        Configuration { wall_time_us, seed, network: self.card.map(Card::guest), ..self.lasting.clone() }
     }
 
     /// A template that did not become this program's machine.
@@ -199,11 +209,12 @@ impl<'a> Start<'a> {
         let monitor = self.workshop.pool.take().await?;
         let restore = Restore {
             config: self.config.clone(),
-            record: record(),
+            record: record(self.card),
             working_set: template.working_set().to_vec(),
             watched: template.is_to_be_watched(),
         };
-        let machine = monitor.restore(template, &restore, self.files, self.blueprint.item_hash.to_string())?;
+        let machine =
+            monitor.restore(template, &restore, self.files, self.card, self.blueprint.item_hash.to_string())?;
         self.machine = Some(machine.clone());
         let generation = restore.record.generation;
         self.within(async {
@@ -230,7 +241,8 @@ impl<'a> Start<'a> {
         let began = Instant::now();
         let monitor = self.workshop.pool.take().await?;
         let images = &self.workshop.images;
-        let machine = monitor.boot(images, &self.config, self.files, self.blueprint.item_hash.to_string())?;
+        let machine =
+            monitor.boot(images, &self.config, self.files, self.card, self.blueprint.item_hash.to_string())?;
         self.machine = Some(machine.clone());
         let mut guest = self
             .within(async {
@@ -309,7 +321,7 @@ impl<'a> Start<'a> {
             Err(_) => return Err(StartError::NotFrozen(limit)),
         }
         let copied = machine.snapshot(&draft.memory, &draft.state).await;
-        let record = record();
+        let record = record(self.card);
         machine.resume(record).await?;
         drop(guest);
         match copied {
@@ -373,6 +385,7 @@ fn blames_the_way(error: &StartError) -> bool {
         | StartError::NotFrozen(_) => true,
         StartError::Lookup(_)
         | StartError::Files(_)
+        | StartError::Network(_)
         | StartError::StartTimedOut(_)
         | StartError::Program(_)
         | StartError::Exited(_)
@@ -382,12 +395,12 @@ fn blames_the_way(error: &StartError) -> bool {
 }
 
 /// What makes a machine another one than all that go on from the same template.
-fn record() -> Record {
+fn record(card: Option<&Card>) -> Record {
     let (mut generation, mut seed) = ([0; 8], [0; 32]);
     random::fill(&mut generation);
     random::fill(&mut seed);
     // The monitor sets the time, when the guest goes on.
-    Record { generation: u64::from_le_bytes(generation), wall_time_us: 0, seed }
+    Record { generation: u64::from_le_bytes(generation), wall_time_us: 0, seed, network: card.map(Card::guest) }
 }
 
 /// A disk of the machine as its guest is told of it.
@@ -396,8 +409,8 @@ fn device(index: u8, files: &[CachedFile]) -> Device {
     Device { index, length_bytes: file.length_bytes }
 }
 
-/// The record that makes a guest this program (order of the disks: [`Blueprint::files`]), without seed and time.
-fn lasting_configuration(blueprint: &Blueprint, files: &[CachedFile]) -> Configuration {
+/// The record that makes a guest this program (order of the disks: [`Blueprint::files`]), without seed, time and addresses.
+fn lasting_configuration(blueprint: &Blueprint, files: &[CachedFile], name_servers: Vec<IpAddr>) -> Configuration {
     // The first is the root, of which the guest knows.
     let mut devices = (1..).map(|index| device(index, files));
     let mut next = || devices.next().expect("there is no last number");
@@ -430,5 +443,7 @@ fn lasting_configuration(blueprint: &Blueprint, files: &[CachedFile]) -> Configu
         data,
         volumes,
         authorized_keys: blueprint.authorized_keys.clone(),
+        name_servers,
+        network: None,
     }
 }
