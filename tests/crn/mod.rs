@@ -8,6 +8,7 @@ mod failures;
 mod jail;
 mod kill;
 mod lifecycle;
+mod network;
 mod requests;
 mod streaming;
 
@@ -51,6 +52,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("crn::kill::a_monitor_takes_only_its_own_calls_with_it", kill::monitor),
         trial("crn::kill::the_node_leaves_nothing_behind", kill::node),
         trial("crn::devices::entropy_and_free_memory", devices::entropy_and_free_memory),
+        trial("crn::network::machines_have_the_internet_and_nothing_else", network::internet),
         trial("crn::jail::a_running_monitor_is_confined", jail::confined),
         trial("crn::about::what_the_node_says_of_itself", about::about),
     ]

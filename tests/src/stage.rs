@@ -24,7 +24,7 @@ use std::{
 /// Names the folder of [`cache`].
 const CACHE_VARIABLE: &str = "BETH_CACHE";
 /// Compute nodes that can be reached: the shared one and those that tests start for themselves.
-const COMPUTE_NODES: usize = 11;
+const COMPUTE_NODES: usize = 12;
 /// Credits of a test's user: years of every program here.
 const CREDITS: u64 = 50_000_000_000;
 /// Setting of a node whose monitors are counted: none waits for a machine.
@@ -283,6 +283,7 @@ impl Network {
                 memory_mib: 256,
                 seconds,
                 variables: json!({"GREETING": "from the message", "EMPTY": ""}),
+                internet: false,
             })
         })
     }
@@ -302,12 +303,18 @@ impl Network {
                 memory_mib: 128,
                 seconds,
                 variables,
+                internet: false,
             })
         })
     }
 
     /// One file of Python, uploaded as it is.
     pub(crate) fn plain(&self, name: &str, source: &str) -> Result<&'static str> {
+        self.plain_with(name, source, false)
+    }
+
+    /// The same as a program that asks for the internet, if it is to.
+    pub(crate) fn plain_with(&self, name: &str, source: &str, internet: bool) -> Result<&'static str> {
         self.deploy(&format!("plain {name}"), || {
             let file = folder("archives")?.join(format!("{name}.py"));
             fs::write(&file, source)?;
@@ -319,6 +326,7 @@ impl Network {
                 memory_mib: 256,
                 seconds: 300,
                 variables: json!({}),
+                internet,
             })
         })
     }
@@ -333,6 +341,7 @@ impl Network {
             memory_mib: 128,
             seconds: 60,
             variables: json!({}),
+            internet: false,
         })
     }
 

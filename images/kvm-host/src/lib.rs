@@ -8,6 +8,7 @@
 //! | [`init`] | mounts, modules, network; starts the agent, reaps, powers off |
 //! | [`measure`] | takes the time of two machine monitors by turns |
 //! | [`call`] | takes the time of calls to a compute node |
+//! | [`names`] | a name server with one answer |
 //!
 //! What always holds: the machine ends when the one who started it does. The agent keeps it up only as
 //! long as somebody holds the [`protocol::Order::Hold`] connection, so nothing that happens outside,
@@ -17,4 +18,5 @@ pub mod agent;
 pub mod call;
 pub mod init;
 pub mod measure;
+pub mod names;
 pub mod protocol;

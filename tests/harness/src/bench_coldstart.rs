@@ -217,6 +217,7 @@ fn publish(
                 memory_mib,
                 seconds: 300,
                 variables: json!({"COPY": copy.to_string()}),
+                internet: false,
             })?;
             let seen = wait_for_verdict(&client, &hash, VERDICT_WITHIN)?;
             ensure!(seen.last().is_some_and(|status| status == "processed"), "{name} was not processed: {seen:?}");

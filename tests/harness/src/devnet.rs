@@ -352,6 +352,8 @@ pub struct Program<'a> {
     pub seconds: u32,
     /// Its environment.
     pub variables: Value,
+    /// Whether it asks for a network.
+    pub internet: bool,
 }
 
 impl<'a> User<'a> {
@@ -425,7 +427,7 @@ impl<'a> User<'a> {
     pub fn publish(&self, program: &Program<'_>) -> Result<(String, String)> {
         let (memory, seconds, variables) =
             (program.memory_mib.to_string(), program.seconds.to_string(), program.variables.to_string());
-        let answer = self.run(&[
+        let mut words = vec![
             "publish",
             "--code",
             program.code,
@@ -441,7 +443,11 @@ impl<'a> User<'a> {
             &seconds,
             "--variables",
             &variables,
-        ])?;
+        ];
+        if program.internet {
+            words.push("--internet");
+        }
+        let answer = self.run(&words)?;
         let status = answer["status"].as_str().unwrap_or_default().to_owned();
         Ok((item_hash(&answer)?, status))
     }
