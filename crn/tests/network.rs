@@ -55,7 +55,7 @@ fn inside(name: &str) -> bool {
     match unshare().arg("true").output() {
         Ok(output) if output.status.success() => {}
         other => {
-            println!("not run: no network namespace can be made here ({other:?})");
+            eprintln!("not run: no network namespace can be made here ({other:?})");
             return false;
         }
     }

@@ -36,7 +36,7 @@ def tcp(host, port, wait):
         answer = b''
         while chunk := stream.recv(65536):
             answer += chunk
-        return answer.decode().split('\\r\\n\\r\\n')[-1].strip()
+        return answer.decode().split()[-1]
 def resolve(name):
     return socket.getaddrinfo(name, 80, socket.AF_INET, socket.SOCK_STREAM)[0][4][0]
 def address(interface):
@@ -88,7 +88,6 @@ ip link add name inet0 type veth
 ip link set veth0 netns $1
 ip addr add 203.0.113.1/24 dev inet0
 ip link set inet0 up
-in_world() { nsenter -t $1 -n \"$@\"; }
 world=\"nsenter -t $1 -n\"
 $world ip link set lo up
 $world ip link set veth0 up
@@ -100,7 +99,7 @@ done
 mkdir -p $2/cgi-bin
 printf '#!/bin/sh\\necho\\necho $REMOTE_ADDR\\n' > $2/cgi-bin/who
 chmod 755 $2/cgi-bin/who
-$world httpd -p 80 -h $2
+$world httpd -p 0.0.0.0:80 -h $2
 ";
 
 /// A namespace that plays the internet.
@@ -126,7 +125,8 @@ impl<'a> World<'a> {
         // What is not for machines is there for the host.
         for address in ["198.51.100.7", "10.9.9.9", "169.254.169.254"] {
             let answer = host.run(&["wget", "-q", "-O", "-", &format!("http://{address}/cgi-bin/who")])?;
-            ensure!(answer.expect_success()?.text().trim() == "203.0.113.1", "{address}");
+            let answer = answer.expect_success()?.text();
+            ensure!(answer.trim() == "203.0.113.1", "{address} says {answer:?}");
         }
         Ok(Self { holder, names })
     }
@@ -139,7 +139,8 @@ impl<'a> World<'a> {
 
 /// Has a program try things; each says what came of it.
 fn attempts(node: &ComputeNode<'_>, hash: &str, list: Value) -> Result<Vec<Value>> {
-    let answer = node.client(COLD_WITHIN).post(&format!("/vm/{hash}/"), "application/json", list.to_string().as_bytes())?;
+    let answer =
+        node.client(COLD_WITHIN).post(&format!("/vm/{hash}/"), "application/json", list.to_string().as_bytes())?;
     expect_json(200, answer)?.as_array().cloned().context("a list")
 }
 
@@ -157,6 +158,8 @@ pub(crate) fn internet() -> Result<()> {
     let settings = [
         NONE_IN_ADVANCE,
         "network.mode=on",
+        "network.name=e2e",
+        "network.ipv4_pool=10.77.0.0/16",
         "network.external_interface=inet0",
         "network.name_servers=198.51.100.53",
         "templates.level=function",
@@ -181,7 +184,8 @@ pub(crate) fn internet() -> Result<()> {
     clones(&node, one, text(&first[0])?)?;
 
     // What the node has set up goes with it.
-    let wires = || Ok(network.host.run(&["sh", "-c", "ls /sys/class/net | grep -c beth- || true"])?.text().trim() == "0");
+    let wires =
+        || Ok(network.host.run(&["sh", "-c", "ls /sys/class/net | grep -c e2e- || true"])?.text().trim() == "0");
     node.stop()?;
     wait_until(Duration::from_secs(60), "the wires are gone", wires)?;
     world.end()
@@ -189,9 +193,10 @@ pub(crate) fn internet() -> Result<()> {
 
 /// A machine that tries all it should not reach, while another one runs.
 fn hostile(network: &Network, node: &ComputeNode<'_>, one: &str, other: &str) -> Result<()> {
-    // The host serves something that is for everybody else.
+    // The host serves something that is for everybody else; it ends with this host.
     let host = network.host;
-    let service = host.spawn("service", &["httpd", "-f", "-p", &SERVICE.to_string(), "-h", &host.path("world")])?;
+    let listen = format!("0.0.0.0:{SERVICE}");
+    host.run(&["httpd", "-p", &listen, "-h", &host.path("world")])?.expect_success()?;
     let page = host.run(&["wget", "-q", "-O", "-", &format!("http://203.0.113.1:{SERVICE}/cgi-bin/who")])?;
     page.expect_success()?;
     thread::scope(|scope| -> Result<()> {
@@ -228,8 +233,7 @@ fn hostile(network: &Network, node: &ComputeNode<'_>, one: &str, other: &str) ->
             let log = node.process().log()?;
             Ok(log.lines().any(|line| line.contains(one) && line.contains("network_refused_frames: 5")))
         })
-    })?;
-    service.kill(9)
+    })
 }
 
 /// The private address of the one machine that runs, as its host knows it.
@@ -238,7 +242,7 @@ fn wait_for_address(network: &Network, node: &ComputeNode<'_>) -> Result<String>
     wait_until(COLD_WITHIN, "one machine runs", || {
         let list = node.monitors()?;
         let routes = network.host.run(&["ip", "route"])?.text();
-        let wires: Vec<&str> = routes.lines().filter(|line| line.contains("beth-")).collect();
+        let wires: Vec<&str> = routes.lines().filter(|line| line.contains("e2e-")).collect();
         if list.len() != 1 || wires.len() != 1 {
             return Ok(false);
         }
@@ -256,7 +260,10 @@ fn clones(node: &ComputeNode<'_>, hash: &str, first: &str) -> Result<()> {
         let list = json!([["address", "eth0"], ["tcp", "198.51.100.7", 80, OPEN], ["resolve", "example.test"]]);
         let said = attempts(node, hash, list)?;
         ensure!(said[1] == "203.0.113.1" && said[2] == "198.51.100.7", "{said:?}");
-        ensure!(addresses.insert(text(&said[0])?.to_owned()), "{said:?} is the address of another clone: {addresses:?}");
+        ensure!(
+            addresses.insert(text(&said[0])?.to_owned()),
+            "{said:?} is the address of another clone: {addresses:?}"
+        );
     }
     let log = node.process().log()?;
     let cloned = log.lines().filter(|line| line.contains(hash) && line.contains("template of its function")).count();
