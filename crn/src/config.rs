@@ -99,8 +99,12 @@ pub struct Programs {
     pub concurrent_boots: usize,
     /// Calls that wait for one program to start; more are answered 503.
     pub max_waiting_calls: usize,
-    /// Calls that one machine serves at once; more are answered 503.
+    /// Calls that one machine serves at once; more wait `patience_seconds` for one of them to end and are then answered 503.
     pub max_calls: usize,
+    /// Calls at once for each of a program's machines at which it gets another one, unless the program says how many it bears.
+    pub calls_per_machine: usize,
+    /// Machines of one program at once.
+    pub max_machines: usize,
     /// From spawn to a guest that can be configured, seconds.
     pub boot_seconds: u64,
     /// From configuration to a program that listens, seconds.
@@ -236,6 +240,8 @@ impl Default for Programs {
             concurrent_boots: 4,
             max_waiting_calls: 1024,
             max_calls: 512,
+            calls_per_machine: 100,
+            max_machines: 16,
             boot_seconds: 30,
             start_seconds: 120,
             loading_seconds: 5,
@@ -387,6 +393,8 @@ impl Config {
             ("programs.concurrent_boots", count(self.programs.concurrent_boots), 1, limit::COUNT),
             ("programs.max_waiting_calls", count(self.programs.max_waiting_calls), 1, limit::COUNT),
             ("programs.max_calls", count(self.programs.max_calls), 1, limit::CALLS),
+            ("programs.calls_per_machine", count(self.programs.calls_per_machine), 1, limit::CALLS),
+            ("programs.max_machines", count(self.programs.max_machines), 1, limit::COUNT),
             ("programs.boot_seconds", self.programs.boot_seconds, 1, limit::SECONDS),
             ("programs.start_seconds", self.programs.start_seconds, 1, limit::SECONDS),
             ("programs.loading_seconds", self.programs.loading_seconds, 0, limit::SECONDS),

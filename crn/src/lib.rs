@@ -22,3 +22,4 @@ pub mod process;
 pub mod random;
 pub mod server;
 pub mod template;
+pub mod worth;

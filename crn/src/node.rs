@@ -256,6 +256,8 @@ fn limits(settings: &crate::config::Programs) -> Result<Limits, NodeError> {
         concurrent_boots: settings.concurrent_boots,
         max_waiting_calls: settings.max_waiting_calls,
         max_calls: settings.max_calls,
+        calls_per_machine: settings.calls_per_machine,
+        max_machines: settings.max_machines,
         idle: seconds(settings.idle_seconds),
         loading: seconds(settings.loading_seconds),
         patience: seconds(settings.patience_seconds),

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use std::{collections::BTreeSet, time::Duration};
 
 /// Every call is the first of its machine.
-const COLD: &str = "programs.idle_seconds=0";
+pub(super) const COLD: &str = "programs.idle_seconds=0";
 /// And goes on from a template where there is one.
-const TEMPLATES: &str = "templates.level=function";
+pub(super) const TEMPLATES: &str = "templates.level=function";
 /// Clones that are compared. A thousand were, by hand.
 const CLONES: usize = 12;
 
@@ -39,18 +39,18 @@ async def app(scope, receive, send):
 ";
 
 /// By which ways a program came up on a node, in order.
-fn ways(node: &ComputeNode<'_>, hash: &str) -> Result<Vec<String>> {
+pub(super) fn ways(node: &ComputeNode<'_>, hash: &str) -> Result<Vec<String>> {
     let log = node.process().log()?;
     let ready = log.lines().filter(|line| line.contains("a program is ready") && line.contains(hash));
     let way = |line: &str| Some(line.split_once(" way=")?.1.split_once(" process=")?.0.to_owned());
     Ok(ready.filter_map(way).collect())
 }
 
-const FUNCTION: &str = "template of its function";
+pub(super) const FUNCTION: &str = "template of its function";
 const RUNTIME: &str = "template of its runtime";
 
 /// The machine of the last call has ended, as all do here after one.
-fn wait_until_idle(node: &ComputeNode<'_>) -> Result<()> {
+pub(super) fn wait_until_idle(node: &ComputeNode<'_>) -> Result<()> {
     let client = node.client(Duration::from_secs(60));
     wait_until(Duration::from_secs(300), "the machine of the last call ends", || {
         Ok(expect_json(200, client.get("/v2/about/executions/list")?)? == json!({}))

@@ -4,12 +4,14 @@ mod about;
 mod archives;
 mod clones;
 mod devices;
+mod equivalence;
 mod failures;
 mod jail;
 mod kill;
 mod lifecycle;
 mod network;
 mod requests;
+mod scale;
 mod streaming;
 
 use crate::trial;
@@ -49,6 +51,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("crn::clones::they_differ_in_all_that_is_drawn", clones::differ),
         trial("crn::clones::a_damaged_template_is_followed_by_the_next_way", clones::fall_back),
         trial("crn::clones::a_program_says_how_far_templates_go", clones::switched_off),
+        trial("crn::scale::a_machine_for_each_call_where_the_program_asks_for_it", scale::one_call_each),
+        trial("crn::scale::more_calls_get_more_machines", scale::by_calls),
+        trial("crn::equivalence::copies_made_at_any_instant_go_on_alike", equivalence::at_any_instant),
         trial("crn::kill::a_monitor_takes_only_its_own_calls_with_it", kill::monitor),
         trial("crn::kill::the_node_leaves_nothing_behind", kill::node),
         trial("crn::devices::entropy_and_free_memory", devices::entropy_and_free_memory),

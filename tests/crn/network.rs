@@ -79,6 +79,8 @@ def hold(seconds):
 /// How long a connection is waited for that is to come about, and one that is not, seconds.
 const OPEN: u32 = 120;
 const SHUT: u32 = 3;
+/// Clones that run at the same time.
+const CLONES: usize = 3;
 /// A port of the host.
 const SERVICE: u16 = 7777;
 
@@ -166,9 +168,10 @@ pub(crate) fn internet() -> Result<()> {
         "programs.idle_seconds=0",
     ];
     let node = network.another_compute_node("crn-network", &settings)?;
-    let one = network.plain_with("network-one", &format!("# one\n{PROGRAM}"), true)?;
-    let other = network.plain_with("network-other", &format!("# other\n{PROGRAM}"), true)?;
-    let alone = network.plain_with("network-none", &format!("# alone\n{PROGRAM}"), false)?;
+    let one =
+        network.plain_with("network-one", &format!("# one\n{PROGRAM}"), true, json!({"BETH_CONCURRENCY": "1"}))?;
+    let other = network.plain_with("network-other", &format!("# other\n{PROGRAM}"), true, json!({}))?;
+    let alone = network.plain_with("network-none", &format!("# alone\n{PROGRAM}"), false, json!({}))?;
 
     // Each of these boots, and makes a template that the next machine of the program goes on from.
     let first = attempts(&node, one, json!([["address", "eth0"], ["tcp", "198.51.100.7", 80, OPEN]]))?;
@@ -181,7 +184,7 @@ pub(crate) fn internet() -> Result<()> {
     ensure!(lonely == [json!(["lo"]), json!("hello")], "{lonely:?}");
 
     hostile(network, &node, one, other)?;
-    clones(&node, one, text(&first[0])?)?;
+    clones(&node, one)?;
 
     // What the node has set up goes with it.
     let wires =
@@ -253,20 +256,21 @@ fn wait_for_address(network: &Network, node: &ComputeNode<'_>) -> Result<String>
     Ok(std::net::Ipv4Addr::from(u32::from(network) + 2).to_string())
 }
 
-/// Clones of one template, each with a network under an address of its own.
-fn clones(node: &ComputeNode<'_>, hash: &str, first: &str) -> Result<()> {
-    let mut addresses = BTreeSet::from([first.to_owned()]);
-    for _ in 0..3 {
-        let list = json!([["address", "eth0"], ["tcp", "198.51.100.7", 80, OPEN], ["resolve", "example.test"]]);
-        let said = attempts(node, hash, list)?;
+/// Clones of one template at the same time, each with a network under an address of its own.
+fn clones(node: &ComputeNode<'_>, hash: &str) -> Result<()> {
+    let list =
+        json!([["address", "eth0"], ["tcp", "198.51.100.7", 80, OPEN], ["resolve", "example.test"], ["hold", 30]]);
+    let said = thread::scope(|scope| -> Result<Vec<Vec<Value>>> {
+        let calls: Vec<_> = (0..CLONES).map(|_| scope.spawn(|| attempts(node, hash, list.clone()))).collect();
+        calls.into_iter().map(|call| call.join().map_err(|_| anyhow::anyhow!("a call panicked"))?).collect()
+    })?;
+    let mut addresses = BTreeSet::new();
+    for said in &said {
         ensure!(said[1] == "203.0.113.1" && said[2] == "198.51.100.7", "{said:?}");
-        ensure!(
-            addresses.insert(text(&said[0])?.to_owned()),
-            "{said:?} is the address of another clone: {addresses:?}"
-        );
+        ensure!(addresses.insert(text(&said[0])?), "{said:?} is the address of another clone: {addresses:?}");
     }
     let log = node.process().log()?;
     let cloned = log.lines().filter(|line| line.contains(hash) && line.contains("template of its function")).count();
-    ensure!(cloned >= 3, "{cloned} machines went on from the template");
+    ensure!(cloned >= CLONES, "{cloned} machines went on from the template");
     Ok(())
 }

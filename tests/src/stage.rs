@@ -24,7 +24,7 @@ use std::{
 /// Names the folder of [`cache`].
 const CACHE_VARIABLE: &str = "BETH_CACHE";
 /// Compute nodes that can be reached: the shared one and those that tests start for themselves.
-const COMPUTE_NODES: usize = 12;
+const COMPUTE_NODES: usize = 21;
 /// Credits of a test's user: years of every program here.
 const CREDITS: u64 = 50_000_000_000;
 /// Setting of a node whose monitors are counted: none waits for a machine.
@@ -43,6 +43,8 @@ pub(crate) struct Stage {
     anvil: OnceLock<Result<PathBuf, String>>,
     ipfs: OnceLock<Result<IpfsProgram, String>>,
     session: OnceLock<Result<Session, String>>,
+    /// The archive of the static HTTP server.
+    binary: OnceLock<Result<PathBuf, String>>,
     network: OnceLock<Result<Network, String>>,
     files: Mutex<HashMap<String, String>>,
     programs: Mutex<HashMap<String, &'static OnceLock<Result<String, String>>>>,
@@ -74,6 +76,7 @@ static STAGE: LazyLock<Stage> = LazyLock::new(|| {
         anvil: OnceLock::new(),
         ipfs: OnceLock::new(),
         session: OnceLock::new(),
+        binary: OnceLock::new(),
         network: OnceLock::new(),
         files: Mutex::default(),
         programs: Mutex::default(),
@@ -291,12 +294,14 @@ impl Network {
     /// The static HTTP server as a program of its own with these variables.
     pub(crate) fn binary(&self, name: &str, seconds: u32, variables: Value) -> Result<&'static str> {
         self.deploy(&format!("binary {name}"), || {
-            let archive = folder("archives")?.join("binary.zip");
-            if !archive.exists() {
+            // Two tests that made it at once uploaded half of it.
+            let archive = once(&STAGE.binary, || {
+                let archive = folder("archives")?.join("binary.zip");
                 zip(sdk()?.python(), &archive, &[&installation().program("static-http")])?;
-            }
+                Ok(archive)
+            })?;
             self.publish(&Program {
-                code: &self.upload(&archive)?,
+                code: &self.upload(archive)?,
                 runtime: &self.runtime("base")?,
                 entrypoint: "static-http",
                 encoding: "zip",
@@ -310,11 +315,17 @@ impl Network {
 
     /// One file of Python, uploaded as it is.
     pub(crate) fn plain(&self, name: &str, source: &str) -> Result<&'static str> {
-        self.plain_with(name, source, false)
+        self.plain_with(name, source, false, json!({}))
     }
 
-    /// The same as a program that asks for the internet, if it is to.
-    pub(crate) fn plain_with(&self, name: &str, source: &str, internet: bool) -> Result<&'static str> {
+    /// The same with these variables, as a program that asks for the internet, if it is to.
+    pub(crate) fn plain_with(
+        &self,
+        name: &str,
+        source: &str,
+        internet: bool,
+        variables: Value,
+    ) -> Result<&'static str> {
         self.deploy(&format!("plain {name}"), || {
             let file = folder("archives")?.join(format!("{name}.py"));
             fs::write(&file, source)?;
@@ -325,7 +336,7 @@ impl Network {
                 encoding: "plain",
                 memory_mib: 256,
                 seconds: 300,
-                variables: json!({}),
+                variables: variables.clone(),
                 internet,
             })
         })

@@ -46,6 +46,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+/// Variable of a program that says how many calls one machine of it gets at once; 1 for one that does not bear two.
+const CONCURRENCY_VARIABLE: &str = "BETH_CONCURRENCY";
+/// Variable of a program that says how many machines of it there may be; 1 for one that keeps something in its memory.
+const MACHINES_VARIABLE: &str = "BETH_MACHINES";
+
 /// What machines are made with.
 #[derive(Debug, Clone)]
 pub struct Workshop {
@@ -119,6 +124,8 @@ pub type CallError = Refusal<Arc<StartError>>;
 struct Running {
     machine: Machine,
     blueprint: Arc<Blueprint>,
+    /// What it was made of, for another one.
+    files: Vec<CachedFile>,
     usage: Arc<Usage>,
     /// Told when a call is over.
     first_use: Arc<Notify>,
@@ -389,6 +396,12 @@ impl Owner {
                 let files = self.starts.get_mut(&start).map(|start| std::mem::take(&mut start.files));
                 work::heal(self.workshop.clone(), self.mailbox.clone(), start, files.unwrap_or_default());
             }
+            Effect::Gather { start, from } => {
+                if let Some(running) = self.running.get(&from) {
+                    let blueprint = Some(Arc::clone(&running.blueprint));
+                    self.starts.insert(start, Start { blueprint, files: running.files.clone() });
+                }
+            }
             Effect::Boot { start, machine } => {
                 let stop = CancellationToken::new();
                 self.stops.insert(machine, stop.clone());
@@ -433,5 +446,14 @@ impl Owner {
 }
 
 fn traits(blueprint: &Blueprint) -> Traits {
-    Traits { need: run::need(blueprint), listens_late: blueprint.interface == Interface::Binary }
+    let number = |variable: &str| {
+        let said = blueprint.variables.iter().find(|(name, _)| name == variable);
+        said.and_then(|(_, value)| value.parse().ok())
+    };
+    Traits {
+        need: run::need(blueprint),
+        listens_late: blueprint.interface == Interface::Binary,
+        calls_at_once: number(CONCURRENCY_VARIABLE),
+        max_machines: number(MACHINES_VARIABLE),
+    }
 }

@@ -144,6 +144,7 @@ async fn live(workshop: &Workshop, mailbox: &UnboundedSender<Message>, order: Or
     let running = Running {
         machine: machine.clone(),
         blueprint: Arc::clone(&blueprint),
+        files: files.clone(),
         usage: usage.clone(),
         first_use: Arc::clone(&first_use),
         template: template.clone(),

@@ -1,16 +1,16 @@
 //! What every program and machine of this node is doing, and what follows from what happens. Pure: no
 //! clock, no task, no socket; [`State::handle`] takes an event and the time and returns what to do.
 //!
-//! A program:
+//! A program is there as long as it has a start under way or a machine that serves. A start:
 //!
 //! ```text
-//!          call                plan              files            room and turn
-//! (absent) ────▶ Resolving ─────────▶ Preparing ───────▶ Queued ───────────────▶ Booting
-//!    ▲                                    ▲                                        │ program runs
-//!    │                                    │ damaged                                ▼
-//!    │◀─ any failure: all waiters ─── Healing ◀── failed to mount or unpack ──── Starting
-//!    │   get it                                                                    │ listens
-//!    └──────── idle too long, evicted, crashed, ended ──────────────────────────  Ready
+//!  first call            plan              files            room and turn
+//! ───────────▶ Resolving ─────▶ Preparing ───────▶ Queued ───────────────▶ Booting
+//!                                   ▲                ▲                       │ program runs
+//!                                   │ damaged        │ more calls            ▼
+//!                                Healing ◀─ failed ──┼─ than machines ──── Starting
+//!                                                    │                       │ listens
+//!                                                    └────────────── machine serves
 //! ```
 //!
 //! A machine exists from `Boot` to `Ended`:
@@ -20,254 +20,74 @@
 //!     └──failed or told to stop──────▶ Stopping       Serving ──idle, evicted, drain──▶ Stopping
 //! ```
 //!
-//! What always holds: a program has at most one start or one serving machine, however many calls wait;
-//! every call is answered exactly once or abandoned; machines never take more than the limit together;
+//! What always holds: a program of which nothing serves has one start, however many calls wait; one that
+//! serves gets more machines as its calls become more than they should have, and keeps the ones it has when that
+//! fails; every call is answered exactly once or abandoned; machines never take more than the limit together;
 //! a retired machine serves the calls it has and gets no new one, so a call that follows a crash finds a
 //! fresh machine.
 
+mod event;
+
+pub use event::{Effect, Event, Execution, Limits, MachineId, Refusal, StartId, Timeline, Traits, WaiterId};
+
 use super::admit::{self, Hold, Need, Tenant, Verdict};
+use crate::worth::Worth;
 use ccn_message::ItemHash;
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
-    time::{Duration, Instant},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    time::Instant,
 };
-
-/// A call that wants a machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WaiterId(pub u64);
-
-/// One way of a program from absent to ready.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StartId(pub u64);
-
-/// One machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MachineId(pub u64);
-
-/// The bounds.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// What all machines may take together.
-    pub capacity: Need,
-    /// Machines that boot at once.
-    pub concurrent_boots: usize,
-    /// Calls that wait for one program; more are refused with [`Refusal::Busy`].
-    pub max_waiting_calls: usize,
-    /// Calls of one machine at once; more are refused likewise.
-    pub max_calls: usize,
-    /// How long a machine stays without a call.
-    pub idle: Duration,
-    /// How long a call waits for a binary that runs and does not listen.
-    pub loading: Duration,
-    /// How long a call waits for room when every machine is busy.
-    pub patience: Duration,
-    /// How long calls may take to end once the node stops.
-    pub drain: Duration,
-}
-
-/// What a start must know of its program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Traits {
-    /// What its machine takes.
-    pub need: Need,
-    /// Whether it may run for a while before it listens, as binaries may; its callers then get a page
-    /// that tries again instead of a long silence.
-    pub listens_late: bool,
-}
-
-/// What happened.
-#[derive(Debug, Clone)]
-pub enum Event<F> {
-    /// A call wants its program.
-    Call {
-        /// The call.
-        waiter: WaiterId,
-        /// The program.
-        item_hash: ItemHash,
-    },
-    /// A call that waited is gone.
-    Abandoned {
-        /// The call.
-        waiter: WaiterId,
-        /// The program.
-        item_hash: ItemHash,
-    },
-    /// `Resolve` is done.
-    Resolved {
-        /// Of this start.
-        start: StartId,
-        /// What the program is.
-        outcome: Result<Traits, F>,
-    },
-    /// `Prepare` is done.
-    Prepared {
-        /// Of this start.
-        start: StartId,
-        /// Whether all files are there.
-        outcome: Result<(), F>,
-    },
-    /// `Heal` is done.
-    Healed {
-        /// Of this start.
-        start: StartId,
-        /// Whether a file was damaged, so that another attempt is worth it.
-        damaged: bool,
-    },
-    /// The program runs; it may not listen yet.
-    Started {
-        /// In this machine.
-        machine: MachineId,
-    },
-    /// The program listens.
-    Ready {
-        /// In this machine.
-        machine: MachineId,
-    },
-    /// The machine will not become ready, and ends.
-    Failed {
-        /// This machine.
-        machine: MachineId,
-        /// Why.
-        failure: F,
-        /// Whether a damaged file may be the reason.
-        suspect_files: bool,
-    },
-    /// A call is over.
-    Released {
-        /// In this machine.
-        machine: MachineId,
-        /// Whether it ended as if the program or the machine had crashed.
-        crashed: bool,
-    },
-    /// The machine is gone; the last of it, after `Ready` or `Failed`.
-    Ended {
-        /// This machine.
-        machine: MachineId,
-    },
-    /// Time has passed.
-    Tick,
-    /// The node stops.
-    Drain,
-}
-
-/// What to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect<F> {
-    /// Find out what the program is; answer with `Resolved`.
-    Resolve {
-        /// For this start.
-        start: StartId,
-        /// The program.
-        item_hash: ItemHash,
-    },
-    /// Get the files; answer with `Prepared`.
-    Prepare {
-        /// For this start.
-        start: StartId,
-    },
-    /// Look for damaged files; answer with `Healed`.
-    Heal {
-        /// For this start.
-        start: StartId,
-    },
-    /// Make a machine; answer with `Started` (or not), `Ready` or `Failed`, and then `Ended`.
-    Boot {
-        /// Of this start.
-        start: StartId,
-        /// The machine's name from now on.
-        machine: MachineId,
-    },
-    /// The start is over: what was gathered for it can go.
-    Discard {
-        /// This start.
-        start: StartId,
-    },
-    /// End a machine, asking its program first.
-    Stop {
-        /// This machine.
-        machine: MachineId,
-    },
-    /// Answer a call: with a machine, whose use ends with `Released`, or with a refusal.
-    Answer {
-        /// The call.
-        waiter: WaiterId,
-        /// The answer.
-        answer: Result<MachineId, Refusal<F>>,
-    },
-    /// The node has stopped: nothing is left.
-    Drained,
-}
-
-/// Why a call gets no machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal<F> {
-    /// The start failed.
-    Start(F),
-    /// The node is full of working machines.
-    Full,
-    /// The program asks for more than this node has.
-    TooLarge,
-    /// Too many calls of this program.
-    Busy,
-    /// The program runs and does not listen yet.
-    Loading,
-    /// The node stops.
-    Draining,
-}
-
-/// When a machine passed its stations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timeline {
-    /// The first call.
-    pub defined: Instant,
-    /// The message was read.
-    pub preparing: Option<Instant>,
-    /// The files were there.
-    pub prepared: Option<Instant>,
-    /// The boot began.
-    pub starting: Option<Instant>,
-    /// The program listened.
-    pub started: Option<Instant>,
-    /// The end began.
-    pub stopping: Option<Instant>,
-}
 
 /// Everything, owned by the executor's one task.
 #[derive(Debug)]
 pub struct State<F> {
     limits: Limits,
-    programs: HashMap<ItemHash, Program<F>>,
+    programs: HashMap<ItemHash, Program>,
+    starts: BTreeMap<StartId, Start<F>>,
     machines: BTreeMap<MachineId, Machine>,
-    /// Programs whose files are there, in order of arrival.
-    queue: VecDeque<ItemHash>,
-    starts: HashMap<StartId, ItemHash>,
+    /// Starts whose files are there, in order of arrival.
+    queue: VecDeque<StartId>,
     /// Until when the first of the queue waits for room that busy machines have; none while it waits for anything else.
     patient_until: Option<Instant>,
     /// Until when calls may go on, once the node stops.
     draining: Option<Instant>,
     drained: bool,
+    /// Of idle machines: what the one was worth that had to go last.
+    age: f64,
     last_id: u64,
 }
 
 #[derive(Debug)]
-struct Program<F> {
-    phase: Phase<F>,
+struct Program {
+    /// In order of arrival.
     waiters: VecDeque<Waiter>,
+    /// Known once its first start has found out.
     traits: Option<Traits>,
-    /// Files were healed once for this start.
+    starts: BTreeSet<StartId>,
+    serving: BTreeSet<MachineId>,
+    /// When a start of it was over last: from then on those who are left wait for each other's calls only.
+    settled: Instant,
+    /// A further machine could not be had; not before then is one asked for again.
+    grows_after: Instant,
+}
+
+#[derive(Debug)]
+struct Start<F> {
+    item_hash: ItemHash,
+    phase: Phase<F>,
+    /// Files were healed once for it.
     healed: bool,
     timeline: Timeline,
 }
 
 #[derive(Debug)]
 enum Phase<F> {
-    Resolving(StartId),
-    Preparing(StartId),
-    Queued(StartId, Instant),
-    Booting(StartId, MachineId),
-    Starting(StartId, MachineId, Instant),
-    Healing(StartId, F),
-    Ready(MachineId),
+    Resolving,
+    Preparing,
+    Queued { since: Instant },
+    Booting(MachineId),
+    Starting(MachineId, Instant),
+    Healing(F),
 }
 
 #[derive(Debug)]
@@ -285,44 +105,36 @@ struct Machine {
     timeline: Timeline,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 enum Stage {
-    Starting,
-    Serving { idle_since: Instant, idle_order: u64 },
+    Starting(StartId),
+    Serving(Service),
     Retired,
     Stopping,
 }
 
-impl<F> Phase<F> {
-    fn start(&self) -> Option<StartId> {
-        match self {
-            Self::Resolving(start)
-            | Self::Preparing(start)
-            | Self::Queued(start, _)
-            | Self::Booting(start, _)
-            | Self::Starting(start, ..)
-            | Self::Healing(start, _) => Some(*start),
-            Self::Ready(_) => None,
-        }
-    }
+/// Of a machine that serves.
+#[derive(Debug, PartialEq)]
+struct Service {
+    idle_since: Instant,
+    idle_order: u64,
+    /// What its program would miss of it, by the time that it took to come up.
+    worth: Worth,
+}
 
+impl<F> Phase<F> {
     fn machine(&self) -> Option<MachineId> {
         match self {
-            Self::Booting(_, machine) | Self::Starting(_, machine, _) | Self::Ready(machine) => Some(*machine),
-            Self::Resolving(_) | Self::Preparing(_) | Self::Queued(..) | Self::Healing(..) => None,
+            Self::Booting(machine) | Self::Starting(machine, _) => Some(*machine),
+            Self::Resolving | Self::Preparing | Self::Queued { .. } | Self::Healing(_) => None,
         }
     }
 }
 
-/// A machine for those who look at the node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Execution {
-    /// The program.
-    pub item_hash: ItemHash,
-    /// When it did what.
-    pub timeline: Timeline,
-    /// Whether it serves calls.
-    pub running: bool,
+impl Program {
+    fn is_absent(&self) -> bool {
+        self.starts.is_empty() && self.serving.is_empty()
+    }
 }
 
 impl<F: Clone> State<F> {
@@ -332,12 +144,13 @@ impl<F: Clone> State<F> {
         Self {
             limits,
             programs: HashMap::new(),
+            starts: BTreeMap::new(),
             machines: BTreeMap::new(),
             queue: VecDeque::new(),
-            starts: HashMap::new(),
             patient_until: None,
             draining: None,
             drained: false,
+            age: 0.0,
             last_id: 0,
         }
     }
@@ -355,12 +168,12 @@ impl<F: Clone> State<F> {
             }
             Event::Resolved { start, outcome } => self.resolved(start, outcome, now, &mut effects),
             Event::Prepared { start, outcome } => self.prepared(start, outcome, now, &mut effects),
-            Event::Healed { start, damaged } => self.healed(start, damaged, &mut effects),
+            Event::Healed { start, damaged } => self.healed(start, damaged, now, &mut effects),
             Event::Started { machine } => {
-                if let Some(program) = self.program_of(machine)
-                    && let Phase::Booting(start, machine) = program.phase
+                if let Some(start) = self.start_of(machine).and_then(|start| self.starts.get_mut(&start))
+                    && let Phase::Booting(machine) = start.phase
                 {
-                    program.phase = Phase::Starting(start, machine, now);
+                    start.phase = Phase::Starting(machine, now);
                 }
             }
             Event::Ready { machine } => self.ready(machine, now, &mut effects),
@@ -368,7 +181,7 @@ impl<F: Clone> State<F> {
                 self.failed(machine, failure, suspect_files, now, &mut effects);
             }
             Event::Released { machine, crashed } => self.released(machine, crashed, now, &mut effects),
-            Event::Ended { machine } => self.ended(machine),
+            Event::Ended { machine } => self.ended(machine, now, &mut effects),
             Event::Tick => {}
             Event::Drain => self.draining = self.draining.or(Some(now + self.limits.drain)),
         }
@@ -385,16 +198,16 @@ impl<F: Clone> State<F> {
     /// When a [`Event::Tick`] is due, if nothing else happens before.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        let idle = self.machines.values().filter_map(|machine| match machine.stage {
-            Stage::Serving { idle_since, .. } if machine.calls == 0 => Some(idle_since + self.limits.idle),
+        let idle = self.machines.values().filter_map(|machine| match &machine.stage {
+            Stage::Serving(service) if machine.calls == 0 => Some(service.idle_since + self.limits.idle),
             _ => None,
         });
-        let loading = self.programs.values().filter_map(|program| self.loading_deadline(program));
+        let waiting = self.programs.values().filter_map(|program| self.waiting_deadline(program).map(|(at, _)| at));
         // Once everything was told to stop, only its end is waited for.
         let drain = self.draining.filter(|_| {
             !self.programs.is_empty() || self.machines.values().any(|machine| machine.stage != Stage::Stopping)
         });
-        idle.chain(loading).chain(self.patient_until).chain(drain).min()
+        idle.chain(waiting).chain(self.patient_until).chain(drain).min()
     }
 
     /// The machines there are.
@@ -402,7 +215,7 @@ impl<F: Clone> State<F> {
         self.machines.values().map(|machine| Execution {
             item_hash: machine.item_hash.clone(),
             timeline: machine.timeline,
-            running: matches!(machine.stage, Stage::Serving { .. }),
+            running: matches!(machine.stage, Stage::Serving(_)),
         })
     }
 
@@ -417,134 +230,193 @@ impl<F: Clone> State<F> {
         self.last_id
     }
 
-    fn program_of(&mut self, machine: MachineId) -> Option<&mut Program<F>> {
-        let item_hash = &self.machines.get(&machine)?.item_hash;
-        self.programs.get_mut(item_hash).filter(|program| program.phase.machine() == Some(machine))
+    /// The start that a machine is of, until it serves.
+    fn start_of(&self, machine: MachineId) -> Option<StartId> {
+        match self.machines.get(&machine)?.stage {
+            Stage::Starting(start) => Some(start),
+            Stage::Serving(_) | Stage::Retired | Stage::Stopping => None,
+        }
     }
 
     fn call(&mut self, waiter: WaiterId, item_hash: ItemHash, now: Instant, effects: &mut Vec<Effect<F>>) {
-        let mut refuse = |refusal| effects.push(Effect::Answer { waiter, answer: Err(refusal) });
-        if self.draining.is_some() {
-            return refuse(Refusal::Draining);
-        }
-        let Some(program) = self.programs.get_mut(&item_hash) else {
-            let start = StartId(self.next_id());
-            let timeline = Timeline {
-                defined: now,
-                preparing: None,
-                prepared: None,
-                starting: None,
-                started: None,
-                stopping: None,
-            };
-            let program = Program {
-                phase: Phase::Resolving(start),
-                waiters: VecDeque::from([Waiter { id: waiter, since: now }]),
-                traits: None,
-                healed: false,
-                timeline,
-            };
-            self.starts.insert(start, item_hash.clone());
-            self.programs.insert(item_hash.clone(), program);
-            return effects.push(Effect::Resolve { start, item_hash });
-        };
-        if let Phase::Ready(id) = program.phase {
-            let machine = self.machines.get_mut(&id).expect("a ready program has its machine");
-            if machine.calls >= self.limits.max_calls {
-                return refuse(Refusal::Busy);
+        let refusal = match self.programs.get(&item_hash) {
+            _ if self.draining.is_some() => Some(Refusal::Draining),
+            Some(program)
+                if program.waiters.len() >= self.limits.max_waiting_calls && self.with_room(program).is_none() =>
+            {
+                Some(Refusal::Busy)
             }
-            machine.calls += 1;
-            return effects.push(Effect::Answer { waiter, answer: Ok(id) });
+            _ => None,
+        };
+        if let Some(refusal) = refusal {
+            return effects.push(Effect::Answer { waiter, answer: Err(refusal) });
         }
-        if program.waiters.len() >= self.limits.max_waiting_calls {
-            return refuse(Refusal::Busy);
-        }
+        let program = self.programs.entry(item_hash.clone()).or_insert_with(|| Program {
+            waiters: VecDeque::new(),
+            traits: None,
+            starts: BTreeSet::new(),
+            serving: BTreeSet::new(),
+            settled: now,
+            grows_after: now,
+        });
         program.waiters.push_back(Waiter { id: waiter, since: now });
+        self.serve(&item_hash, now, effects);
     }
 
-    fn resolved(&mut self, start: StartId, outcome: Result<Traits, F>, now: Instant, effects: &mut Vec<Effect<F>>) {
-        let Some(item_hash) = self.starts.get(&start).cloned() else { return };
+    /// The machine that gets a program's next call: of those with room the one with the fewest calls, and of these the one
+    /// that had one last, so that what is too many becomes idle.
+    fn with_room(&self, program: &Program) -> Option<MachineId> {
+        let room = program.traits?.room(&self.limits);
+        let serving = program.serving.iter().filter_map(|id| Some((*id, self.machines.get(id)?)));
+        let last = |machine: &Machine| match &machine.stage {
+            Stage::Serving(service) => service.idle_order,
+            Stage::Starting(_) | Stage::Retired | Stage::Stopping => 0,
+        };
+        serving
+            .filter(|(_, machine)| machine.calls < room)
+            .min_by_key(|(_, machine)| (machine.calls, std::cmp::Reverse(last(machine))))
+            .map(|(id, _)| id)
+    }
+
+    /// Gives calls to the machines that have room, and sees to it that there are enough machines.
+    fn serve(&mut self, item_hash: &ItemHash, now: Instant, effects: &mut Vec<Effect<F>>) {
+        while let Some(program) = self.programs.get(item_hash)
+            && !program.waiters.is_empty()
+            && let Some(id) = self.with_room(program)
+            && let Some(machine) = self.machines.get_mut(&id)
+            && let Some(waiter) = self.programs.get_mut(item_hash).and_then(|program| program.waiters.pop_front())
+        {
+            machine.calls += 1;
+            effects.push(Effect::Answer { waiter: waiter.id, answer: Ok(id) });
+        }
+        let Some(program) = self.programs.get(item_hash) else { return };
+        if program.is_absent() {
+            return match (program.waiters.is_empty(), self.draining) {
+                (true, _) => drop(self.programs.remove(item_hash)),
+                (false, Some(_)) => self.refuse_all(item_hash, &Refusal::Draining, now, effects),
+                (false, None) => self.begin(item_hash.clone(), now, effects),
+            };
+        }
+        let (Some(from), None) = (program.serving.first().copied(), self.draining) else { return };
+        let more = match program.grows_after <= now {
+            true => self.wanted(program).saturating_sub(program.serving.len() + program.starts.len()),
+            false => 0,
+        };
+        for _ in 0..more {
+            let start = self.insert_start(item_hash, Phase::Queued { since: now }, now);
+            if let Some(start) = self.starts.get_mut(&start) {
+                (start.timeline.preparing, start.timeline.prepared) = (Some(now), Some(now));
+            }
+            self.queue.push_back(start);
+            effects.push(Effect::Gather { start, from });
+        }
+    }
+
+    /// Machines that a program should have for the calls that it has.
+    fn wanted(&self, program: &Program) -> usize {
+        let serving = program.serving.iter().filter_map(|id| self.machines.get(id));
+        let calls = serving.map(|machine| machine.calls).sum::<usize>() + program.waiters.len();
+        program.traits.map_or(calls.min(1), |traits| traits.wanted(&self.limits, calls))
+    }
+
+    /// The start of a program of which nothing is there.
+    fn begin(&mut self, item_hash: ItemHash, now: Instant, effects: &mut Vec<Effect<F>>) {
+        let start = self.insert_start(&item_hash, Phase::Resolving, now);
+        effects.push(Effect::Resolve { start, item_hash });
+    }
+
+    fn insert_start(&mut self, item_hash: &ItemHash, phase: Phase<F>, now: Instant) -> StartId {
+        let id = StartId(self.next_id());
+        let timeline =
+            Timeline { defined: now, preparing: None, prepared: None, starting: None, started: None, stopping: None };
+        self.starts.insert(id, Start { item_hash: item_hash.clone(), phase, healed: false, timeline });
+        if let Some(program) = self.programs.get_mut(item_hash) {
+            program.starts.insert(id);
+        }
+        id
+    }
+
+    fn resolved(&mut self, id: StartId, outcome: Result<Traits, F>, now: Instant, effects: &mut Vec<Effect<F>>) {
+        let Some(start) = self.starts.get_mut(&id) else { return };
         match outcome {
             Ok(traits) if admit::decide::<()>(self.limits.capacity, &[], traits.need) == Verdict::TooLarge => {
-                self.refuse_all(&item_hash, &Refusal::TooLarge, effects);
+                self.start_failed(id, &Refusal::TooLarge, now, effects);
             }
             Ok(traits) => {
-                if let Some(program) = self.programs.get_mut(&item_hash) {
+                start.timeline.preparing = Some(now);
+                start.phase = Phase::Preparing;
+                if let Some(program) = self.programs.get_mut(&start.item_hash) {
                     program.traits = Some(traits);
-                    program.timeline.preparing = Some(now);
-                    program.phase = Phase::Preparing(start);
-                    effects.push(Effect::Prepare { start });
                 }
+                effects.push(Effect::Prepare { start: id });
             }
-            Err(failure) => self.refuse_all(&item_hash, &Refusal::Start(failure), effects),
+            Err(failure) => self.start_failed(id, &Refusal::Start(failure), now, effects),
         }
     }
 
-    fn prepared(&mut self, start: StartId, outcome: Result<(), F>, now: Instant, effects: &mut Vec<Effect<F>>) {
-        let Some(item_hash) = self.starts.get(&start).cloned() else { return };
+    fn prepared(&mut self, id: StartId, outcome: Result<(), F>, now: Instant, effects: &mut Vec<Effect<F>>) {
+        let Some(start) = self.starts.get_mut(&id) else { return };
         match outcome {
             Ok(()) => {
-                if let Some(program) = self.programs.get_mut(&item_hash) {
-                    program.timeline.prepared = Some(now);
-                    program.phase = Phase::Queued(start, now);
-                    self.queue.push_back(item_hash);
-                }
+                start.timeline.prepared = Some(now);
+                start.phase = Phase::Queued { since: now };
+                self.queue.push_back(id);
             }
-            Err(failure) => self.refuse_all(&item_hash, &Refusal::Start(failure), effects),
+            Err(failure) => self.start_failed(id, &Refusal::Start(failure), now, effects),
         }
     }
 
-    fn healed(&mut self, start: StartId, damaged: bool, effects: &mut Vec<Effect<F>>) {
-        let Some(item_hash) = self.starts.get(&start).cloned() else { return };
-        let Some(program) = self.programs.get_mut(&item_hash) else { return };
-        let Phase::Healing(_, failure) = &program.phase else { return };
+    fn healed(&mut self, id: StartId, damaged: bool, now: Instant, effects: &mut Vec<Effect<F>>) {
+        let Some(start) = self.starts.get_mut(&id) else { return };
+        let Phase::Healing(failure) = &start.phase else { return };
         if damaged {
-            program.healed = true;
-            program.phase = Phase::Preparing(start);
-            effects.push(Effect::Prepare { start });
+            start.healed = true;
+            start.phase = Phase::Preparing;
+            effects.push(Effect::Prepare { start: id });
         } else {
             let refusal = Refusal::Start(failure.clone());
-            self.refuse_all(&item_hash, &refusal, effects);
+            self.start_failed(id, &refusal, now, effects);
         }
     }
 
     fn ready(&mut self, id: MachineId, now: Instant, effects: &mut Vec<Effect<F>>) {
         let idle_order = self.next_id();
-        // A machine that was told to stop meanwhile has no program any more.
-        let Some(program) = self.program_of(id) else { return };
-        let Some(start) = program.phase.start() else { return };
-        program.phase = Phase::Ready(id);
-        program.timeline.started = Some(now);
-        let waiters = std::mem::take(&mut program.waiters);
-        let timeline = program.timeline;
-        let max_calls = self.limits.max_calls;
-        let machine = self.machines.get_mut(&id).expect("the program was found by it");
-        machine.stage = Stage::Serving { idle_since: now, idle_order };
+        // A machine that was told to stop meanwhile has no start any more.
+        let Some(start) = self.start_of(id) else { return };
+        let Some(mut timeline) = self.starts.get(&start).map(|start| start.timeline) else { return };
+        timeline.started = Some(now);
+        let took = now.duration_since(timeline.starting.unwrap_or(now));
+        let machine = self.machines.get_mut(&id).expect("its start was found by it");
+        let saves_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let worth = Worth::new(machine.need.memory_mib, saves_ms, self.age);
+        machine.stage = Stage::Serving(Service { idle_since: now, idle_order, worth });
         machine.timeline = timeline;
-        for waiter in waiters {
-            let answer = if machine.calls < max_calls {
-                machine.calls += 1;
-                Ok(id)
-            } else {
-                Err(Refusal::Busy)
-            };
-            effects.push(Effect::Answer { waiter: waiter.id, answer });
+        let item_hash = machine.item_hash.clone();
+        if let Some(program) = self.programs.get_mut(&item_hash) {
+            program.serving.insert(id);
         }
-        self.discard(start, effects);
+        self.discard(start, now, effects);
+        self.serve(&item_hash, now, effects);
     }
 
     fn failed(&mut self, id: MachineId, failure: F, suspect_files: bool, now: Instant, effects: &mut Vec<Effect<F>>) {
+        let start = self.start_of(id);
         let Some(machine) = self.machines.get_mut(&id) else { return };
-        machine.stage = Stage::Stopping;
         machine.timeline.stopping = Some(now);
+        let was = std::mem::replace(&mut machine.stage, Stage::Stopping);
         let item_hash = machine.item_hash.clone();
-        let Some(program) = self.program_of(id) else { return };
-        let Some(start) = program.phase.start() else { return };
-        if suspect_files && !program.healed {
-            program.phase = Phase::Healing(start, failure);
-            effects.push(Effect::Heal { start });
-        } else {
-            self.refuse_all(&item_hash, &Refusal::Start(failure), effects);
+        if matches!(was, Stage::Serving(_)) {
+            return self.leaves(id, &item_hash, now, effects);
+        }
+        let Some(start) = start else { return };
+        let alone = self.programs.get(&item_hash).is_some_and(|program| program.serving.is_empty());
+        match self.starts.get_mut(&start) {
+            // Where another machine of the program serves, its files are all right.
+            Some(entry) if suspect_files && !entry.healed && alone => {
+                entry.phase = Phase::Healing(failure);
+                effects.push(Effect::Heal { start });
+            }
+            _ => self.start_failed(start, &Refusal::Start(failure), now, effects),
         }
     }
 
@@ -552,102 +424,131 @@ impl<F: Clone> State<F> {
         let idle_order = self.next_id();
         let Some(machine) = self.machines.get_mut(&id) else { return };
         machine.calls = machine.calls.saturating_sub(1);
-        let calls = machine.calls;
+        let item_hash = machine.item_hash.clone();
         match &mut machine.stage {
-            Stage::Serving { .. } if crashed => {
+            Stage::Serving(_) if crashed => {
                 machine.stage = Stage::Retired;
-                let item_hash = machine.item_hash.clone();
-                self.programs.remove(&item_hash);
+                self.leaves(id, &item_hash, now, effects);
             }
-            Stage::Serving { idle_since, idle_order: order } => (*idle_since, *order) = (now, idle_order),
-            Stage::Starting | Stage::Retired | Stage::Stopping => {}
+            Stage::Serving(service) => {
+                (service.idle_since, service.idle_order) = (now, idle_order);
+                service.worth.used(self.age);
+                self.serve(&item_hash, now, effects);
+            }
+            Stage::Starting(_) | Stage::Retired | Stage::Stopping => {}
         }
-        if calls == 0 && self.machines.get(&id).is_some_and(|machine| machine.stage == Stage::Retired) {
+        if self.machines.get(&id).is_some_and(|machine| machine.calls == 0 && machine.stage == Stage::Retired) {
             self.stop(id, now, effects);
         }
     }
 
-    fn ended(&mut self, id: MachineId) {
-        let item_hash = match self.program_of(id) {
-            Some(Program { phase: Phase::Ready(_), .. }) => {
-                self.machines.get(&id).map(|machine| machine.item_hash.clone())
-            }
-            _ => None,
-        };
-        if let Some(item_hash) = item_hash {
-            self.programs.remove(&item_hash);
+    fn ended(&mut self, id: MachineId, now: Instant, effects: &mut Vec<Effect<F>>) {
+        let Some(machine) = self.machines.remove(&id) else { return };
+        if matches!(machine.stage, Stage::Serving(_)) {
+            self.leaves(id, &machine.item_hash, now, effects);
         }
-        self.machines.remove(&id);
     }
 
-    /// Begins the end of a machine. A program that it serves is absent from now on.
+    /// A machine does not serve any more. Who waits for one of its calls to end gets another machine.
+    fn leaves(&mut self, id: MachineId, item_hash: &ItemHash, now: Instant, effects: &mut Vec<Effect<F>>) {
+        if let Some(program) = self.programs.get_mut(item_hash) {
+            program.serving.remove(&id);
+        }
+        self.serve(item_hash, now, effects);
+    }
+
+    /// Begins the end of a machine.
     fn stop(&mut self, id: MachineId, now: Instant, effects: &mut Vec<Effect<F>>) {
         let Some(machine) = self.machines.get_mut(&id) else { return };
-        if machine.stage == Stage::Stopping {
+        let was = std::mem::replace(&mut machine.stage, Stage::Stopping);
+        if was == Stage::Stopping {
             return;
         }
-        machine.stage = Stage::Stopping;
         machine.timeline.stopping = Some(now);
         let item_hash = machine.item_hash.clone();
         effects.push(Effect::Stop { machine: id });
-        if let Some(program) = self.program_of(id) {
-            let start = program.phase.start();
-            self.programs.remove(&item_hash);
-            if let Some(start) = start {
-                self.discard(start, effects);
+        if let Stage::Starting(start) = was {
+            self.discard(start, now, effects);
+        }
+        if matches!(was, Stage::Starting(_) | Stage::Serving(_)) {
+            self.leaves(id, &item_hash, now, effects);
+        }
+    }
+
+    /// A start is over without a machine. If that was the program's last hope, everybody who waits gets the same refusal.
+    fn start_failed(&mut self, start: StartId, refusal: &Refusal<F>, now: Instant, effects: &mut Vec<Effect<F>>) {
+        let Some(item_hash) = self.starts.get(&start).map(|start| start.item_hash.clone()) else { return };
+        let others = |program: &Program| !program.serving.is_empty() || program.starts.len() > 1;
+        match self.programs.get_mut(&item_hash) {
+            Some(program) if others(program) => {
+                program.grows_after = now + self.limits.patience;
+                self.discard(start, now, effects);
             }
+            _ => self.refuse_all(&item_hash, refusal, now, effects),
         }
     }
 
-    /// Ends a start: everybody who waits for it gets the same refusal, and the program is absent.
-    fn refuse_all(&mut self, item_hash: &ItemHash, refusal: &Refusal<F>, effects: &mut Vec<Effect<F>>) {
-        let Some(program) = self.programs.remove(item_hash) else { return };
-        for waiter in program.waiters {
-            effects.push(Effect::Answer { waiter: waiter.id, answer: Err(refusal.clone()) });
+    /// Everybody who waits for a program gets the same refusal, and its starts are over.
+    fn refuse_all(&mut self, item_hash: &ItemHash, refusal: &Refusal<F>, now: Instant, effects: &mut Vec<Effect<F>>) {
+        let Some(program) = self.programs.get_mut(item_hash) else { return };
+        let waiters = std::mem::take(&mut program.waiters);
+        effects.extend(waiters.iter().map(|waiter| Effect::Answer { waiter: waiter.id, answer: Err(refusal.clone()) }));
+        for start in program.starts.clone() {
+            self.discard(start, now, effects);
         }
-        if let Some(start) = program.phase.start() {
-            self.discard(start, effects);
-        }
-        self.queue.retain(|queued| queued != item_hash);
-    }
-
-    fn discard(&mut self, start: StartId, effects: &mut Vec<Effect<F>>) {
-        if self.starts.remove(&start).is_some() {
-            effects.push(Effect::Discard { start });
+        if self.programs.get(item_hash).is_some_and(Program::is_absent) {
+            self.programs.remove(item_hash);
         }
     }
 
-    fn loading_deadline(&self, program: &Program<F>) -> Option<Instant> {
-        let Phase::Starting(_, _, since) = program.phase else { return None };
-        let first = program.waiters.front().filter(|_| program.traits.is_some_and(|traits| traits.listens_late))?;
-        Some(first.since.max(since) + self.limits.loading)
+    fn discard(&mut self, id: StartId, now: Instant, effects: &mut Vec<Effect<F>>) {
+        let Some(start) = self.starts.remove(&id) else { return };
+        if let Some(program) = self.programs.get_mut(&start.item_hash) {
+            program.starts.remove(&id);
+            program.settled = now;
+        }
+        self.queue.retain(|queued| *queued != id);
+        effects.push(Effect::Discard { start: id });
     }
 
-    /// What is over by now: patience with programs that do not listen, and with idle machines.
+    /// Until when the first who waits for a program waits, and what it is told then; none while something is on its way that is
+    /// waited for however long it takes.
+    fn waiting_deadline(&self, program: &Program) -> Option<(Instant, Refusal<F>)> {
+        let first = program.waiters.front()?;
+        if program.starts.is_empty() {
+            return Some((first.since.max(program.settled) + self.limits.patience, Refusal::Busy));
+        }
+        if !program.serving.is_empty() || !program.traits?.listens_late {
+            return None;
+        }
+        let runs_since = |start: &StartId| match self.starts.get(start)?.phase {
+            Phase::Starting(_, since) => Some(since),
+            _ => None,
+        };
+        let since = program.starts.iter().filter_map(runs_since).min()?;
+        Some((first.since.max(since) + self.limits.loading, Refusal::Loading))
+    }
+
+    /// What is over by now: patience with programs that do not listen or have no room, and with idle machines.
     fn expire(&mut self, now: Instant, effects: &mut Vec<Effect<F>>) {
-        let impatient: Vec<ItemHash> = self
-            .programs
-            .iter()
-            .filter(|(_, program)| self.loading_deadline(program).is_some_and(|at| at <= now))
-            .map(|(item_hash, _)| item_hash.clone())
-            .collect();
+        let late = |program: &Program| self.waiting_deadline(program).is_some_and(|(at, _)| at <= now);
+        let impatient: Vec<ItemHash> =
+            self.programs.iter().filter(|(_, program)| late(program)).map(|(hash, _)| hash.clone()).collect();
         for item_hash in impatient {
             while let Some(program) = self.programs.get(&item_hash)
-                && self.loading_deadline(program).is_some_and(|at| at <= now)
+                && let Some((at, refusal)) = self.waiting_deadline(program)
+                && at <= now
                 && let Some(waiter) = self.programs.get_mut(&item_hash).and_then(|program| program.waiters.pop_front())
             {
-                effects.push(Effect::Answer { waiter: waiter.id, answer: Err(Refusal::Loading) });
+                effects.push(Effect::Answer { waiter: waiter.id, answer: Err(refusal) });
             }
         }
-        let idle: Vec<MachineId> = self
-            .machines
-            .iter()
-            .filter(|(_, machine)| match machine.stage {
-                Stage::Serving { idle_since, .. } => machine.calls == 0 && idle_since + self.limits.idle <= now,
-                Stage::Starting | Stage::Retired | Stage::Stopping => false,
-            })
-            .map(|(id, _)| *id)
-            .collect();
+        let over = |machine: &Machine| match &machine.stage {
+            Stage::Serving(service) => machine.calls == 0 && service.idle_since + self.limits.idle <= now,
+            Stage::Starting(_) | Stage::Retired | Stage::Stopping => false,
+        };
+        let idle: Vec<MachineId> =
+            self.machines.iter().filter(|(_, machine)| over(machine)).map(|(id, _)| *id).collect();
         for id in idle {
             self.stop(id, now, effects);
         }
@@ -657,32 +558,25 @@ impl<F: Clone> State<F> {
     fn drain(&mut self, now: Instant, effects: &mut Vec<Effect<F>>) {
         let Some(until) = self.draining else { return };
         let over = until <= now;
-        let unwanted: Vec<ItemHash> = self
-            .programs
-            .iter()
-            .filter(|(_, program)| match program.phase {
-                Phase::Ready(_) => false,
-                _ => over || program.waiters.is_empty(),
-            })
-            .map(|(item_hash, _)| item_hash.clone())
-            .collect();
+        let unwanted = |program: &Program| over || (program.waiters.is_empty() && !program.starts.is_empty());
+        let unwanted: Vec<ItemHash> =
+            self.programs.iter().filter(|(_, program)| unwanted(program)).map(|(hash, _)| hash.clone()).collect();
         for item_hash in unwanted {
-            let machine = self.programs.get(&item_hash).and_then(|program| program.phase.machine());
-            self.refuse_all(&item_hash, &Refusal::Draining, effects);
-            if let Some(machine) = machine {
+            let starts = self.programs.get(&item_hash).map(|program| program.starts.clone()).unwrap_or_default();
+            let phases = starts.iter().filter_map(|start| self.starts.get(start));
+            let machines: Vec<MachineId> = phases.filter_map(|start| start.phase.machine()).collect();
+            self.refuse_all(&item_hash, &Refusal::Draining, now, effects);
+            for machine in machines {
                 self.stop(machine, now, effects);
             }
         }
-        let done: Vec<MachineId> = self
-            .machines
-            .iter()
-            .filter(|(_, machine)| match machine.stage {
-                Stage::Serving { .. } => over || machine.calls == 0,
-                Stage::Starting | Stage::Retired => over,
-                Stage::Stopping => false,
-            })
-            .map(|(id, _)| *id)
-            .collect();
+        let done = |machine: &Machine| match machine.stage {
+            Stage::Serving(_) => over || machine.calls == 0,
+            Stage::Starting(_) | Stage::Retired => over,
+            Stage::Stopping => false,
+        };
+        let done: Vec<MachineId> =
+            self.machines.iter().filter(|(_, machine)| done(machine)).map(|(id, _)| *id).collect();
         for id in done {
             self.stop(id, now, effects);
         }
@@ -692,62 +586,84 @@ impl<F: Clone> State<F> {
     fn boot_next(&mut self, now: Instant, effects: &mut Vec<Effect<F>>) {
         self.patient_until = None;
         loop {
-            let booting = self.programs.values().filter(|program| matches!(program.phase, Phase::Booting(..))).count();
+            let booting = self.starts.values().filter(|start| matches!(start.phase, Phase::Booting(_))).count();
             if booting >= self.limits.concurrent_boots {
                 return;
             }
-            let Some(item_hash) = self.queue.front().cloned() else { return };
-            let program = self.programs.get(&item_hash);
-            let Some((Phase::Queued(start, since), Some(traits))) =
-                program.map(|program| (&program.phase, program.traits))
-            else {
+            let Some(id) = self.queue.front().copied() else { return };
+            let start = self.starts.get(&id).expect("a start that is over leaves the queue");
+            let item_hash = start.item_hash.clone();
+            let program = self.programs.get(&item_hash).expect("a start has its program");
+            let (Phase::Queued { since }, Some(traits)) = (&start.phase, program.traits) else {
                 self.queue.pop_front();
                 continue;
             };
-            let (start, since) = (*start, *since);
-            if program.is_some_and(|program| program.waiters.is_empty()) {
-                // Everybody left before the boot began.
-                self.refuse_all(&item_hash, &Refusal::Draining, effects);
+            let since = *since;
+            let others = |start: &&StartId| self.starts.get(start).is_some_and(|start| start.phase.machine().is_some());
+            let there = program.serving.len() + program.starts.iter().filter(others).count();
+            let is_first = there == 0;
+            if there >= self.wanted(program) {
+                // Who wanted it has left before its boot began, or was served meanwhile.
+                self.discard(id, now, effects);
+                self.serve(&item_hash, now, effects);
                 continue;
             }
             match admit::decide(self.limits.capacity, &self.tenants(), traits.need) {
                 Verdict::Admit => {
                     let machine = MachineId(self.next_id());
-                    let program = self.programs.get_mut(&item_hash).expect("found above");
-                    program.phase = Phase::Booting(start, machine);
-                    program.timeline.starting = Some(now);
-                    let timeline = program.timeline;
+                    let start = self.starts.get_mut(&id).expect("found above");
+                    start.phase = Phase::Booting(machine);
+                    start.timeline.starting = Some(now);
+                    let timeline = start.timeline;
                     self.queue.pop_front();
                     self.machines.insert(
                         machine,
-                        Machine { item_hash, need: traits.need, stage: Stage::Starting, calls: 0, timeline },
+                        Machine { item_hash, need: traits.need, stage: Stage::Starting(id), calls: 0, timeline },
                     );
-                    effects.push(Effect::Boot { start, machine });
+                    effects.push(Effect::Boot { start: id, machine });
                 }
                 Verdict::AfterEnding(idle) => {
                     for id in idle {
-                        self.stop(id, now, effects);
+                        self.evict(id, now, effects);
                     }
                     // In order of arrival: who comes later does not take the room that is being made.
                     return;
                 }
-                Verdict::Full if now < since + self.limits.patience => {
+                Verdict::Full if is_first && now < since + self.limits.patience => {
                     self.patient_until = Some(since + self.limits.patience);
                     return;
                 }
-                Verdict::Full => self.refuse_all(&item_hash, &Refusal::Full, effects),
-                Verdict::TooLarge => self.refuse_all(&item_hash, &Refusal::TooLarge, effects),
+                Verdict::Full => self.start_failed(id, &Refusal::Full, now, effects),
+                Verdict::TooLarge => self.start_failed(id, &Refusal::TooLarge, now, effects),
             }
         }
     }
 
+    /// Ends an idle machine for another's sake.
+    fn evict(&mut self, id: MachineId, now: Instant, effects: &mut Vec<Effect<F>>) {
+        if let Some(Stage::Serving(service)) = self.machines.get(&id).map(|machine| &machine.stage) {
+            self.age = self.age.max(service.worth.value());
+        }
+        self.stop(id, now, effects);
+    }
+
+    /// The machines as admission sees them: idle ones in the order in which they would go.
     fn tenants(&self) -> Vec<Tenant<MachineId>> {
-        let hold = |machine: &Machine| match machine.stage {
-            Stage::Serving { idle_order, .. } if machine.calls == 0 => Hold::Idle(idle_order),
-            Stage::Starting | Stage::Serving { .. } | Stage::Retired => Hold::Busy,
-            Stage::Stopping => Hold::Ending,
+        let idle = |(id, machine): (&MachineId, &Machine)| match &machine.stage {
+            Stage::Serving(service) if machine.calls == 0 => Some((*id, service.worth.value(), service.idle_order)),
+            _ => None,
         };
-        self.machines.iter().map(|(id, machine)| Tenant { key: *id, need: machine.need, hold: hold(machine) }).collect()
+        let mut idle: Vec<_> = self.machines.iter().filter_map(idle).collect();
+        idle.sort_by(|one, other| one.1.total_cmp(&other.1).then(one.2.cmp(&other.2)));
+        let rank: HashMap<MachineId, u64> = idle.iter().map(|(id, ..)| *id).zip(0..).collect();
+        let hold = |id: &MachineId, machine: &Machine| match (&machine.stage, rank.get(id)) {
+            (Stage::Stopping, _) => Hold::Ending,
+            (_, Some(rank)) => Hold::Idle(*rank),
+            (_, None) => Hold::Busy,
+        };
+        let tenant =
+            |(id, machine): (&MachineId, &Machine)| Tenant { key: *id, need: machine.need, hold: hold(id, machine) };
+        self.machines.iter().map(tenant).collect()
     }
 }
 

@@ -13,11 +13,10 @@
 //! it ([`key`]), so one that does not fit any more is simply not found; it goes when room is needed, or at the next start of the node when
 //! its seal does not fit this installation. One that fails to become a machine is removed, and made again.
 
-pub mod evict;
 pub mod key;
 pub mod seal;
 
-use evict::Worth;
+use crate::worth::{self, Worth};
 use key::{Installation, Key, Level};
 use seal::{Facts, SealError, Secret};
 use std::{
@@ -351,7 +350,7 @@ impl Shared {
             let worth = Worth::new(size_bytes, saves_ms, index.age);
             index.entries.insert(key, Entry { template: Some(Arc::new(template)), program, worth });
             let all: Vec<_> = index.entries.iter().map(|(key, entry)| (*key, entry.worth)).collect();
-            let (evicted, age) = evict::select(&all, self.limit_bytes, index.age);
+            let (evicted, age) = worth::select(&all, self.limit_bytes, index.age);
             index.age = age;
             for key in &evicted {
                 index.entries.remove(key);

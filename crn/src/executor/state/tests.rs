@@ -2,7 +2,11 @@
 
 use super::*;
 use proptest::prelude::*;
-use std::collections::{BTreeSet, HashSet};
+use std::{
+    collections::{BTreeSet, HashSet},
+    num::NonZeroUsize,
+    time::Duration,
+};
 
 type TestState = State<&'static str>;
 type TestEvent = Event<&'static str>;
@@ -16,6 +20,8 @@ fn limits() -> Limits {
         concurrent_boots: 2,
         max_waiting_calls: 200,
         max_calls: 150,
+        calls_per_machine: 150,
+        max_machines: 3,
         idle: 60 * SECOND,
         loading: 5 * SECOND,
         patience: 10 * SECOND,
@@ -27,7 +33,8 @@ fn program(number: u8) -> ItemHash {
     format!("{number:02x}").repeat(32).parse().expect("an item hash")
 }
 
-const SMALL: Traits = Traits { need: Need { memory_mib: 100, vcpus: 1 }, listens_late: false };
+const SMALL: Traits =
+    Traits { need: Need { memory_mib: 100, vcpus: 1 }, listens_late: false, calls_at_once: None, max_machines: None };
 
 /// A state with a clock of its own.
 struct Story {
@@ -74,7 +81,7 @@ impl Story {
     fn serve(&mut self, number: u8) -> MachineId {
         let (waiter, start, machine) = self.boot(number, SMALL);
         let effects = self.happens(Event::Ready { machine });
-        assert_eq!(effects, [Effect::Answer { waiter, answer: Ok(machine) }, Effect::Discard { start }]);
+        assert_eq!(effects, [Effect::Discard { start }, Effect::Answer { waiter, answer: Ok(machine) }]);
         machine
     }
 
@@ -93,9 +100,8 @@ fn a_hundred_calls_of_a_cold_program_make_one_boot() {
         assert_eq!(effects, []);
         waiters.push(waiter);
     }
-    let mut expected: Vec<_> =
-        waiters.into_iter().map(|waiter| Effect::Answer { waiter, answer: Ok(machine) }).collect();
-    expected.push(Effect::Discard { start });
+    let mut expected = vec![Effect::Discard { start }];
+    expected.extend(waiters.into_iter().map(|waiter| Effect::Answer { waiter, answer: Ok(machine) }));
     assert_eq!(story.happens(Event::Ready { machine }), expected);
 }
 
@@ -235,7 +241,7 @@ fn what_never_fits_is_refused_before_anything_is_fetched() {
     let mut story = Story::new();
     let (waiter, effects) = story.call(1);
     let [Effect::Resolve { start, .. }] = effects[..] else { panic!("{effects:?}") };
-    let giant = Traits { need: Need { memory_mib: 1_048_576, vcpus: 256 }, listens_late: false };
+    let giant = Traits { need: Need { memory_mib: 1_048_576, vcpus: 256 }, ..SMALL };
     let refused = Effect::Answer { waiter, answer: Err(Refusal::TooLarge) };
     assert_eq!(story.happens(Event::Resolved { start, outcome: Ok(giant) }), [refused, Effect::Discard { start }]);
 }
@@ -265,7 +271,7 @@ fn a_binary_that_does_not_listen_yet_gives_a_page_and_boots_on() {
     assert_eq!(story.passes(SECOND), [Effect::Answer { waiter, answer: Err(Refusal::Loading) }]);
     assert_eq!(story.passes(3 * SECOND), []);
     let effects = story.happens(Event::Ready { machine });
-    assert_eq!(effects[0], Effect::Answer { waiter: later, answer: Ok(machine) });
+    assert_eq!(effects[1], Effect::Answer { waiter: later, answer: Ok(machine) });
 }
 
 #[test]
@@ -278,16 +284,177 @@ fn an_application_is_waited_for_however_long_it_starts() {
 
 #[test]
 fn waiters_and_calls_are_bounded() {
-    let mut story = Story::with(Limits { max_waiting_calls: 2, max_calls: 1, ..limits() });
+    let mut story = Story::with(Limits { max_waiting_calls: 2, max_calls: 1, max_machines: 1, ..limits() });
     let (first, start, machine) = story.boot(1, SMALL);
     let (second, _) = story.call(1);
     let (third, effects) = story.call(1);
     let busy = |waiter| Effect::Answer { waiter, answer: Err(Refusal::Busy) };
     assert_eq!(effects, [busy(third)]);
     let served = Effect::Answer { waiter: first, answer: Ok(machine) };
-    assert_eq!(story.happens(Event::Ready { machine }), [served, busy(second), Effect::Discard { start }]);
+    assert_eq!(story.happens(Event::Ready { machine }), [Effect::Discard { start }, served]);
     let (fourth, effects) = story.call(1);
-    assert_eq!(effects, [busy(fourth)]);
+    assert_eq!(effects, []);
+    let (fifth, effects) = story.call(1);
+    assert_eq!(effects, [busy(fifth)]);
+    assert_eq!(story.passes(10 * SECOND), [busy(second), busy(fourth)]);
+}
+
+fn one_at_once() -> Traits {
+    Traits { calls_at_once: NonZeroUsize::new(1), ..SMALL }
+}
+
+/// The further machines that a call made the program want.
+fn gathered(effects: &[TestEffect]) -> Vec<StartId> {
+    let start = |effect: &TestEffect| match effect {
+        Effect::Gather { start, .. } => Some(*start),
+        _ => None,
+    };
+    effects.iter().filter_map(start).collect()
+}
+
+fn booted(effects: &[TestEffect]) -> Vec<MachineId> {
+    let machine = |effect: &TestEffect| match effect {
+        Effect::Boot { machine, .. } => Some(*machine),
+        _ => None,
+    };
+    effects.iter().filter_map(machine).collect()
+}
+
+#[test]
+fn a_program_that_bears_one_call_at_once_gets_a_machine_for_each() {
+    let mut story = Story::new();
+    let (first, start, machine) = story.boot(1, one_at_once());
+    // While it is not known whether it comes up at all, nothing more is started.
+    let (second, effects) = story.call(1);
+    assert_eq!(effects, []);
+    let effects = story.happens(Event::Ready { machine });
+    assert_eq!(effects[..2], [Effect::Discard { start }, Effect::Answer { waiter: first, answer: Ok(machine) }]);
+    let (further, clones) = (gathered(&effects), booted(&effects));
+    assert_eq!((further.len(), clones.len()), (1, 1), "{effects:?}");
+    assert_eq!(
+        story.happens(Event::Ready { machine: clones[0] }),
+        [Effect::Discard { start: further[0] }, Effect::Answer { waiter: second, answer: Ok(clones[0]) }]
+    );
+    // Whoever is free takes the next one, and nothing more is started for it.
+    assert_eq!(story.release(machine), []);
+    let (third, effects) = story.call(1);
+    assert_eq!(effects, [Effect::Answer { waiter: third, answer: Ok(machine) }]);
+}
+
+#[test]
+fn machines_of_a_program_have_a_bound_and_those_who_come_after_wait_for_a_call_to_end() {
+    let mut story = Story::new();
+    let (_, _, machine) = story.boot(1, Traits { max_machines: NonZeroUsize::new(1), ..one_at_once() });
+    story.happens(Event::Ready { machine });
+    let (second, effects) = story.call(1);
+    assert_eq!(effects, []);
+    let (third, _) = story.call(1);
+    assert_eq!(story.passes(9 * SECOND), []);
+    assert_eq!(story.release(machine), [Effect::Answer { waiter: second, answer: Ok(machine) }]);
+    assert_eq!(story.state.next_deadline(), Some(story.now + SECOND));
+    assert_eq!(story.passes(SECOND), [Effect::Answer { waiter: third, answer: Err(Refusal::Busy) }]);
+}
+
+#[test]
+fn calls_spread_over_the_machines_and_what_is_too_many_becomes_idle() {
+    let mut story = Story::with(Limits { calls_per_machine: 2, ..limits() });
+    let first = story.serve(1);
+    let (_, effects) = story.call(1);
+    assert_eq!(gathered(&effects), [], "two are what a machine should have");
+    let (third, effects) = story.call(1);
+    // It does not wait for the machine that it wants.
+    assert_eq!(effects[0], Effect::Answer { waiter: third, answer: Ok(first) });
+    let [second] = booted(&effects)[..] else { panic!("{effects:?}") };
+    story.happens(Event::Ready { machine: second });
+    let (fourth, effects) = story.call(1);
+    assert_eq!(effects, [Effect::Answer { waiter: fourth, answer: Ok(second) }], "the one with fewer calls");
+    for machine in [first, first, first, second] {
+        story.release(machine);
+    }
+    story.passes(30 * SECOND);
+    let (fifth, effects) = story.call(1);
+    assert_eq!(effects, [Effect::Answer { waiter: fifth, answer: Ok(second) }], "the one that had a call last");
+    assert_eq!(story.passes(30 * SECOND), [Effect::Stop { machine: first }]);
+}
+
+#[test]
+fn a_further_machine_that_cannot_be_had_takes_nothing_from_those_who_are_served() {
+    for full in [true, false] {
+        let mut story = Story::new();
+        let (_, _, machine) = story.boot(1, one_at_once());
+        story.happens(Event::Ready { machine });
+        let others = if full { (2..=4).map(|number| story.serve(number)).collect() } else { Vec::new() };
+        assert_eq!(others.len(), if full { 3 } else { 0 });
+        let (second, effects) = story.call(1);
+        let [start] = gathered(&effects)[..] else { panic!("{effects:?}") };
+        let gone = [Effect::Discard { start }];
+        match booted(&effects)[..] {
+            [] if full => assert_eq!(effects[1..], gone),
+            [failing] if !full => {
+                let failed = Event::Failed { machine: failing, failure: "no", suspect_files: true };
+                assert_eq!(story.happens(failed), gone);
+                story.happens(Event::Ended { machine: failing });
+            }
+            _ => panic!("{effects:?}"),
+        }
+        // The next call does not ask again at once; the one that waits gets the machine that there is.
+        let (_, effects) = story.call(1);
+        assert_eq!(effects, []);
+        story.passes(9 * SECOND);
+        assert_eq!(story.release(machine), [Effect::Answer { waiter: second, answer: Ok(machine) }]);
+        story.passes(SECOND);
+        for other in others {
+            story.release(other);
+        }
+        let (_, effects) = story.call(1);
+        assert_eq!(gathered(&effects).len(), 1, "{effects:?}");
+    }
+}
+
+#[test]
+fn who_waits_for_a_call_that_breaks_the_machine_gets_another() {
+    let mut story = Story::new();
+    let (_, _, machine) = story.boot(1, Traits { max_machines: NonZeroUsize::new(1), ..one_at_once() });
+    story.happens(Event::Ready { machine });
+    story.call(1);
+    let effects = story.happens(Event::Released { machine, crashed: true });
+    assert!(matches!(effects[..], [Effect::Resolve { .. }, Effect::Stop { .. }]), "{effects:?}");
+}
+
+#[test]
+fn a_machine_that_was_asked_for_in_vain_is_not_started() {
+    let mut story = Story::with(Limits { concurrent_boots: 1, ..limits() });
+    let (_, _, machine) = story.boot(1, one_at_once());
+    story.happens(Event::Ready { machine });
+    story.boot(2, SMALL);
+    let (second, effects) = story.call(1);
+    let [start] = gathered(&effects)[..] else { panic!("{effects:?}") };
+    let effects = story.release(machine);
+    assert_eq!(effects, [Effect::Answer { waiter: second, answer: Ok(machine) }]);
+    let starting: Vec<_> = story.state.machines.keys().copied().filter(|id| *id != machine).collect();
+    let effects = story.happens(Event::Ready { machine: starting[0] });
+    assert!(effects.contains(&Effect::Discard { start }) && booted(&effects).is_empty(), "{effects:?}");
+}
+
+/// The cheapest to come back goes first, not the one that was used least recently.
+#[test]
+fn of_idle_machines_the_one_goes_that_is_back_soonest() {
+    let mut story = Story::new();
+    let mut machines = Vec::new();
+    for number in 1..=4 {
+        let (_, _, machine) = story.boot(number, SMALL);
+        // The first takes longest.
+        story.now += (5 - u32::from(number)) * SECOND;
+        story.happens(Event::Ready { machine });
+        machines.push(machine);
+    }
+    for machine in &machines[..3] {
+        story.release(*machine);
+    }
+    let (_, effects) = story.call(5);
+    let [Effect::Resolve { start, .. }] = effects[..] else { panic!("{effects:?}") };
+    story.happens(Event::Resolved { start, outcome: Ok(SMALL) });
+    assert_eq!(story.happens(Event::Prepared { start, outcome: Ok(()) }), [Effect::Stop { machine: machines[2] }]);
 }
 
 #[test]
@@ -394,6 +561,8 @@ struct World {
     waiting: BTreeSet<(WaiterId, u8)>,
     hash_of: HashMap<MachineId, ItemHash>,
     hash_of_start: HashMap<StartId, ItemHash>,
+    /// Starts of programs that served already.
+    further: HashSet<StartId>,
     started: usize,
     drained: usize,
 }
@@ -407,6 +576,11 @@ impl World {
                     self.resolving.push(start);
                 }
                 Effect::Prepare { start } => self.preparing.push(start),
+                Effect::Gather { start, from } => {
+                    assert!(self.up.contains(&from) && !self.told_to_stop.contains(&from), "from one that serves");
+                    self.hash_of_start.insert(start, self.hash_of[&from].clone());
+                    self.further.insert(start);
+                }
                 Effect::Heal { start } => self.healing.push(start),
                 Effect::Boot { start, machine } => {
                     let item_hash = self.hash_of_start[&start].clone();
@@ -414,7 +588,7 @@ impl World {
                         .booting
                         .iter()
                         .any(|(other, _)| self.hash_of[other] == item_hash && !self.told_to_stop.contains(other));
-                    assert!(!twin, "two starts of one program");
+                    assert!(!twin || self.further.contains(&start), "two first starts of one program");
                     self.hash_of.insert(machine, item_hash);
                     self.booting.push((machine, false));
                     self.started += 1;
@@ -462,6 +636,8 @@ impl World {
                 let traits = Traits {
                     need: Need { memory_mib: [100, 150, 401][pick % 3], vcpus: 1 },
                     listens_late: pick.is_multiple_of(2),
+                    calls_at_once: [None, NonZeroUsize::new(1), NonZeroUsize::new(2)][pick / 2 % 3],
+                    max_machines: [None, NonZeroUsize::new(1)][pick / 6 % 2],
                 };
                 Event::Resolved {
                     start: pull(&mut self.resolving, pick)?,
@@ -499,7 +675,7 @@ fn check_invariants(story: &Story, world: &World) -> Result<(), TestCaseError> {
     let taken = story.state.taken();
     prop_assert!(taken.memory_mib <= 400 && taken.vcpus <= 10, "{taken:?}");
     prop_assert_eq!(story.state.machines.len(), world.booting.len() + world.up.len());
-    let booting = story.state.programs.values().filter(|program| matches!(program.phase, Phase::Booting(..))).count();
+    let booting = story.state.starts.values().filter(|start| matches!(start.phase, Phase::Booting(_))).count();
     prop_assert!(booting <= 2);
     for (id, machine) in &story.state.machines {
         let leases = world.leases.iter().filter(|lease| *lease == id).count();
@@ -510,19 +686,35 @@ fn check_invariants(story: &Story, world: &World) -> Result<(), TestCaseError> {
     // Nobody waits for nothing: every waiter is in a program that is on its way.
     let waiting: usize = story.state.programs.values().map(|program| program.waiters.len()).sum();
     prop_assert_eq!(waiting, world.waiting.len());
-    for program in story.state.programs.values() {
-        let under_way = match &program.phase {
-            Phase::Resolving(start) => world.resolving.contains(start),
-            Phase::Preparing(start) => world.preparing.contains(start),
-            Phase::Healing(start, _) => world.healing.contains(start),
-            Phase::Queued(..) => !story.state.queue.is_empty(),
-            Phase::Booting(_, machine) | Phase::Starting(_, machine, _) => {
-                world.booting.iter().any(|(other, _)| other == machine)
-            }
-            Phase::Ready(machine) => world.up.contains(machine) && program.waiters.is_empty(),
-        };
-        prop_assert!(under_way, "{:?}", program.phase);
+    for (item_hash, program) in &story.state.programs {
+        prop_assert!(!program.is_absent(), "a program without anything");
+        prop_assert!(program.starts.len() + program.serving.len() <= 3, "more machines than a program may have");
+        let room = program.traits.map_or(0, |traits| traits.room(&story.state.limits));
+        for id in &program.serving {
+            let machine = &story.state.machines[id];
+            prop_assert!(world.up.contains(id) && machine.item_hash == *item_hash);
+            prop_assert!(machine.calls <= room, "{} calls, {room} at most", machine.calls);
+            prop_assert!(
+                machine.calls == room || program.waiters.is_empty(),
+                "a call waits beside a machine with room"
+            );
+        }
+        for id in &program.starts {
+            let under_way = match &story.state.starts[id].phase {
+                Phase::Resolving => world.resolving.contains(id),
+                Phase::Preparing => world.preparing.contains(id),
+                Phase::Healing(_) => world.healing.contains(id),
+                Phase::Queued { .. } => story.state.queue.contains(id),
+                Phase::Booting(machine) | Phase::Starting(machine, _) => {
+                    world.booting.iter().any(|(other, _)| other == machine)
+                }
+            };
+            prop_assert!(under_way, "{:?}", story.state.starts[id].phase);
+        }
     }
+    let started: usize = story.state.programs.values().map(|program| program.starts.len()).sum();
+    prop_assert_eq!(story.state.starts.len(), started);
+    prop_assert!(story.state.queue.iter().all(|start| story.state.starts.contains_key(start)));
     Ok(())
 }
 

@@ -2,24 +2,36 @@
 //!
 //! Paths: `/` says hello, `/arguments` and `/environment` show what it was started with, `/slow-start` is
 //! answered like `/`; with the variable `START_DELAY_MS` it listens only after that time, with `EXIT_AT_START` it
-//! ends before it listens; `/exit` ends it while a request waits; `/garbage` answers what is not HTTP.
+//! ends before it listens; `/exit` ends it while a request waits; `/garbage` answers what is not HTTP. `/machine?MS` takes
+//! that long and tells machines apart; with the variable `CHAIN` it computes from its start on, and `/chain` says what ([`chain`]).
 #![expect(clippy::print_stdout, reason = "what it prints is part of what tests look at")]
+
+mod chain;
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write},
     net::{TcpListener, TcpStream},
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
+
+/// Calls of `/machine` under way, and the most that ever were.
+static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
+static MOST: AtomicUsize = AtomicUsize::new(0);
 
 fn main() -> std::io::Result<()> {
     if let Ok(text) = std::env::var("EXIT_AT_START") {
         eprintln!("ending before listening, as asked");
         std::process::exit(text.parse().unwrap_or(3));
     }
+    if std::env::var_os("CHAIN").is_some() {
+        chain::begin()?;
+    }
     if let Some(delay) = std::env::var("START_DELAY_MS").ok().and_then(|text| text.parse().ok()) {
         std::thread::sleep(Duration::from_millis(delay));
     }
     let listener = TcpListener::bind(("0.0.0.0", 8080))?;
+    chain::listens()?;
     println!("listening on 8080");
     for stream in listener.incoming() {
         let stream = stream?;
@@ -50,12 +62,21 @@ fn serve(mut stream: TcpStream) -> std::io::Result<()> {
     }
     let read = std::io::copy(&mut reader.take(length), &mut std::io::sink())?;
     let path = line.split_whitespace().nth(1).unwrap_or("/");
-    match path.split('?').next().unwrap_or(path) {
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    match path {
         "/arguments" => answer(&mut stream, &std::env::args().skip(1).collect::<Vec<_>>().join("\n")),
         "/environment" => {
             let lines: Vec<String> = std::env::vars().map(|(name, value)| format!("{name}={value}")).collect();
             answer(&mut stream, &lines.join("\n"))
         }
+        "/machine" => {
+            MOST.fetch_max(UNDER_WAY.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(query.parse().unwrap_or(0)));
+            UNDER_WAY.fetch_sub(1, Ordering::SeqCst);
+            let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+            answer(&mut stream, &format!("{} {}", boot.trim(), MOST.load(Ordering::SeqCst)))
+        }
+        "/chain" => chain::answer(&mut stream),
         "/exit" => std::process::exit(7),
         "/garbage" => stream.write_all(b"this is not HTTP at all\r\n\r\n"),
         _ => answer(&mut stream, &format!("hello from a static binary: {} ({read} bytes of body)\n", line.trim())),

@@ -1,14 +1,14 @@
-//! Which templates go when there is no room: those that save the least for the room they take. Pure.
+//! What goes when there is no room, of templates and of idle machines: those that save the least for the room they take. Pure.
 //!
-//! A template is worth the time that it saves, as often as it was used, for each byte that it takes. What was once worth much and is not used
-//! any more ages by the rule of GreedyDual-Size-Frequency (Cherkasova, 1998): the worth of whatever went last is added to the worth of what is
-//! used or comes after it.
+//! A thing is worth the time that it saves, as often as it was used, for each unit of room that it takes. What was once worth much and is
+//! not used any more ages by the rule of GreedyDual-Size-Frequency (Cherkasova, 1998): the worth of whatever went last is added to the worth
+//! of what is used or comes after it.
 
-/// A template as far as its worth goes.
+/// A thing as far as its worth goes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Worth {
-    /// What it takes on the disk, bytes.
-    pub size_bytes: u64,
+    /// What it takes, in the unit of all things that it is held against: bytes of disk, MiB of memory.
+    pub size: u64,
     /// What a start without it takes longer, milliseconds.
     pub saves_ms: u64,
     /// How often it was used.
@@ -18,10 +18,10 @@ pub struct Worth {
 }
 
 impl Worth {
-    /// Of a template that is new at that age.
+    /// Of a thing that is new at that age.
     #[must_use]
-    pub fn new(size_bytes: u64, saves_ms: u64, age: f64) -> Self {
-        Self { size_bytes, saves_ms, uses: 1, age }
+    pub fn new(size: u64, saves_ms: u64, age: f64) -> Self {
+        Self { size, saves_ms, uses: 1, age }
     }
 
     /// It was used once more, at that age.
@@ -30,24 +30,26 @@ impl Worth {
         self.age = age;
     }
 
-    fn value(&self) -> f64 {
+    /// What it is worth; only held against others'.
+    #[must_use]
+    pub fn value(&self) -> f64 {
         let saved = self.uses as f64 * self.saves_ms.max(1) as f64;
-        self.age + saved / self.size_bytes.max(1) as f64
+        self.age + saved / self.size.max(1) as f64
     }
 }
 
-/// The templates that go so that the others take no more than the limit, and the age after that.
+/// The things that go so that the others take no more than the limit, and the age after that.
 #[must_use]
-pub fn select<K: Clone>(templates: &[(K, Worth)], limit_bytes: u64, age: f64) -> (Vec<K>, f64) {
-    let mut taken: u64 = templates.iter().fold(0, |sum, (_, worth)| sum.saturating_add(worth.size_bytes));
-    let mut by_value: Vec<&(K, Worth)> = templates.iter().collect();
+pub fn select<K: Clone>(things: &[(K, Worth)], limit: u64, age: f64) -> (Vec<K>, f64) {
+    let mut taken: u64 = things.iter().fold(0, |sum, (_, worth)| sum.saturating_add(worth.size));
+    let mut by_value: Vec<&(K, Worth)> = things.iter().collect();
     by_value.sort_by(|one, other| one.1.value().total_cmp(&other.1.value()));
     let (mut gone, mut age) = (Vec::new(), age);
     for (key, worth) in by_value {
-        if taken <= limit_bytes {
+        if taken <= limit {
             break;
         }
-        taken = taken.saturating_sub(worth.size_bytes);
+        taken = taken.saturating_sub(worth.size);
         age = age.max(worth.value());
         gone.push(key.clone());
     }
@@ -59,8 +61,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn used(size_bytes: u64, saves_ms: u64, uses: u64) -> Worth {
-        Worth { uses, ..Worth::new(size_bytes, saves_ms, 0.0) }
+    fn used(size: u64, saves_ms: u64, uses: u64) -> Worth {
+        Worth { uses, ..Worth::new(size, saves_ms, 0.0) }
     }
 
     #[test]
@@ -99,7 +101,7 @@ mod tests {
         ) {
             let templates: Vec<_> = sizes.iter().enumerate().map(|(key, (size, saves, uses))| (key, used(*size, *saves, *uses))).collect();
             let (gone, age) = select(&templates, limit, 0.0);
-            let left = |gone: &[usize]| templates.iter().filter(|(key, _)| !gone.contains(key)).map(|(_, worth)| worth.size_bytes).sum::<u64>();
+            let left = |gone: &[usize]| templates.iter().filter(|(key, _)| !gone.contains(key)).map(|(_, worth)| worth.size).sum::<u64>();
             prop_assert!(left(&gone) <= limit);
             if let Some((_, fewer)) = gone.split_last() {
                 prop_assert!(left(fewer) > limit, "the last one was needed");
