@@ -167,3 +167,98 @@ fn default_route(family: u8) -> Rtmsg {
         ..Rtmsg::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    /// Says that the process has a namespace of its own.
+    const INSIDE: &str = "BETH_TEST_NAMESPACE";
+
+    /// Runs the test of that name in a process with a network namespace of its own. True when this is that process.
+    fn inside(name: &str) -> bool {
+        if std::env::var_os(INSIDE).is_some() {
+            return true;
+        }
+        let unshare = || {
+            let mut command = Command::new("unshare");
+            command.args(["--map-root-user", "--net"]);
+            command
+        };
+        match unshare().arg("true").output() {
+            Ok(output) if output.status.success() => {}
+            other => {
+                eprintln!("not run: no network namespace can be made here ({other:?})");
+                return false;
+            }
+        }
+        let program = std::env::current_exe().expect("this program has a path");
+        let again = unshare().arg(program).args(["--exact", name, "--nocapture"]).env(INSIDE, "1").output();
+        let output = again.expect("unshare was there before");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(output.status.success(), "{}\n{}", text(&output.stdout), text(&output.stderr));
+        false
+    }
+
+    fn link(address: &str, prefix_bits: u8, gateway: &str) -> Link {
+        let parse = |text: &str| text.parse().expect("an address");
+        Link { address: parse(address), prefix_bits, gateway: parse(gateway) }
+    }
+
+    /// The card's addresses, and the gateways of the default routes as the kernel writes them.
+    fn found() -> (Vec<String>, Vec<String>, Vec<String>) {
+        let mut addresses: Vec<String> = Card::raise()
+            .and_then(|mut card| card.addresses())
+            .expect("a list")
+            .iter()
+            .map(|(address, bits)| format!("{address}/{bits}"))
+            .collect();
+        addresses.sort();
+        let column = |path: &str, is_default: &dyn Fn(&[&str]) -> bool, gateway: usize| {
+            let table = fs::read_to_string(path).expect("a table");
+            let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+            rows.filter(|row| is_default(row)).map(|row| row[gateway].to_owned()).collect::<Vec<_>>()
+        };
+        let default4 = |row: &[&str]| row[0] == "eth0" && row[1] == "00000000";
+        let default6 = |row: &[&str]| row[9] == "eth0" && row[0] == "0".repeat(32) && row[1] == "00";
+        (addresses, column("/proc/self/net/route", &default4, 2), column("/proc/self/net/ipv6_route", &default6, 4))
+    }
+
+    #[test]
+    fn a_card_has_the_addresses_of_its_machine_and_no_others() {
+        if !inside("network::tests::a_card_has_the_addresses_of_its_machine_and_no_others") {
+            return;
+        }
+        assert!(take(&Network { ipv4: link("10.0.0.2", 30, "10.0.0.1"), ipv6: None }).is_err(), "there is no card");
+        let mut request = rt_link::Request::new().set_create().set_excl().op_newlink_do(&Ifinfomsg::new());
+        request.encode().push_ifname(CARD).nested_linkinfo().push_kind(c"veth");
+        NetlinkSocket::new().request(&request).expect("asked").recv_ack().expect("a card");
+
+        let first = Network {
+            ipv4: link("172.16.0.2", 30, "172.16.0.1"),
+            ipv6: Some(link("2001:db8:1:2:1:aaaa:aaaa:aaa1", 124, "2001:db8:1:2:1:aaaa:aaaa:aaa0")),
+        };
+        // The wire's other end is up, as the host's is.
+        let mut other = rt_link::Request::new().op_setlink_do(&Ifinfomsg {
+            ifi_flags: IfinfoFlags::Up as u32,
+            ifi_change: IfinfoFlags::Up as u32,
+            ..Ifinfomsg::new()
+        });
+        other.encode().push_ifname(c"veth0");
+        NetlinkSocket::new().request(&other).expect("asked").recv_ack().expect("up");
+        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let gateway6 = "20010db8000100020001aaaaaaaaaaa0";
+        // A machine that goes on after it was copied takes what it has.
+        for _ in 0..2 {
+            take(&first).expect("taken");
+            let addresses = texts(&["172.16.0.2/30", "2001:db8:1:2:1:aaaa:aaaa:aaa1/124"]);
+            assert_eq!(found(), (addresses, texts(&["010010AC"]), texts(&[gateway6])));
+        }
+        // Its clone has others, and nothing of the first.
+        take(&Network { ipv4: link("172.16.0.6", 30, "172.16.0.5"), ipv6: None }).expect("taken");
+        assert_eq!(found(), (texts(&["172.16.0.6/30"]), texts(&["050010AC"]), texts(&[])));
+        take(&first).expect("taken");
+        assert_eq!(found().2, texts(&[gateway6]));
+    }
+}

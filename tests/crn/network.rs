@@ -6,6 +6,7 @@
 //! ```text
 //!  guest ── tap ── host ── inet0 203.0.113.1 ─── 203.0.113.2 ── the world: 198.51.100.7 (web), 198.51.100.53 (names),
 //!                                                              10.9.9.9 and 169.254.169.254 (web, not for machines)
+//!                 2001:db8:9::1 ─── 2001:db8:9::2 ──────────── 2001:db8:ffff::7 (web)
 //! ```
 
 use crate::{
@@ -102,6 +103,13 @@ mkdir -p $2/cgi-bin
 printf '#!/bin/sh\\necho\\necho $REMOTE_ADDR\\n' > $2/cgi-bin/who
 chmod 755 $2/cgi-bin/who
 $world httpd -p 0.0.0.0:80 -h $2
+ip -6 addr add 2001:db8:9::1/64 dev inet0
+ip -6 route add 2001:db8:ffff::/48 via 2001:db8:9::2
+$world ip -6 addr add 2001:db8:9::2/64 dev veth0
+$world ip -6 addr add 2001:db8:ffff::7/128 dev lo
+$world ip -6 route add 2001:db8:1:2::/64 via 2001:db8:9::1
+sleep 4
+$world httpd -p '[2001:db8:ffff::7]:80' -h $2
 ";
 
 /// A namespace that plays the internet.
@@ -162,6 +170,7 @@ pub(crate) fn internet() -> Result<()> {
         "network.mode=on",
         "network.name=e2e",
         "network.ipv4_pool=10.77.0.0/16",
+        "network.ipv6_pool=2001:db8:1:2::/64",
         "network.external_interface=inet0",
         "network.name_servers=198.51.100.53",
         "templates.level=function",
@@ -174,8 +183,14 @@ pub(crate) fn internet() -> Result<()> {
     let alone = network.plain_with("network-none", &format!("# alone\n{PROGRAM}"), false, json!({}))?;
 
     // Each of these boots, and makes a template that the next machine of the program goes on from.
-    let first = attempts(&node, one, json!([["address", "eth0"], ["tcp", "198.51.100.7", 80, OPEN]]))?;
+    let first = attempts(
+        &node,
+        one,
+        json!([["address", "eth0"], ["tcp", "198.51.100.7", 80, OPEN], ["tcp", "2001:db8:ffff::7", 80, OPEN]]),
+    )?;
     ensure!(first[1] == "203.0.113.1", "the world sees the host: {first:?}");
+    let own = format!("[{}]", public(one)?);
+    ensure!(first[2] == own, "the world sees {own}: {first:?}");
     let neighbour = attempts(&node, other, json!([["address", "eth0"]]))?;
     ensure!(text(&neighbour[0])? != text(&first[0])?, "{neighbour:?} {first:?}");
 
@@ -183,7 +198,7 @@ pub(crate) fn internet() -> Result<()> {
     let lonely = attempts(&node, alone, json!([["interfaces"], ["tcp", "127.0.0.1", 9000, OPEN]]))?;
     ensure!(lonely == [json!(["lo"]), json!("hello")], "{lonely:?}");
 
-    hostile(network, &node, one, other)?;
+    hostile(network, &world, &node, one, other)?;
     clones(&node, one)?;
 
     // What the node has set up goes with it.
@@ -195,7 +210,7 @@ pub(crate) fn internet() -> Result<()> {
 }
 
 /// A machine that tries all it should not reach, while another one runs.
-fn hostile(network: &Network, node: &ComputeNode<'_>, one: &str, other: &str) -> Result<()> {
+fn hostile(network: &Network, world: &World<'_>, node: &ComputeNode<'_>, one: &str, other: &str) -> Result<()> {
     // The host serves something that is for everybody else; it ends with this host.
     let host = network.host;
     let listen = format!("0.0.0.0:{SERVICE}");
@@ -210,6 +225,9 @@ fn hostile(network: &Network, node: &ComputeNode<'_>, one: &str, other: &str) ->
             let octets: std::net::Ipv4Addr = text(&own[0])?.parse()?;
             std::net::Ipv4Addr::from(u32::from(octets) - 1).to_string()
         };
+        // The other machine is reached from outside under the address that follows from its message, as scoring does it.
+        let (holder, public) = (world.holder.id().to_string(), public(other)?);
+        network.host.run(&["nsenter", "-t", &holder, "-n", "ping6", "-c", "1", &public])?.expect_success()?;
         let tried = attempts(
             node,
             one,
@@ -239,6 +257,14 @@ fn hostile(network: &Network, node: &ComputeNode<'_>, one: &str, other: &str) ->
     })
 }
 
+/// The public address of a program's machine (crn spec section 5).
+fn public(hash: &str) -> Result<String> {
+    let digits = |from: usize| hash.get(from..from + 4).context("an item hash is longer");
+    let group = |from| -> Result<u16> { Ok(u16::from_str_radix(digits(from)?, 16)?) };
+    let [a, b, c] = [group(0)?, group(4)?, group(8)? & 0xfff0 | 1];
+    Ok(std::net::Ipv6Addr::new(0x2001, 0xdb8, 1, 2, 1, a, b, c).to_string())
+}
+
 /// The private address of the one machine that runs, as its host knows it.
 fn wait_for_address(network: &Network, node: &ComputeNode<'_>) -> Result<String> {
     let mut found = None;
@@ -258,8 +284,14 @@ fn wait_for_address(network: &Network, node: &ComputeNode<'_>) -> Result<String>
 
 /// Clones of one template at the same time, each with a network under an address of its own.
 fn clones(node: &ComputeNode<'_>, hash: &str) -> Result<()> {
-    let list =
-        json!([["address", "eth0"], ["tcp", "198.51.100.7", 80, OPEN], ["resolve", "example.test"], ["hold", 30]]);
+    // One of them has the public address; the others' addresses of IPv6 are nobody's.
+    let list = json!([
+        ["address", "eth0"],
+        ["tcp", "198.51.100.7", 80, OPEN],
+        ["resolve", "example.test"],
+        ["hold", 30],
+        ["tcp", "2001:db8:ffff::7", 80, SHUT],
+    ]);
     let said = thread::scope(|scope| -> Result<Vec<Vec<Value>>> {
         let calls: Vec<_> = (0..CLONES).map(|_| scope.spawn(|| attempts(node, hash, list.clone()))).collect();
         calls.into_iter().map(|call| call.join().map_err(|_| anyhow::anyhow!("a call panicked"))?).collect()
@@ -269,6 +301,8 @@ fn clones(node: &ComputeNode<'_>, hash: &str) -> Result<()> {
         ensure!(said[1] == "203.0.113.1" && said[2] == "198.51.100.7", "{said:?}");
         ensure!(addresses.insert(text(&said[0])?), "{said:?} is the address of another clone: {addresses:?}");
     }
+    let public = said.iter().filter(|said| said[4].is_string()).count();
+    ensure!(public == 1, "{said:?}");
     let log = node.process().log()?;
     let cloned = log.lines().filter(|line| line.contains(hash) && line.contains("template of its function")).count();
     ensure!(cloned >= CLONES, "{cloned} machines went on from the template");

@@ -336,7 +336,7 @@ impl Network {
                 encoding: "plain",
                 memory_mib: 256,
                 seconds: 300,
-                variables: variables.clone(),
+                variables,
                 internet,
             })
         })
