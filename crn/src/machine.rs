@@ -239,6 +239,13 @@ impl Monitor {
         Ok(machine.handle.socket.link.prepare(shape)?)
     }
 
+    /// Ends it; returns when its processes are gone and its place is free.
+    pub async fn end(mut self) {
+        if let Some(machine) = self.machine.take() {
+            end_unused(machine).await;
+        }
+    }
+
     /// Whether it can become a machine, as far as is known.
     #[must_use]
     pub fn is_there(&self) -> bool {
@@ -313,13 +320,18 @@ impl Drop for Monitor {
         machine.stop();
         // Without a runtime this process ends, and so does the monitor.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                if timeout(EXIT_WITHIN, machine.ended()).await.is_err() {
-                    tracing::warn!("a machine monitor did not end and is killed");
-                    machine.kill();
-                }
-            });
+            runtime.spawn(end_unused(machine));
         }
+    }
+}
+
+/// The end of a monitor that never became a machine.
+async fn end_unused(machine: Machine) {
+    machine.stop();
+    if timeout(EXIT_WITHIN, machine.ended()).await.is_err() {
+        tracing::warn!("a machine monitor did not end and is killed");
+        machine.kill();
+        machine.ended().await;
     }
 }
 

@@ -44,6 +44,7 @@ const SYSTEM_IMAGES: &str = "/usr/lib/beth/images";
 #[derive(Debug)]
 pub struct Node {
     service: Arc<Service>,
+    pool: Pool,
     server: Server,
     network: Option<HostNetwork>,
     verdict: String,
@@ -125,7 +126,7 @@ impl Node {
         let pool = Pool::new(Arc::clone(&images), monitors, u8::from(network.is_some()));
         let workshop = Workshop {
             templates: templates.clone(),
-            pool,
+            pool: pool.clone(),
             programs: Programs::new(client, seconds(config.files.latest_seconds)),
             cache,
             images,
@@ -142,7 +143,7 @@ impl Node {
         let server = Server::listen(service.config.listen, api::router(service.clone()), http)
             .await
             .map_err(|reason| NodeError::Listen { address: service.config.listen, reason })?;
-        Ok(Self { service, server, network, verdict, _lock: lock })
+        Ok(Self { service, pool, server, network, verdict, _lock: lock })
     }
 
     /// One line for the operator: where the node is and whether it can work.
@@ -166,6 +167,7 @@ impl Node {
     pub async fn stop(self) {
         // While it drains the node still answers: that it drains.
         self.service.executor.drain().await;
+        self.pool.end().await;
         self.server.stop().await;
         if let Some(network) = self.network {
             network.close();

@@ -2,10 +2,12 @@
 
 mod about;
 mod archives;
+mod budget;
 mod clones;
 mod devices;
 mod equivalence;
 mod failures;
+mod hostile;
 mod jail;
 mod kill;
 mod lifecycle;
@@ -51,6 +53,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("crn::clones::they_differ_in_all_that_is_drawn", clones::differ),
         trial("crn::clones::a_damaged_template_is_followed_by_the_next_way", clones::fall_back),
         trial("crn::clones::a_program_says_how_far_templates_go", clones::switched_off),
+        trial("crn::budget::system_calls_of_a_cold_start", budget::system_calls),
+        trial("crn::hostile::a_kernel_that_sprays_its_devices", hostile::kernel_against_devices),
+        trial("crn::hostile::a_node_of_hostile_machines", hostile::kernel_against_node),
         trial("crn::scale::a_machine_for_each_call_where_the_program_asks_for_it", scale::one_call_each),
         trial("crn::scale::more_calls_get_more_machines", scale::by_calls),
         trial("crn::equivalence::copies_made_at_any_instant_go_on_alike", equivalence::at_any_instant),

@@ -11,6 +11,7 @@
 #![expect(clippy::print_stdout, reason = "a test program reports on standard output")]
 
 mod answer;
+mod leaks;
 mod stage;
 
 #[path = "../both/mod.rs"]
@@ -42,12 +43,22 @@ fn main() {
     trials.extend(ccn::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     if !listing {
-        println!("{}", stage::Stage::end());
+        // Where a test has failed its nodes may be there still.
+        let left = stage::Stage::end(!conclusion.has_failed());
+        println!("logs: {}", stage::Stage::logs());
+        if let Err(error) = left {
+            println!("{error:#}");
+            std::process::exit(1);
+        }
     }
     conclusion.exit();
 }
 
-/// A test by name.
+/// A test by name. Whatever it was about, no machine may have left anything.
 fn trial(name: &str, test: fn() -> Result<()>) -> Trial {
-    Trial::test(name, move || test().map_err(|error| Failed::from(format!("{error:#}"))))
+    let checked = move || {
+        test()?;
+        stage::host().map_or(Ok(()), leaks::check)
+    };
+    Trial::test(name, move || checked().map_err(|error| Failed::from(format!("{error:#}"))))
 }

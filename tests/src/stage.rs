@@ -1,5 +1,6 @@
 //! What tests share, each part made when the first test asks for it: SDK, nodes, host, runtimes, programs.
 
+use crate::leaks;
 use anyhow::{Context as _, Result, anyhow, ensure};
 use harness::{
     anvil::Anvil,
@@ -55,6 +56,8 @@ pub(crate) struct Stage {
 pub(crate) struct Network {
     /// The host of the compute nodes.
     pub(crate) host: &'static KvmHost,
+    /// The network interfaces that it had at first.
+    interfaces: Vec<String>,
     /// Programs and images of compute nodes, in the host.
     pub(crate) site: ComputeSite<'static>,
     /// The core node, with the compute node linked.
@@ -86,6 +89,11 @@ static STAGE: LazyLock<Stage> = LazyLock::new(|| {
 
 static HOST: OnceLock<KvmHost> = OnceLock::new();
 
+/// The host of the compute nodes, once a test has asked for it.
+pub(crate) fn host() -> Option<&'static KvmHost> {
+    HOST.get()
+}
+
 /// The top of the repository.
 pub(crate) fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).to_owned()
@@ -107,13 +115,17 @@ impl Stage {
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())
     }
 
-    /// Ends everything that is shared; says where the logs are.
-    pub(crate) fn end() -> String {
+    /// Ends everything that is shared, and finds out whether anything is left of it, where nothing but that can be there.
+    pub(crate) fn end(all_passed: bool) -> Result<()> {
+        let mut left = Ok(());
         if let Some(Ok(network)) = STAGE.network.get() {
             if let Ok(log) = network.compute.process().log() {
                 let _ = fs::write(STAGE.folder.join("crn.log"), log);
             }
-            let _ = network.compute.stop();
+            let stopped = network.compute.stop();
+            if all_passed {
+                left = stopped.and_then(|()| leaks::check_end(network.host, &network.interfaces));
+            }
             // Those of nodes that tests have started for themselves too.
             let logs = network.host.path("logs");
             let listed = network.host.run(&["ls", &logs]).map(|output| output.text()).unwrap_or_default();
@@ -125,7 +137,12 @@ impl Stage {
         }
         // The rest needs no order: nothing of it is kept.
         kill_children();
-        format!("logs: {}", STAGE.folder.display())
+        left
+    }
+
+    /// Where the logs are.
+    pub(crate) fn logs() -> impl std::fmt::Display {
+        STAGE.folder.display()
     }
 }
 
@@ -192,13 +209,14 @@ pub(crate) fn network() -> Result<&'static Network> {
         STAGE.ports.lock().unwrap_or_else(PoisonError::into_inner).extend(options.ports.iter().skip(1));
         let host = KvmHost::start(&options)?;
         let host = HOST.get_or_init(|| host);
+        let interfaces = host.network_interfaces()?;
         let port = options.ports.first().copied().context("a port was asked for")?;
         let link = format!("http://{}", host.address(port)?);
         let core = CoreNode::start(installation, &folder("network")?, &["--dev".to_owned(), "--crn".to_owned(), link])?;
         let site = ComputeSite::install(host, installation)?;
         let compute = site.start("crn", port, core.port(), settings(host))?;
         let user = user(&core, CREDITS)?;
-        Ok(Network { host, site, core, compute, user })
+        Ok(Network { host, interfaces, site, core, compute, user })
     })
 }
 

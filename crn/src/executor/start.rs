@@ -206,7 +206,7 @@ impl<'a> Start<'a> {
 
     /// A machine that has gone on from a template and is itself; and whether it is watched.
     async fn go_on(&mut self, template: &Template) -> Result<(Machine, bool), StartError> {
-        let monitor = self.workshop.pool.take().await?;
+        let monitor = self.workshop.pool.take(self.config.nets.len()).await?;
         let restore = Restore {
             config: self.config.clone(),
             record: record(self.card),
@@ -239,7 +239,7 @@ impl<'a> Start<'a> {
     /// From the kernel's first instruction on; templates up to that level are made on the way.
     async fn boot(&mut self, level: Level) -> Result<CameUp, StartError> {
         let began = Instant::now();
-        let monitor = self.workshop.pool.take().await?;
+        let monitor = self.workshop.pool.take(self.config.nets.len()).await?;
         let images = &self.workshop.images;
         let machine =
             monitor.boot(images, &self.config, self.files, self.card, self.blueprint.item_hash.to_string())?;

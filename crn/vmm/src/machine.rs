@@ -119,12 +119,12 @@ impl Machine {
     ) -> Result<Self, BuildError> {
         config.check()?;
         let mut stamps = Stamps { configured: stopwatch.elapsed_us(), ..Stamps::default() };
-        let mut files = Files::sort(config.descriptors(), descriptors)?;
+        let (mut kernel, mut initramfs, files) = Files::sort(config.descriptors(), descriptors)?;
 
         let memory_bytes = u64::from(config.memory_mib) << 20;
         let ram = Arc::new(memory::allocate(memory_bytes)?);
-        let kernel: kernel::Header = memory::load_kernel(&ram, &mut files.first)?;
-        let initramfs = memory::load_initramfs(&ram, &mut files.second, &kernel)?;
+        let kernel: kernel::Header = memory::load_kernel(&ram, &mut kernel)?;
+        let initramfs = memory::load_initramfs(&ram, &mut initramfs, &kernel)?;
         let command_line = boot::command_line(&config, config.devices());
         let start = boot::write(&ram, memory_bytes, &kernel, initramfs, &command_line, config.entry)?;
         mp_table::write(&ram, config.vcpus).map_err(BuildError::MpTable)?;
@@ -158,12 +158,12 @@ impl Machine {
         let config = restore.config.clone();
         config.check()?;
         let mut stamps = Stamps { configured: stopwatch.elapsed_us(), ..Stamps::default() };
-        let mut files = Files::sort(config.restore_descriptors(), descriptors)?;
-        let state = MachineState::read(&files.second)?;
+        let (memory, state, files) = Files::sort(config.restore_descriptors(), descriptors)?;
+        let state = MachineState::read(&state)?;
         state.check_processor(shell.vm.supported_cpuid())?;
         state.check_config(&config)?;
         let memory_bytes = u64::from(config.memory_mib) << 20;
-        let ram = Arc::new(memory::map(files.take_first()?, memory_bytes)?);
+        let ram = Arc::new(memory::map(memory, memory_bytes)?);
         stamps.memory = stopwatch.elapsed_us();
 
         shell.vm.map(&ram, restore.watched)?;
@@ -228,6 +228,8 @@ impl Machine {
         for (index, (disk, file)) in config.disks.iter().zip(files.disks).enumerate() {
             add(Box::new(Block::open(file, index, disk.read_only)?))?;
         }
+        // Places that are left over are not closed one by one before the guest runs.
+        shell.slots = slots.collect();
         let console = files.console.map(DebugConsole::new);
         let bus = Arc::new(Bus { devices: transports, console });
         Ok(Self { config, ram, bus, vsock, shell, stopwatch, stamps: Stamps::default(), frozen: None, thawing: false })
@@ -281,19 +283,16 @@ impl Machine {
     }
 }
 
-/// The descriptors by what they are.
+/// The descriptors of devices by what they are.
 struct Files {
-    /// The kernel, or a snapshot's memory.
-    first: File,
-    /// The initramfs, or a snapshot's state.
-    second: File,
     disks: Vec<File>,
     taps: Vec<File>,
     console: Option<File>,
 }
 
 impl Files {
-    fn sort(roles: Vec<Descriptor>, descriptors: Vec<OwnedFd>) -> Result<Self, ConfigError> {
+    /// Beside the first two, which are the kernel and the initramfs, or a snapshot's memory and state.
+    fn sort(roles: Vec<Descriptor>, descriptors: Vec<OwnedFd>) -> Result<(File, File, Self), ConfigError> {
         let (given, needed) = (descriptors.len(), roles.len());
         let wrong = || ConfigError::Descriptors { given, needed };
         if given != needed {
@@ -301,7 +300,7 @@ impl Files {
         }
         let mut descriptors = descriptors.into_iter().map(File::from);
         let (first, second) = (descriptors.next().ok_or_else(wrong)?, descriptors.next().ok_or_else(wrong)?);
-        let mut files = Self { first, second, disks: Vec::new(), taps: Vec::new(), console: None };
+        let mut files = Self { disks: Vec::new(), taps: Vec::new(), console: None };
         for (role, file) in roles.into_iter().skip(2).zip(descriptors) {
             match role {
                 Descriptor::Console => files.console = Some(file),
@@ -311,10 +310,6 @@ impl Files {
                 Descriptor::Kernel | Descriptor::Initramfs | Descriptor::Memory | Descriptor::State => {}
             }
         }
-        Ok(files)
-    }
-
-    fn take_first(&mut self) -> io::Result<File> {
-        self.first.try_clone()
+        Ok((first, second, files))
     }
 }

@@ -95,7 +95,8 @@ fn get(address: &str, path: &str) -> io::Result<Call> {
     Ok(Call { microseconds, status: status.ok_or_else(|| io::Error::other(format!("no answer: {answer}")))? })
 }
 
-fn ask(address: &str, path: &str) -> io::Result<TcpStream> {
+/// Connects and asks.
+pub(crate) fn ask(address: &str, path: &str) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(ANSWER_WITHIN))?;
     stream.set_nodelay(true)?;

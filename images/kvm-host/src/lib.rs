@@ -9,6 +9,7 @@
 //! | [`measure`] | takes the time of two machine monitors by turns |
 //! | [`call`] | takes the time of calls to a compute node |
 //! | [`names`] | a name server with one answer |
+//! | [`density`] | has many machines up at once and tells what they take |
 //!
 //! What always holds: the machine ends when the one who started it does. The agent keeps it up only as
 //! long as somebody holds the [`protocol::Order::Hold`] connection, so nothing that happens outside,
@@ -16,6 +17,7 @@
 
 pub mod agent;
 pub mod call;
+pub mod density;
 pub mod init;
 pub mod measure;
 pub mod names;

@@ -7,21 +7,17 @@
 
 use crate::{
     bench_boot::at,
-    devnet::{ComputeNode, ComputeSite, CoreNode, PATIENT, Program, User, wait_for_allocation, wait_for_verdict, zip},
+    bench_network::{BenchNetwork, FIRST_ANSWER_WITHIN, PORT},
+    devnet::{ComputeNode, ComputeSite, PATIENT, Program},
     installation::Installation,
-    kvm_host::{Kind, KvmHost, Options},
+    kvm_host::{Kind, KvmHost},
     sdk::Sdk,
 };
 use anyhow::{Context as _, Result, ensure};
 use kvm_host::call::{CALL, Call};
 use serde::Serialize;
 use serde_json::json;
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::PathBuf};
 
 /// Ways to come up, with the settings of their nodes.
 const WAYS: [(&str, &[&str]); 4] = [
@@ -33,12 +29,8 @@ const WAYS: [(&str, &[&str]); 4] = [
 /// The way that is compared with the others.
 const FUNCTION: &str = "function template";
 const WARM: &str = "warm";
-/// Credits of the one who publishes.
-const CREDITS: u64 = 50_000_000_000;
-const VERDICT_WITHIN: Duration = Duration::from_secs(120);
-const FIRST_ANSWER_WITHIN: Duration = Duration::from_secs(900);
-/// Port of the compute nodes, one after the other.
-const PORT: u16 = 4020;
+/// Memory of an emulated host, MiB.
+const HOST_MIB: u32 = 6144;
 /// Counts of a machine's end that are reported, by their names in the node's log.
 const COUNTS: [&str; 15] = [
     "port_in",
@@ -137,23 +129,14 @@ impl Report {
 /// # Errors
 /// No host, a node that does not start, a program that does not answer.
 pub fn run(bench: &Bench, say: impl Fn(&str)) -> Result<Report> {
-    let scratch = tempfile::tempdir()?;
     let sdk = Sdk::install(&bench.cache, &bench.repository.join("tests/both/sdk"))?;
     let session = sdk.session()?;
-    let mut options = Options::new(bench.installation.program("vmm"), bench.installation.program("kvm-host"));
-    options.memory_mib = 6144;
-    options.ports = vec![PORT];
     say("starting the nodes");
-    let host = KvmHost::start(&options)?;
-    let link = format!("http://{}", host.address(PORT)?);
-    let folder = scratch.path().join("core");
-    fs::create_dir(&folder)?;
-    let mut core = CoreNode::start(&bench.installation, &folder, &["--dev".to_owned(), "--crn".to_owned(), link])?;
-    let user = User::new(&session, core.url())?;
-    User::with(&session, core.url(), core.treasury()?).distribute(&user.account().address, CREDITS)?;
+    let network = BenchNetwork::start(&bench.installation, &session, sdk.python(), HOST_MIB)?;
     say("publishing the programs");
-    let programs = publish(bench, &core, &user, sdk.python(), scratch.path())?;
-    let site = ComputeSite::install(&host, &bench.installation)?;
+    let programs = publish(bench, &network)?;
+    let (host, core) = (&network.host, &network.core);
+    let site = ComputeSite::install(host, &bench.installation)?;
     let caller = host.install(&bench.installation.program("kvm-host"), "kvm-host")?;
 
     let mut rows = Vec::new();
@@ -166,41 +149,21 @@ pub fn run(bench: &Bench, say: impl Fn(&str)) -> Result<Report> {
             let quick = way == FUNCTION || way == WARM;
             let calls = if quick { bench.calls } else { bench.calls.div_ceil(10) };
             say(&format!("{program}, {way}: {calls} calls"));
-            rows.push(measure(&host, &node, &caller, program, way, hashes, calls)?);
+            rows.push(measure(host, &node, &caller, program, way, hashes, calls)?);
         }
         node.stop()?;
     }
-    core.stop()?;
-    Ok(Report {
-        host: match host.kind() {
-            Kind::Local => "local".to_owned(),
-            Kind::Emulated => "emulated".to_owned(),
-        },
-        concurrency: bench.concurrency,
-        rows,
-    })
+    Ok(Report { host: network.kind().to_owned(), concurrency: bench.concurrency, rows })
 }
 
 /// The programs by name, each as often as programs are called at once: they differ in a variable.
-fn publish(
-    bench: &Bench,
-    core: &CoreNode,
-    user: &User<'_>,
-    python: &Path,
-    scratch: &Path,
-) -> Result<Vec<(&'static str, Vec<String>)>> {
+fn publish(bench: &Bench, network: &BenchNetwork<'_>) -> Result<Vec<(&'static str, Vec<String>)>> {
     let sources = bench.repository.join("tests/programs/coldstart");
-    let client = core.client();
-    let archive = |name: &str, file: &Path| -> Result<String> {
-        let archive = scratch.join(format!("{name}.zip"));
-        zip(python, &archive, &[file])?;
-        user.upload(&archive)
-    };
-    let runtime = |name: &str| user.upload(&bench.installation.runtime(name));
+    let runtime = |name: &str| network.user.upload(&bench.installation.runtime(name));
     let (base, python_runtime) = (runtime("base")?, runtime("python")?);
-    let binary = archive("binary", &bench.installation.program("static-http"))?;
-    let hello = archive("hello", &sources.join("hello.py"))?;
-    let imports = archive("imports", &sources.join("imports.py"))?;
+    let binary = network.archive(&bench.installation.program("static-http"))?;
+    let hello = network.archive(&sources.join("hello.py"))?;
+    let imports = network.archive(&sources.join("imports.py"))?;
     let mut programs = Vec::new();
     for (name, code, runtime, entrypoint, memory_mib) in [
         ("hello", &binary, &base, "static-http", 128),
@@ -209,7 +172,7 @@ fn publish(
     ] {
         let mut hashes = Vec::new();
         for copy in 0..bench.concurrency {
-            let (hash, _) = user.publish(&Program {
+            hashes.push(network.publish(&Program {
                 code,
                 runtime,
                 entrypoint,
@@ -218,11 +181,7 @@ fn publish(
                 seconds: 300,
                 variables: json!({"COPY": copy.to_string()}),
                 internet: false,
-            })?;
-            let seen = wait_for_verdict(&client, &hash, VERDICT_WITHIN)?;
-            ensure!(seen.last().is_some_and(|status| status == "processed"), "{name} was not processed: {seen:?}");
-            wait_for_allocation(&client, &hash, VERDICT_WITHIN)?;
-            hashes.push(hash);
+            })?);
         }
         programs.push((name, hashes));
     }

@@ -4,6 +4,8 @@ pub mod aleph;
 pub mod anvil;
 pub mod bench_boot;
 pub mod bench_coldstart;
+pub mod bench_density;
+pub mod bench_network;
 pub mod bench_plugins;
 pub mod browser;
 pub mod crates;

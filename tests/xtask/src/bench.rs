@@ -11,7 +11,7 @@ use ::images::Cache;
 use anyhow::{Context as _, Result, ensure};
 use harness::{
     bench_boot::{self, Comparison, Figures, Report},
-    bench_coldstart, bench_plugins,
+    bench_coldstart, bench_density, bench_plugins,
     devnet::CoreNode,
     installation::Installation,
     overload::{self, Load},
@@ -36,6 +36,8 @@ pub(crate) enum Bench {
     Boot(BootArguments),
     /// From a call to the first byte of its answer: by boot, by template of the runtime, by template of the function, and warm.
     Coldstart(ColdstartArguments),
+    /// What idle clones of one program take of their host, at several numbers of them.
+    Density(DensityArguments),
     /// What a core node takes in while a plugin does its worst, against what it takes in beside a harmless one.
     Plugins(PluginsArguments),
     /// Processor time of a core node for a message, in bulk and over HTTP, against one signature check.
@@ -56,6 +58,16 @@ pub(crate) struct ColdstartArguments {
     /// Programs that are called at once
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=32))]
     concurrency: u32,
+    /// Write the whole report to a file as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct DensityArguments {
+    /// At how many clones it is looked, rising
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [1, 10, 100, 500])]
+    clones: Vec<u32>,
     /// Write the whole report to a file as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -149,6 +161,7 @@ pub(crate) fn run(bench: &Bench, yes: bool) -> Result<()> {
     match bench {
         Bench::Boot(arguments) => boot(arguments, yes),
         Bench::Coldstart(arguments) => coldstart(arguments, yes),
+        Bench::Density(arguments) => density(arguments, yes),
         Bench::Plugins(arguments) => plugins(arguments),
         Bench::Ingest(IngestArguments { messages, http_messages, json }) => {
             let (messages, http_messages) = (messages.to_string(), http_messages.to_string());
@@ -256,6 +269,57 @@ fn coldstart(arguments: &ColdstartArguments, yes: bool) -> Result<()> {
         .map(|(program, boot, warm)| format!("{program}: boot/template {boot:.1}, template/warm {warm:.2}"))
         .collect();
     println!("\nratios of medians, by the function's template: {}", ratios.join("; "));
+    Ok(())
+}
+
+fn density(arguments: &DensityArguments, yes: bool) -> Result<()> {
+    ensure!(
+        arguments.clones.is_sorted_by(|one, other| one < other),
+        "--clones takes rising numbers, for example 1,10,100"
+    );
+    if !probe().is_usable() {
+        setup::packages(&[&[setup::EMULATOR]], yes)?;
+    }
+    images::make(&["python"], yes)?;
+    let progress = Progress::start("bench density");
+    build::core_node(&progress)?;
+    let report = bench_density::run(
+        &bench_density::Bench {
+            installation: build::installation(),
+            cache: Cache::open()?.root().to_owned(),
+            repository: repository(),
+            stations: arguments.clones.clone(),
+        },
+        |what| progress.status(what),
+    )?;
+    progress.done("measured");
+    write(&report, arguments.json.as_deref())?;
+    println!("density: idle clones of a FastAPI program of 128 MiB, KiB for each (medians), {} host\n", report.host);
+    println!(
+        "{:>8}{:>12}{:>12}{:>12}{:>12}{:>12}{:>14}{:>14}",
+        "clones", "guest's", "monitor's", "PSS", "group", "host", "start p50 µs", "last start µs"
+    );
+    for row in &report.rows {
+        let group = row.group_kib.map_or_else(|| "-".to_owned(), |group| group.to_string());
+        println!(
+            "{:>8}{:>12}{:>12}{:>12}{:>12}{:>12}{:>14}{:>14}",
+            row.clones,
+            row.guest_private_kib,
+            row.monitor_private_kib,
+            row.proportional_kib,
+            group,
+            row.host_kib,
+            row.start_p50_us,
+            row.last_start_us
+        );
+    }
+    let last = report.rows.last().context("at least one number of clones")?;
+    let aim = |kib: u64, aim_kib: u64| kib as f64 / aim_kib as f64;
+    println!(
+        "\nratios to what is aimed at: monitor's own / 1 MiB {:.2}; all that the host gives / 8 MiB {:.2}",
+        aim(last.monitor_private_kib, 1024),
+        aim(last.host_kib, 8192)
+    );
     Ok(())
 }
 

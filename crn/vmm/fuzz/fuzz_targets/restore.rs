@@ -117,6 +117,7 @@ fuzz_target!(|case: Case| {
     let state: TransportState = postcard::from_bytes(&bytes).expect("the same fields");
     let mut guest = Guest::new(device());
     if guest.transport.restore(&state).is_ok() {
+        guest.transport.take_up();
         guest.take(&case.steps, device);
     }
 });

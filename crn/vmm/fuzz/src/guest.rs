@@ -295,6 +295,7 @@ impl Guest {
             assert_eq!(copy.save(), self.transport.save());
         }
         if copy.is_active() == self.transport.is_active() {
+            copy.take_up();
             self.transport = copy;
         }
     }

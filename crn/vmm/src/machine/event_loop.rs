@@ -25,7 +25,10 @@ use std::{
         fd::{BorrowedFd, OwnedFd},
         unix::net::UnixStream,
     },
-    sync::mpsc::{self, Receiver, SyncSender},
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, SyncSender},
+    },
     time::{Duration, Instant},
 };
 use vmm_sys_util::eventfd::EventFd;
@@ -80,14 +83,14 @@ impl Wake {
 /// The kernel's list of what the loop waits for.
 #[derive(Debug)]
 pub(super) struct Events {
-    epoll: OwnedFd,
+    epoll: Arc<OwnedFd>,
     /// Written by processors when they report.
     vcpu: EventFd,
 }
 
 impl Events {
     pub(super) fn new() -> io::Result<Self> {
-        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let epoll = Arc::new(epoll::create(CreateFlags::CLOEXEC)?);
         let vcpu = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
         epoll::add(&epoll, fd_of(&vcpu), Wake::Vcpu.to_data(), EventFlags::IN)?;
         Ok(Self { epoll, vcpu })
@@ -118,13 +121,13 @@ impl Events {
 /// The streams of the vsock device among the events.
 #[derive(Debug)]
 pub(super) struct Streams {
-    epoll: OwnedFd,
+    epoll: Arc<OwnedFd>,
     acceptor: Acceptor,
 }
 
 impl Streams {
     pub(super) fn new(events: &Events, front: &Front) -> io::Result<Self> {
-        Ok(Self { epoll: events.epoll.try_clone()?, acceptor: front.acceptor()? })
+        Ok(Self { epoll: Arc::clone(&events.epoll), acceptor: front.acceptor()? })
     }
 }
 
@@ -247,6 +250,11 @@ impl Machine {
 
     /// The loop.
     fn serve(&mut self, front: &Front, memory_files: Option<&MemoryFiles>, resident: &mut (u64, u64)) -> Cause {
+        if self.thawing {
+            for device in &self.bus.devices {
+                lock(device).take_up();
+            }
+        }
         loop {
             let events = match self.shell.events.wait(None) {
                 Ok(events) => events,

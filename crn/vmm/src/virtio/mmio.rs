@@ -202,8 +202,8 @@ impl Transport {
         }
     }
 
-    /// Takes the place of a transport that was saved, its guest's memory being there already. What may have been on its way then is done
-    /// again: notifications are taken as given, and an interrupt that was not acknowledged is raised.
+    /// Takes the place of a transport that was saved, its guest's memory being there already. An interrupt that was not acknowledged is
+    /// raised again; what else may have been on its way then is done by [`Self::take_up`], once the guest runs.
     ///
     /// # Errors
     /// The state is not one of this device. The transport is of no use then.
@@ -229,15 +229,19 @@ impl Transport {
         self.device.restore(&state.device)?;
         if self.is_active() {
             self.device.activate(self.driver_features);
-            for notification in &self.slot.notifications {
-                // An eventfd that is full is readable already.
-                let _ = notification.write(1);
-            }
         }
         if self.interrupt_status != 0 {
             let _ = self.slot.line.write(1);
         }
         Ok(())
+    }
+
+    /// Works once on every queue as if the driver had notified each: it may have just before its machine was copied. The notifications
+    /// themselves are not written and read for that: they are many system calls of a clone's few.
+    pub fn take_up(&mut self) {
+        for index in 0..self.queues.len() {
+            self.process(Event::Queue(index));
+        }
     }
 
     /// True between the driver's last step up and a reset.

@@ -1,0 +1,92 @@
+//! What a cold start costs its monitor, in counts: they are the same on any hardware.
+
+use super::clones::{COLD, FUNCTION, TEMPLATES, wait_until_idle, ways};
+use crate::{
+    answer::expect,
+    stage::{self, COLD_WITHIN, wait_until},
+};
+use anyhow::{Result, ensure};
+use harness::{devnet::ComputeNode, kvm_host::Kind};
+use serde_json::json;
+use std::{collections::BTreeMap, fs, time::Duration};
+
+/// System calls of a monitor from the order to the guest's first instruction, at most.
+const SYSTEM_CALLS: usize = 60;
+/// What a monitor that waits has behind it: making processes and programs, mounts, namespaces. By number, for x86_64.
+const BEFOREHAND: [(u32, &str); 13] = [
+    (56, "clone"),
+    (57, "fork"),
+    (58, "vfork"),
+    (59, "execve"),
+    (155, "pivot_root"),
+    (165, "mount"),
+    (166, "umount2"),
+    (272, "unshare"),
+    (308, "setns"),
+    (322, "execveat"),
+    (429, "move_mount"),
+    (432, "fsmount"),
+    (435, "clone3"),
+];
+const TRACING: &str = "/sys/kernel/tracing";
+
+pub(crate) fn system_calls() -> Result<()> {
+    let network = stage::network()?;
+    if network.host.kind() != Kind::Emulated {
+        println!("skipped: it sets up the kernel's tracing, which is only ours in an emulated host");
+        return Ok(());
+    }
+    let node = network.another_compute_node("crn-budget", &[COLD, TEMPLATES, "templates.monitors=1"])?;
+    let hash = network.binary("budget", 60, json!({}))?;
+    let client = node.client(COLD_WITHIN);
+    // Makes the template, then shows which machines the one monitor in advance is to get ready for.
+    for _ in 0..2 {
+        expect(200, client.get(&format!("/vm/{hash}/"))?)?;
+        wait_until_idle(&node)?;
+    }
+    let mut waiting = Vec::new();
+    wait_until(Duration::from_secs(120), "a monitor waits and does nothing", || {
+        waiting = node.monitors()?;
+        let [monitor] = waiting[..] else { return Ok(false) };
+        // Its loop and its processor's thread.
+        Ok(shell(&node, &format!("ls /proc/{monitor}/task | wc -l"))?.trim().parse::<usize>()? >= 2)
+    })?;
+    let monitor = waiting[0];
+    shell(
+        &node,
+        &format!(
+            "[ -e {TRACING}/trace ] || mount -t tracefs tracefs {TRACING}
+            cd {TRACING} && echo 0 > tracing_on && echo > trace && echo 16384 > buffer_size_kb
+            echo $(ls /proc/{monitor}/task) > set_event_pid && echo 1 > options/event-fork
+            echo 1 > events/raw_syscalls/sys_enter/enable && echo 1 > events/kvm/kvm_entry/enable && echo 1 > tracing_on"
+        ),
+    )?;
+    let called = client.get(&format!("/vm/{hash}/"));
+    let trace = shell(
+        &node,
+        &format!("cd {TRACING} && echo 0 > tracing_on && cat trace && echo 0 > events/enable && echo > trace"),
+    )?;
+    expect(200, called?)?;
+    ensure!(ways(&node, hash)?.last().is_some_and(|way| way == FUNCTION), "{:?}", ways(&node, hash)?);
+
+    fs::write(stage::folder("budget")?.join("trace"), &trace)?;
+    let before_entry: Vec<&str> = trace.lines().take_while(|line| !line.contains("kvm_entry:")).collect();
+    ensure!(before_entry.len() < trace.lines().count(), "the guest was entered: {trace}");
+    let mut calls: BTreeMap<u32, usize> = BTreeMap::new();
+    for line in before_entry.iter().filter_map(|line| line.split_once("sys_enter: NR ")) {
+        let number = line.1.split_whitespace().next().unwrap_or_default().parse()?;
+        *calls.entry(number).or_insert(0) += 1;
+    }
+    let count: usize = calls.values().sum();
+    println!("{count} system calls from the order to the guest's first instruction, by number: {calls:?}");
+    ensure!(count > 0, "nothing was traced: {trace}");
+    ensure!(count <= SYSTEM_CALLS, "{count} system calls, by number: {calls:?}");
+    for (number, name) in BEFOREHAND {
+        ensure!(!calls.contains_key(&number), "{name} is for before the order");
+    }
+    node.stop()
+}
+
+fn shell(node: &ComputeNode<'_>, script: &str) -> Result<String> {
+    Ok(node.host().run(&["sh", "-c", script])?.expect_success()?.text())
+}
