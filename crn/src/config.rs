@@ -4,11 +4,13 @@
 //! programs of the project, so only those that name a setting of this one are read:
 //! `BETH_LISTEN` is `listen`, `BETH_PROGRAMS__IDLE_SECONDS` is `idle_seconds` in `[programs]`.
 
-use crate::{cli::Arguments, template::key::Level};
-use serde::{Deserialize, Serialize};
+use crate::{cli::Arguments, network::ipv4, template::key::Level};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use std::{
     collections::HashMap,
-    net::{Ipv4Addr, SocketAddr},
+    fmt::Display,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -26,6 +28,12 @@ mod limit {
         crate::confinement::IDS..=u32::MAX - crate::confinement::IDS;
     /// Of calls of one machine: its vsock device and its init hold 1024 streams, some of them the node's own.
     pub(super) const CALLS: u64 = 1000;
+    /// Of networks and ports in a list: each is a rule or two of the packet filter.
+    pub(super) const LIST: usize = 128;
+    /// Megabits per second, and packets: as bytes and in their product with time far below what 64 bits hold.
+    pub(super) const RATE: u64 = 1_000_000_000;
+    /// Of a name that interfaces begin with: they have 15 characters, six of which number them after a dash.
+    pub(super) const NAME: usize = 8;
 }
 
 /// All settings. Every one has a default; see `crn/README.md` for the operator's view.
@@ -53,6 +61,8 @@ pub struct Config {
     pub http: Http,
     /// The machines that programs run in.
     pub programs: Programs,
+    /// The network of machines.
+    pub network: Network,
     /// Machines to go on from instead of booting.
     pub templates: Templates,
     /// Files of the network: code, runtimes, data, volumes.
@@ -117,6 +127,49 @@ pub struct Programs {
     pub first_uid: u32,
 }
 
+/// The network of machines whose programs ask for the internet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Network {
+    /// Whether there is one.
+    pub mode: Mode,
+    /// Of the packet filter's table, and how interfaces begin: `NAME-0`, `NAME-1`, …
+    pub name: String,
+    /// Where private addresses are from, four for each machine. What the host has routes to is left out.
+    pub ipv4_pool: Ipv4Net,
+    /// A public /64 that is routed to this host or is on its wire; without it machines have IPv4 only.
+    pub ipv6_pool: Option<Ipv6Net>,
+    /// Whether the host answers neighbour discovery for its machines, as it must where the /64 is not routed to it.
+    pub ndp_proxy: bool,
+    /// The interface that leads outside; by default that of the default route, for each family its own.
+    pub external_interface: Option<String>,
+    /// Who answers machines' questions for names; by default whom the host asks.
+    #[serde(deserialize_with = "list")]
+    pub name_servers: Vec<IpAddr>,
+    /// Networks that machines do not reach, but for questions to name servers.
+    #[serde(deserialize_with = "list")]
+    pub refused: Vec<IpNet>,
+    /// TCP ports of this host that machines may use.
+    #[serde(deserialize_with = "list")]
+    pub host_ports: Vec<u16>,
+    /// What goes through a machine's card in each direction, megabits per second.
+    pub megabits_per_second: u64,
+    /// The same in packets per second.
+    pub packets_per_second: u64,
+}
+
+/// Whether there is a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// If this host allows it; else it is said once, and programs run without.
+    Auto,
+    /// A node without it does not start.
+    On,
+    /// No.
+    Off,
+}
+
 /// Machines to go on from instead of booting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -174,6 +227,7 @@ impl Default for Config {
             node_hash: None,
             http: Http::default(),
             programs: Programs::default(),
+            network: Network::default(),
             templates: Templates::default(),
             files: Files::default(),
             volumes: Volumes::default(),
@@ -207,6 +261,43 @@ impl Default for Programs {
             drain_seconds: 30,
             show_tracebacks: true,
             first_uid: 524_288,
+        }
+    }
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        // What is not the internet (RFC 6890): this host, private networks, those of providers, links and the services of metadata
+        // there, tests and groups.
+        let refused4 = [
+            ([0, 0, 0, 0], 8),
+            ([10, 0, 0, 0], 8),
+            ([100, 64, 0, 0], 10),
+            ([127, 0, 0, 0], 8),
+            ([169, 254, 0, 0], 16),
+            ([172, 16, 0, 0], 12),
+            ([192, 0, 0, 0], 24),
+            ([192, 168, 0, 0], 16),
+            ([198, 18, 0, 0], 15),
+            ([224, 0, 0, 0], 4),
+            ([240, 0, 0, 0], 4),
+        ];
+        let refused6 = [([0xfc00, 0], 7), ([0xfe80, 0], 10), ([0xff00, 0], 8), ([0x64, 0xff9b], 96)];
+        let refused4 = refused4.map(|(address, bits)| IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::from(address), bits)));
+        let refused6 =
+            refused6.map(|([a, b], bits)| IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(a, b, 0, 0, 0, 0, 0, 0), bits)));
+        Self {
+            mode: Mode::Auto,
+            name: "beth".to_owned(),
+            ipv4_pool: ipv4::DEFAULT_POOL,
+            ipv6_pool: None,
+            ndp_proxy: true,
+            external_interface: None,
+            name_servers: Vec::new(),
+            refused: refused4.into_iter().chain(refused6).collect(),
+            host_ports: Vec::new(),
+            megabits_per_second: 1000,
+            packets_per_second: 100_000,
         }
     }
 }
@@ -253,6 +344,15 @@ pub enum ConfigError {
     /// The ids of machines are others' too.
     #[error("programs.first_uid must be between {first} and {last}, not {0}", first = limit::FIRST_UID.start(), last = limit::FIRST_UID.end())]
     FirstUid(u32),
+    /// The name of the network is none for an interface.
+    #[error("network.name must be a lowercase letter and at most {max} more letters and digits, not {0:?}", max = limit::NAME - 1)]
+    NetworkName(String),
+    /// A pool is none.
+    #[error("network.{0} must be {1}, not {2}")]
+    Pool(&'static str, &'static str, String),
+    /// A list is too long.
+    #[error("{0} must have at most {max} entries", max = limit::LIST)]
+    List(&'static str),
     /// The URL of the core channel node is none.
     #[error("ccn must be an http or https URL, not {0:?}")]
     Url(String),
@@ -298,6 +398,7 @@ impl Config {
         if !limit::FIRST_UID.contains(&self.programs.first_uid) {
             return Err(ConfigError::FirstUid(self.programs.first_uid));
         }
+        self.network.check()?;
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         for (name, value, at_least, at_most) in [
             ("http.max_connections", count(self.http.max_connections), 1, limit::COUNT),
@@ -317,6 +418,8 @@ impl Config {
             ("programs.patience_seconds", self.programs.patience_seconds, 0, limit::SECONDS),
             ("programs.stop_seconds", self.programs.stop_seconds, 0, limit::SECONDS),
             ("programs.drain_seconds", self.programs.drain_seconds, 0, limit::SECONDS),
+            ("network.megabits_per_second", self.network.megabits_per_second, 1, limit::RATE),
+            ("network.packets_per_second", self.network.packets_per_second, 1, limit::RATE),
             ("templates.limit_mib", self.templates.limit_mib, 0, limit::MIB),
             ("templates.monitors", count(self.templates.monitors), 0, limit::COUNT),
             ("files.limit_mib", self.files.limit_mib, 1, limit::MIB),
@@ -344,6 +447,57 @@ impl Config {
     }
 }
 
+impl Network {
+    fn check(&self) -> Result<(), ConfigError> {
+        let mut letters = self.name.chars();
+        let fits = letters.next().is_some_and(|first| first.is_ascii_lowercase())
+            && letters.all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit());
+        if !fits || self.name.len() > limit::NAME {
+            return Err(ConfigError::NetworkName(self.name.clone()));
+        }
+        if let Err(error) = ipv4::Pool::new(self.ipv4_pool) {
+            return Err(ConfigError::Pool("ipv4_pool", "a network that is cut into /30", error.to_string()));
+        }
+        if let Some(pool) = self.ipv6_pool
+            && (pool.prefix_len() > 64 || pool.trunc() != pool)
+        {
+            return Err(ConfigError::Pool("ipv6_pool", "a network of 64 bits or less", pool.to_string()));
+        }
+        for (name, length) in [
+            ("network.name_servers", self.name_servers.len()),
+            ("network.refused", self.refused.len()),
+            ("network.host_ports", self.host_ports.len()),
+        ] {
+            if length > limit::LIST {
+                return Err(ConfigError::List(name));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A list as files have it, or as flags and variables have it: one text with commas.
+fn list<'de, D, T>(from: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + std::str::FromStr<Err: Display>,
+{
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written<T> {
+        List(Vec<T>),
+        Number(u16),
+        Text(String),
+    }
+    let text = match Written::deserialize(from)? {
+        Written::List(list) => return Ok(list),
+        Written::Number(number) => number.to_string(),
+        Written::Text(text) => text,
+    };
+    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+    items.map(|item| item.parse().map_err(|error| de::Error::custom(format!("{item:?}: {error}")))).collect()
+}
+
 /// The flags as a source of settings.
 fn flags(arguments: &Arguments) -> Result<config::Config, ConfigError> {
     let path = |path: &Option<PathBuf>| path.as_deref().map(Path::to_string_lossy).map(String::from);
@@ -368,6 +522,11 @@ fn ours(variables: impl IntoIterator<Item = (String, String)>) -> HashMap<String
         vmm: Some(PathBuf::new()),
         images: Some(PathBuf::new()),
         node_hash: Some(String::new()),
+        network: Network {
+            ipv6_pool: Some(Ipv6Net::default()),
+            external_interface: Some(String::new()),
+            ..Network::default()
+        },
         ..Config::default()
     })
     .expect("settings have a TOML form");
@@ -460,6 +619,35 @@ mod tests {
         assert!(refused("[programs]\nfirst_uid = 4294901760", &[], &[]).contains("4294901760"));
         assert!(refused("version = 'a b'", &[], &[]).contains("a b"));
         assert!(refused("", &["--set", "programs.idle_seconds"], &[]).contains("KEY=VALUE"));
+    }
+
+    #[test]
+    fn lists_are_lists_or_texts_with_commas() {
+        let file = "[network]\nname_servers = ['192.0.2.1']\nrefused = ['10.0.0.0/8', 'fc00::/7']\nhost_ports = [443]";
+        let network = load(file, &[], &[]).expect("a configuration").network;
+        assert_eq!((network.name_servers.len(), network.refused.len(), &network.host_ports[..]), (1, 2, &[443][..]));
+        let flags = ["--set", "network.refused=", "--set", "network.name_servers=192.0.2.1, 2001:db8::1"];
+        let network = load(file, &flags, &[("BETH_NETWORK__HOST_PORTS", "80")]).expect("a configuration").network;
+        assert_eq!((network.name_servers.len(), network.refused.len(), &network.host_ports[..]), (2, 0, &[80][..]));
+        assert!(refused("[network]\nname_servers = 'somebody'", &[], &[]).contains("somebody"));
+    }
+
+    #[test]
+    fn networks_are_networks() {
+        for (key, value, sentence) in [
+            ("name", "'Beth-1'", "network.name must be"),
+            ("name", "'eightorso'", "network.name must be"),
+            ("ipv4_pool", "'172.16.0.1/12'", "network.ipv4_pool must be"),
+            ("ipv4_pool", "'172.16.0.0/31'", "network.ipv4_pool must be"),
+            ("ipv4_pool", "'everything'", "ipv4_pool"),
+            ("ipv6_pool", "'2001:db8::/96'", "network.ipv6_pool must be"),
+            ("ipv6_pool", "'2001:db8::1/64'", "network.ipv6_pool must be"),
+            ("mode", "'maybe'", "maybe"),
+            ("megabits_per_second", "0", "network.megabits_per_second must be at least 1"),
+        ] {
+            let error = refused(&format!("[network]\n{key} = {value}"), &[], &[]);
+            assert!(error.contains(sentence), "{key} = {value}: {error}");
+        }
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! A handle on one machine: the monitor process that runs it, and the control socket to it.
 //!
 //! Made by [`crate::executor`] for a start, shared by the calls that the machine serves. There is nothing
-//! of a machine outside its process but its place ([`crate::confinement`]): no path, no listening socket, no tap. The monitor ends when the
+//! of a machine outside its process but its place ([`crate::confinement`]) and its wire ([`crate::network::card`]): no path, no listening socket. The monitor ends when the
 //! control socket does, so it ends with this process however that ends; [`Machine`] only makes sure that
 //! it is asked, then made, to end in the ordinary case too.
 
 use crate::{
     confinement::{Cell, Confinement},
+    network::card::Card,
     process::Process,
     template::{Template, key::Installation},
 };
@@ -259,7 +260,8 @@ impl Monitor {
         self.machine.as_ref().is_some_and(|machine| !machine.is_over())
     }
 
-    /// Boots a machine with these disks. The monitor's log goes to this process's own, marked with `name`.
+    /// Boots a machine with these disks, and `card` as its one network card, if there is any. The monitor's log goes to this process's own,
+    /// marked with `name`.
     ///
     /// # Errors
     /// See [`MachineError`].
@@ -268,10 +270,11 @@ impl Monitor {
         images: &Images,
         config: &Config,
         disks: &Disks<'_>,
+        card: Option<&Card>,
         name: String,
     ) -> Result<Machine, MachineError> {
         let first = [images.kernel.as_fd(), images.initramfs.as_fd()];
-        self.become_machine(config, disks, name, first, |link, descriptors| link.start(config, descriptors))
+        self.become_machine(config, disks, card, name, first, |link, descriptors| link.start(config, descriptors))
     }
 
     /// Makes a machine that goes on from a template, as the one of the record.
@@ -283,16 +286,20 @@ impl Monitor {
         template: &Template,
         restore: &Restore,
         disks: &Disks<'_>,
+        card: Option<&Card>,
         name: String,
     ) -> Result<Machine, MachineError> {
         let first = [template.memory.as_fd(), template.state.as_fd()];
-        self.become_machine(&restore.config, disks, name, first, |link, descriptors| link.restore(restore, descriptors))
+        self.become_machine(&restore.config, disks, card, name, first, |link, descriptors| {
+            link.restore(restore, descriptors)
+        })
     }
 
     fn become_machine(
         mut self,
         config: &Config,
         disks: &Disks<'_>,
+        card: Option<&Card>,
         name: String,
         first: [BorrowedFd<'_>; 2],
         order: impl FnOnce(&Link, &[BorrowedFd<'_>]) -> Result<(), ControlError>,
@@ -312,6 +319,7 @@ impl Monitor {
         }
         let mut descriptors = Vec::from(first);
         descriptors.extend(&disks.descriptors);
+        descriptors.extend(card.map(Card::tap));
         // One of the first packets on a new socket finds room.
         order(&handle.socket.link, &descriptors)?;
         Ok(self.machine.take().ok_or(ControlError::Closed)?)
@@ -651,7 +659,7 @@ mod tests {
         let descriptors = vec![disk.as_fd(); 2 * vmm::control::MAX_DESCRIPTORS];
         let disks = Disks { descriptors, in_memory_mib: 0 };
         let monitor = Monitor::spawn(&images).await.expect("a process");
-        let failed = monitor.boot(&images, &Config::new(128, 1), &disks, "name".to_owned());
+        let failed = monitor.boot(&images, &Config::new(128, 1), &disks, None, "name".to_owned());
         assert!(matches!(failed, Err(MachineError::Control(ControlError::Truncated))), "{failed:?}");
         let deadline = Instant::now() + Duration::from_secs(20);
         while children("beth-unreaped") > 0 {
@@ -670,7 +678,8 @@ mod tests {
         std::fs::set_permissions(&monitor, std::fs::Permissions::from_mode(0o700)).expect("executable");
         let images = images(monitor);
         let monitor = Monitor::spawn(&images).await.expect("a process");
-        let machine = monitor.boot(&images, &Config::new(128, 1), &Disks::default(), "name".to_owned()).expect("told");
+        let machine =
+            monitor.boot(&images, &Config::new(128, 1), &Disks::default(), None, "name".to_owned()).expect("told");
         let mut streams = Vec::new();
         let error = timeout(Duration::from_secs(3600), async {
             loop {

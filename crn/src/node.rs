@@ -4,12 +4,13 @@ use crate::{
     api::{self, Service},
     cache::{Cache, program::Programs},
     ccn::Client,
-    config::{Config, seconds},
+    config::{Config, Mode, seconds},
     confinement::Confinement,
     executor::{Executor, Workshop, admit::Need, state::Limits},
     log::Logs,
     machine::{Images, Missing, Monitor},
     meter,
+    network::host::{HostNetwork, NetworkError},
     pool::Pool,
     server::Server,
     template::Templates,
@@ -28,6 +29,9 @@ use tokio::{process::Command, time::timeout};
 /// How long the monitor may take to find out whether this host runs guests.
 const PROBE_WITHIN: Duration = Duration::from_secs(60);
 
+/// How long the kernel may take over the network's set-up.
+const NETWORK_WITHIN: Duration = Duration::from_secs(30);
+
 /// Memory of the host that programs do not get by default, MiB.
 const HOST_RESERVED_MIB: u64 = 2048;
 
@@ -43,6 +47,7 @@ pub struct Node {
     service: Arc<Service>,
     pool: Pool,
     server: Server,
+    network: Option<HostNetwork>,
     verdict: String,
     /// Held as long as the node is there: one process per folder.
     _lock: File,
@@ -73,6 +78,9 @@ pub enum NodeError {
         /// What the system says.
         reason: io::Error,
     },
+    /// There is to be a network (`network.mode` is `on`), and there is none.
+    #[error("machines have no network: {0}")]
+    Network(#[from] NetworkError),
     /// TLS cannot be set up.
     #[error("cannot make an HTTP client: {causes}. Most likely the host has no ca-certificates: install them.", causes = crate::ccn::causes(.0))]
     Client(#[from] reqwest::Error),
@@ -115,8 +123,10 @@ impl Node {
             .map_err(folder(&templates))?;
         let volumes = data.join("volumes");
         let volumes = Volumes::open(&volumes, config.volumes.limit_mib << 20).map_err(folder(&volumes))?;
-        // Without KVM there is nothing to make in advance.
-        let pool = Pool::new(Arc::clone(&images), if machines.is_ok() { settings.monitors } else { 0 });
+        // Without KVM there is nothing to make in advance, and nobody to have a network.
+        let monitors = if machines.is_ok() { settings.monitors } else { 0 };
+        let network = if machines.is_ok() { network(&config.network, monitors).await? } else { None };
+        let pool = Pool::new(Arc::clone(&images), monitors, u8::from(network.is_some()));
         let workshop = Workshop {
             templates: templates.clone(),
             volumes,
@@ -125,6 +135,7 @@ impl Node {
             cache,
             images,
             logs,
+            network: network.clone(),
             settings: Arc::new(config.programs.clone()),
         };
         let executor = Executor::new(workshop, limits(&config.programs)?);
@@ -136,7 +147,7 @@ impl Node {
         let server = Server::listen(service.config.listen, api::router(service.clone()), http)
             .await
             .map_err(|reason| NodeError::Listen { address: service.config.listen, reason })?;
-        Ok(Self { service, pool, server, verdict, _lock: lock })
+        Ok(Self { service, pool, server, network, verdict, _lock: lock })
     }
 
     /// One line for the operator: where the node is and whether it can work.
@@ -162,6 +173,31 @@ impl Node {
         self.service.executor.drain().await;
         self.pool.end().await;
         self.server.stop().await;
+        if let Some(network) = self.network {
+            network.close();
+        }
+    }
+}
+
+/// The network of machines, as far as it is wanted and this host allows it; a few wires are made in advance.
+async fn network(settings: &crate::config::Network, ready: usize) -> Result<Option<HostNetwork>, NetworkError> {
+    if settings.mode == Mode::Off {
+        return Ok(None);
+    }
+    let own = settings.clone();
+    let set_up = tokio::task::spawn_blocking(move || HostNetwork::set_up(&own));
+    let outcome = timeout(NETWORK_WITHIN, set_up).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut));
+    let outcome = outcome.and_then(|joined| joined.map_err(io::Error::other));
+    match outcome.unwrap_or_else(|reason| Err(NetworkError::Host { what: "set up the network".to_owned(), reason })) {
+        Ok(network) => {
+            network.keep_ready(ready);
+            Ok(Some(network))
+        }
+        Err(error) if settings.mode == Mode::Auto => {
+            tracing::warn!("programs that ask for the internet run without it: {error} (or set network.mode to off)");
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }
 

@@ -10,7 +10,8 @@ use std::{
 use tokio::{sync::Notify, task::JoinHandle};
 use vmm::config::Shape;
 
-/// What monitors are made for: what nearly all programs are. Runtime, code, and four more files.
+/// What monitors are made for: what nearly all programs are. Runtime, code, and four more files; and as many network cards as the
+/// last machine had that one was taken for.
 const SHAPE: Shape = Shape { vcpus: 1, vsock: true, entropy: true, balloon: true, nets: 0, disks: 6 };
 
 /// The monitors that wait. Clones share them; when the last one is dropped they end.
@@ -23,16 +24,19 @@ pub struct Pool {
 
 #[derive(Debug, Default)]
 struct Idle {
-    monitors: VecDeque<Monitor>,
+    /// With the network cards that they were made for.
+    monitors: VecDeque<(u8, Monitor)>,
+    /// How many network cards the next one is made for.
+    nets: u8,
     /// What fills the pool; none once it is not to be filled any more.
     filler: Option<JoinHandle<()>>,
 }
 
 impl Pool {
-    /// A pool that keeps that many, and starts to fill itself.
+    /// A pool that keeps that many, the first for machines with that many network cards, and starts to fill itself.
     #[must_use]
-    pub fn new(images: Arc<Images>, size: usize) -> Self {
-        let idle: Arc<Mutex<Idle>> = Arc::default();
+    pub fn new(images: Arc<Images>, size: usize, nets: u8) -> Self {
+        let idle = Arc::new(Mutex::new(Idle { nets, ..Idle::default() }));
         let taken = Arc::new(Notify::new());
         if size > 0 {
             // Ends with the pool.
@@ -44,13 +48,15 @@ impl Pool {
         Self { images, idle, taken }
     }
 
-    /// A monitor: one that waits, else a new one.
+    /// A monitor for a machine with that many network cards: one that waits for such a machine, else one that waits (which saves its
+    /// process), else a new one.
     ///
     /// # Errors
     /// It does not start.
-    pub async fn take(&self) -> Result<Monitor, MachineError> {
+    pub async fn take(&self, nets: usize) -> Result<Monitor, MachineError> {
         loop {
-            let Some(monitor) = lock(&self.idle).monitors.pop_front() else { break };
+            let taken = lock(&self.idle).take(u8::try_from(nets).unwrap_or(u8::MAX));
+            let Some(monitor) = taken else { break };
             self.taken.notify_one();
             if monitor.is_there() {
                 return Ok(monitor);
@@ -69,7 +75,15 @@ impl Pool {
             let _ = filler.await;
         }
         let monitors = std::mem::take(&mut lock(&self.idle).monitors);
-        futures_util::future::join_all(monitors.into_iter().map(Monitor::end)).await;
+        futures_util::future::join_all(monitors.into_iter().map(|(_, monitor)| monitor.end())).await;
+    }
+}
+
+impl Idle {
+    fn take(&mut self, nets: u8) -> Option<Monitor> {
+        self.nets = nets;
+        let position = self.monitors.iter().position(|(made_for, _)| *made_for == nets).unwrap_or(0);
+        self.monitors.remove(position).map(|(_, monitor)| monitor)
     }
 }
 
@@ -79,16 +93,16 @@ async fn fill(idle: Weak<Mutex<Idle>>, taken: Arc<Notify>, images: Arc<Images>, 
         let Some(pool) = idle.upgrade() else { return };
         let waiting = {
             let idle = lock(&pool);
-            idle.filler.as_ref().map(|_| idle.monitors.len())
+            idle.filler.as_ref().map(|_| (idle.monitors.len(), idle.nets))
         };
         drop(pool);
-        let Some(waiting) = waiting else { return };
+        let Some((waiting, nets)) = waiting else { return };
         if waiting >= size {
             taken.notified().await;
             continue;
         }
         let made = match Monitor::spawn(&images).await {
-            Ok(monitor) => monitor.prepare(SHAPE).map(|()| monitor),
+            Ok(monitor) => monitor.prepare(Shape { nets, ..SHAPE }).map(|()| (nets, monitor)),
             Err(error) => Err(error),
         };
         match (made, idle.upgrade()) {

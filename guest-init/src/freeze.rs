@@ -3,7 +3,7 @@
 //! A guest that rings [`bell::FREEZE`] may be copied at that instruction. Whoever goes on from it, this machine or a clone, finds in the
 //! page a record that nobody else has got, and makes it its own before anything of the user runs.
 
-use crate::{doorbell, identity};
+use crate::{doorbell, identity, network};
 use guest_protocol::{
     doorbell as bell,
     record::{PAGE_BYTES, Record, RecordError},
@@ -38,6 +38,9 @@ pub(crate) fn freeze() -> Result<(), FreezeError> {
     let since = Duration::try_from(clock_gettime(ClockId::Monotonic) - frozen_at).unwrap_or_default();
     identity::set_clock(record.wall_time_us + u64::try_from(since.as_micros()).unwrap_or(0))?;
     identity::renew_boot_id()?;
+    if let Some(network) = &record.network {
+        network::take(network)?;
+    }
     doorbell::doorbell(bell::THAWED, u32::try_from(record.generation & 0x00ff_ffff).unwrap_or(0));
     Ok(())
 }

@@ -11,6 +11,7 @@ mod identity;
 mod listen;
 mod logs;
 mod mount;
+mod network;
 mod program;
 mod relay;
 mod serve;
@@ -159,6 +160,12 @@ fn become_program(configuration: &Configuration, logs: &mut Logs) -> Result<prog
     apply("set the clock", identity::set_clock(configuration.wall_time_us));
     apply("set the host name", identity::set_hostname(&configuration.hostname));
     apply("raise the loopback interface", identity::raise_loopback());
+    if let Some(network) = &configuration.network {
+        network::take(network).map_err(ProgramError::Network)?;
+    }
+    if !configuration.name_servers.is_empty() {
+        network::write_name_servers(&configuration.name_servers).map_err(ProgramError::Network)?;
+    }
     apply("raise the limit of descriptors", serve::raise_descriptor_limit());
     for volume in &configuration.volumes {
         mount::mount_volume(volume)?;

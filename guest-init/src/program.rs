@@ -47,6 +47,8 @@ pub(crate) enum ProgramError {
     Mount(#[from] MountError),
     #[error(transparent)]
     Unpack(#[from] UnpackError),
+    #[error("cannot take the machine's place in the network: {0}")]
+    Network(io::Error),
     /// The entry point is not where it should be.
     #[error("{0}")]
     Entrypoint(String),
@@ -59,6 +61,7 @@ impl ProgramError {
         let stage = match self {
             Self::Mount(_) => Stage::Mount,
             Self::Unpack(_) => Stage::Unpack,
+            Self::Network(_) => Stage::Network,
             Self::Entrypoint(_) | Self::Start { .. } => Stage::Start,
         };
         Failure { stage, error: self.to_string(), traceback: String::new() }
@@ -362,6 +365,8 @@ mod tests {
             data: None,
             volumes: vec![],
             authorized_keys: vec![],
+            name_servers: vec![],
+            network: None,
         };
         let variables = environment(&configuration);
         let last = |name: &str| variables.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str());

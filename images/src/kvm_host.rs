@@ -28,7 +28,7 @@ const KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
 const BUSYBOX_PACKAGE: &str = "busybox-static";
 
 /// Modules that the host loads, and why. What they depend on is found by reading them.
-const MODULES: [(&str, &str); 13] = [
+const MODULES: [(&str, &str); 15] = [
     ("kvm-amd", "KVM on the processor that QEMU emulates, which has AMD's extensions"),
     ("virtio_net", "the network card"),
     ("virtio_blk", "disks that are handed in"),
@@ -42,6 +42,8 @@ const MODULES: [(&str, &str); 13] = [
     ("nft_chain_nat", "the same"),
     ("nft_masq", "the same"),
     ("nft_ct", "the same: answers to connections that microVMs opened"),
+    ("nft_fib_inet", "the same: whether the sender of a packet is where it came from"),
+    ("veth", "wires to networks that tests make inside"),
 ];
 
 /// Files of the user land.

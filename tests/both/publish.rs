@@ -33,6 +33,7 @@ pub(crate) fn an_account_a_program_an_answer() -> Result<()> {
         memory_mib: 256,
         seconds: 300,
         variables: json!({}),
+        internet: false,
     })?;
     ensure!(answered == "pending" || answered == "processed", "it was answered {answered}");
     let waited = user.run(&["wait", &hash])?;
@@ -74,6 +75,7 @@ pub(crate) fn paid_or_refused() -> Result<()> {
         memory_mib: 256,
         seconds: 30,
         variables: json!({}),
+        internet: false,
     };
 
     let poor = stage::user(&network.core, 0)?;

@@ -11,6 +11,7 @@ mod hostile;
 mod jail;
 mod kill;
 mod lifecycle;
+mod network;
 mod requests;
 mod scale;
 mod storm;
@@ -68,6 +69,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("crn::volumes::what_is_full_is_said", volumes::full),
         trial("crn::volumes::what_was_synchronized_survives_kill_9", volumes::killed),
         trial("crn::devices::entropy_and_free_memory", devices::entropy_and_free_memory),
+        trial("crn::network::machines_have_the_internet_and_nothing_else", network::internet),
         trial("crn::jail::a_running_monitor_is_confined", jail::confined),
         trial("crn::about::what_the_node_says_of_itself", about::about),
     ]

@@ -25,7 +25,7 @@ use std::{
 /// Names the folder of [`cache`].
 const CACHE_VARIABLE: &str = "BETH_CACHE";
 /// Compute nodes that can be reached: the shared one and those that tests start for themselves.
-const COMPUTE_NODES: usize = 24;
+const COMPUTE_NODES: usize = 28;
 /// Credits of a test's user: years of every program here.
 const CREDITS: u64 = 50_000_000_000;
 /// Setting of a node whose monitors are counted: none waits for a machine.
@@ -309,6 +309,7 @@ impl Network {
                 memory_mib: 256,
                 seconds,
                 variables: json!({"GREETING": "from the message", "EMPTY": ""}),
+                internet: false,
             })
         })
     }
@@ -341,6 +342,7 @@ impl Network {
                 memory_mib: 128,
                 seconds,
                 variables,
+                internet: false,
             };
             self.publish_with(&program, volumes)
         })
@@ -348,6 +350,17 @@ impl Network {
 
     /// One file of Python, uploaded as it is.
     pub(crate) fn plain(&self, name: &str, source: &str) -> Result<&'static str> {
+        self.plain_with(name, source, false, json!({}))
+    }
+
+    /// The same with these variables, as a program that asks for the internet, if it is to.
+    pub(crate) fn plain_with(
+        &self,
+        name: &str,
+        source: &str,
+        internet: bool,
+        variables: Value,
+    ) -> Result<&'static str> {
         self.deploy(&format!("plain {name}"), || {
             let file = folder("archives")?.join(format!("{name}.py"));
             fs::write(&file, source)?;
@@ -358,7 +371,8 @@ impl Network {
                 encoding: "plain",
                 memory_mib: 256,
                 seconds: 300,
-                variables: json!({}),
+                variables,
+                internet,
             })
         })
     }
@@ -373,6 +387,7 @@ impl Network {
             memory_mib: 128,
             seconds: 60,
             variables: json!({}),
+            internet: false,
         })
     }
 

@@ -164,7 +164,7 @@ fn start_class(error: &StartError) -> Class {
             VolumeError::Full { .. } | VolumeError::InUse { .. } => later(wait::ELSEWHERE),
             VolumeError::Length { .. } | VolumeError::Disk { .. } => class(StatusCode::INTERNAL_SERVER_ERROR),
         },
-        StartError::Stopped => later(wait::ELSEWHERE),
+        StartError::Stopped | StartError::Network(_) => later(wait::ELSEWHERE),
         StartError::Machine(_)
         | StartError::Guest(_)
         | StartError::Ended(_)
@@ -214,7 +214,8 @@ fn start_sentence(error: &StartError) -> String {
         StartError::Volume(VolumeError::Length { .. } | VolumeError::Disk { .. }) => "Volume not available".to_owned(),
         StartError::Volume(error) => error.to_string(),
         StartError::Machine(MachineError::Config(error)) => error.to_string(),
-        StartError::Machine(_)
+        StartError::Network(_)
+        | StartError::Machine(_)
         | StartError::Guest(_)
         | StartError::Ended(_)
         | StartError::BootTimedOut(_)

@@ -24,6 +24,7 @@ use crate::{
     log::Logs,
     machine::{Ended, Images, Machine, MachineError},
     meter::Usage,
+    network::host::{HostNetwork, NetworkError},
     pool::Pool,
     template::{Template, Templates},
     volume::{Volume, VolumeError, Volumes},
@@ -71,6 +72,8 @@ pub struct Workshop {
     pub volumes: Volumes,
     /// Where what they print goes.
     pub logs: Logs,
+    /// The network of machines, if there is one.
+    pub network: Option<HostNetwork>,
     /// How long things may take.
     pub settings: Arc<config::Programs>,
 }
@@ -87,6 +90,9 @@ pub enum StartError {
     /// One of its volumes cannot be had.
     #[error(transparent)]
     Volume(#[from] VolumeError),
+    /// It asks for a network and gets none.
+    #[error(transparent)]
+    Network(#[from] Box<NetworkError>),
     /// The machine cannot be made, or was lost.
     #[error(transparent)]
     Machine(#[from] MachineError),

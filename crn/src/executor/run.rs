@@ -12,6 +12,7 @@ use crate::{
     guest::{self, Guest, Orders},
     machine::Machine,
     meter::Usage,
+    network::{card::Card, ipv6::Kind},
     template::Template,
 };
 use futures_util::FutureExt as _;
@@ -68,6 +69,7 @@ pub(super) fn suspects_files(error: &StartError) -> bool {
         StartError::Lookup(_)
         | StartError::Files(_)
         | StartError::Volume(_)
+        | StartError::Network(_)
         | StartError::Machine(_)
         | StartError::Guest(_)
         | StartError::Ended(_)
@@ -108,13 +110,19 @@ async fn live(workshop: &Workshop, mailbox: &UnboundedSender<Message>, order: Or
     };
     let item_hash = blueprint.item_hash.to_string();
     let began = Instant::now();
-    if blueprint.internet {
-        tracing::info!(item_hash, "the program asks for the internet, which machines do not have yet");
-    }
+    // Held until the machine has ended: its addresses are nobody else's before.
+    let card = match card(workshop, &blueprint).await {
+        Ok(card) => card,
+        Err(error) => {
+            tracing::warn!(item_hash, %error, "a program does not start");
+            let _ = mailbox.send(Message::Failed { machine: id, error });
+            return;
+        }
+    };
     let started = || {
         let _ = mailbox.send(Message::Event(Event::Started { machine: id }));
     };
-    let mut start = Start::new(workshop, &blueprint, &inputs, &started);
+    let mut start = Start::new(workshop, &blueprint, &inputs, card.as_ref(), &started);
     let outcome = tokio::select! {
         outcome = start.come_up() => outcome,
         () = stop.cancelled() => Err(StartError::Stopped),
@@ -176,6 +184,20 @@ async fn live(workshop: &Workshop, mailbox: &UnboundedSender<Message>, order: Or
         usage = %usage,
         "a machine ended"
     );
+}
+
+/// The network card of a program that asks for the internet, where there is one.
+async fn card(workshop: &Workshop, blueprint: &Blueprint) -> Result<Option<Card>, StartError> {
+    match &workshop.network {
+        Some(network) if blueprint.internet => {
+            Ok(Some(network.card(Kind::OnDemand, &blueprint.item_hash).await.map_err(Box::new)?))
+        }
+        None if blueprint.internet => {
+            tracing::debug!(item_hash = %blueprint.item_hash, "the program asks for the internet, which this node does not give");
+            Ok(None)
+        }
+        Some(_) | None => Ok(None),
+    }
 }
 
 /// Has a template learn what its first clone wrote to. One that does not say is no worse a clone.

@@ -16,6 +16,7 @@ use crate::{
     guest::{self, Guest, GuestError},
     host_name,
     machine::{Disks, Machine, MachineError},
+    network::card::Card,
     random,
     template::{
         Draft, Template,
@@ -29,6 +30,7 @@ use guest_protocol::{
 };
 use std::{
     fmt, io,
+    net::IpAddr,
     os::fd::AsFd as _,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -74,6 +76,8 @@ pub(super) struct Start<'a> {
     workshop: &'a Workshop,
     blueprint: &'a Blueprint,
     inputs: &'a Inputs,
+    /// Of a program that asks for a network, where there is one.
+    card: Option<&'a Card>,
     /// Told when the program runs; it may not listen yet.
     started: &'a (dyn Fn() + Send + Sync),
     config: Config,
@@ -91,6 +95,7 @@ impl<'a> Start<'a> {
         workshop: &'a Workshop,
         blueprint: &'a Blueprint,
         inputs: &'a Inputs,
+        card: Option<&'a Card>,
         started: &'a (dyn Fn() + Send + Sync),
     ) -> Self {
         // More than a machine can have was refused by admission long ago, or is by the configuration's check.
@@ -102,9 +107,23 @@ impl<'a> Start<'a> {
         // For programs that run long: what they do not use others can, and their random numbers do not hang on one seed.
         config.balloon = true;
         config.entropy = true;
+        config.nets = card.map(Card::net).into_iter().collect();
         let level = allowed_level(blueprint).min(workshop.templates.level());
-        let lasting = lasting_configuration(blueprint, devices(blueprint, inputs));
-        Self { workshop, blueprint, inputs, started, config, lasting, level, ephemeral: Vec::new(), machine: None }
+        let name_servers = workshop.network.as_ref().map(|network| network.name_servers().to_vec());
+        let name_servers = name_servers.filter(|_| card.is_some()).unwrap_or_default();
+        let lasting = lasting_configuration(blueprint, devices(blueprint, inputs), name_servers);
+        Self {
+            workshop,
+            blueprint,
+            inputs,
+            card,
+            started,
+            config,
+            lasting,
+            level,
+            ephemeral: Vec::new(),
+            machine: None,
+        }
     }
 
     /// The machine that was tried last, when the start is given up.
@@ -151,8 +170,14 @@ impl<'a> Start<'a> {
         let memory_mib = u64::from(self.config.memory_mib);
         match level {
             Level::Off => None,
-            Level::Runtime => Some(installation.runtime_key(self.blueprint, memory_mib)),
-            Level::Function => installation.function_key(self.blueprint, memory_mib, &self.inputs.files, &self.lasting),
+            Level::Runtime => Some(installation.runtime_key(self.blueprint, memory_mib, self.config.nets.len())),
+            Level::Function => installation.function_key(
+                self.blueprint,
+                memory_mib,
+                self.config.nets.len(),
+                &self.inputs.files,
+                &self.lasting,
+            ),
         }
     }
 
@@ -176,7 +201,7 @@ impl<'a> Start<'a> {
         random::fill(&mut seed);
         let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let wall_time_us = u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX);
-        Configuration { wall_time_us, seed, ..self.lasting.clone() }
+        Configuration { wall_time_us, seed, network: self.card.map(Card::guest), ..self.lasting.clone() }
     }
 
     /// A template that did not become this program's machine.
@@ -252,14 +277,15 @@ impl<'a> Start<'a> {
     /// A machine that has gone on from a template and is itself; and whether it is watched.
     async fn go_on(&mut self, template: &Template) -> Result<(Machine, bool), StartError> {
         self.make_ephemeral(Some(template)).await?;
-        let monitor = self.workshop.pool.take().await?;
+        let monitor = self.workshop.pool.take(self.config.nets.len()).await?;
         let restore = Restore {
             config: self.config.clone(),
-            record: record(),
+            record: record(self.card),
             working_set: template.working_set().to_vec(),
             watched: template.is_to_be_watched(),
         };
-        let machine = monitor.restore(template, &restore, &self.disks(), self.blueprint.item_hash.to_string())?;
+        let name = self.blueprint.item_hash.to_string();
+        let machine = monitor.restore(template, &restore, &self.disks(), self.card, name)?;
         self.machine = Some(machine.clone());
         let generation = restore.record.generation;
         self.within(async {
@@ -285,9 +311,10 @@ impl<'a> Start<'a> {
     async fn boot(&mut self, level: Level) -> Result<CameUp, StartError> {
         let began = Instant::now();
         self.make_ephemeral(None).await?;
-        let monitor = self.workshop.pool.take().await?;
+        let monitor = self.workshop.pool.take(self.config.nets.len()).await?;
         let images = &self.workshop.images;
-        let machine = monitor.boot(images, &self.config, &self.disks(), self.blueprint.item_hash.to_string())?;
+        let name = self.blueprint.item_hash.to_string();
+        let machine = monitor.boot(images, &self.config, &self.disks(), self.card, name)?;
         self.machine = Some(machine.clone());
         let mut guest = self
             .within(async {
@@ -373,7 +400,7 @@ impl<'a> Start<'a> {
                 Err(error) => copied = Err(MachineError::NotCopied(error.to_string())),
             }
         }
-        let record = record();
+        let record = record(self.card);
         machine.resume(record).await?;
         drop(guest);
         match copied {
@@ -441,6 +468,7 @@ fn blames_the_way(error: &StartError) -> bool {
         StartError::Lookup(_)
         | StartError::Files(_)
         | StartError::Volume(_)
+        | StartError::Network(_)
         | StartError::StartTimedOut(_)
         | StartError::Program(_)
         | StartError::Exited(_)
@@ -450,12 +478,12 @@ fn blames_the_way(error: &StartError) -> bool {
 }
 
 /// What makes a machine another one than all that go on from the same template.
-fn record() -> Record {
+fn record(card: Option<&Card>) -> Record {
     let (mut generation, mut seed) = ([0; 8], [0; 32]);
     random::fill(&mut generation);
     random::fill(&mut seed);
     // The monitor sets the time, when the guest goes on.
-    Record { generation: u64::from_le_bytes(generation), wall_time_us: 0, seed }
+    Record { generation: u64::from_le_bytes(generation), wall_time_us: 0, seed, network: card.map(Card::guest) }
 }
 
 /// The disks of the machine as its guest is told of them, in order.
@@ -470,8 +498,12 @@ fn devices(blueprint: &Blueprint, inputs: &Inputs) -> impl Iterator<Item = Devic
     })
 }
 
-/// The record that makes a guest this program (order of the disks: [`Blueprint::disks`]), without seed and time.
-fn lasting_configuration(blueprint: &Blueprint, devices: impl Iterator<Item = Device>) -> Configuration {
+/// The record that makes a guest this program (order of the disks: [`Blueprint::disks`]), without seed, time and addresses.
+fn lasting_configuration(
+    blueprint: &Blueprint,
+    devices: impl Iterator<Item = Device>,
+    name_servers: Vec<IpAddr>,
+) -> Configuration {
     // The first is the root, of which the guest knows.
     let mut devices = devices.skip(1);
     let mut next = || devices.next().expect("there is a disk for everything in the blueprint");
@@ -508,6 +540,8 @@ fn lasting_configuration(blueprint: &Blueprint, devices: impl Iterator<Item = De
         data,
         volumes,
         authorized_keys: blueprint.authorized_keys.clone(),
+        name_servers,
+        network: None,
     }
 }
 
@@ -542,7 +576,7 @@ mod tests {
             {"ephemeral": true, "size_mib": 1, "mount": "/c"},
         ]);
         let blueprint = blueprint(&volumes, &json!({}), 1).expect("a blueprint");
-        let configuration = lasting_configuration(&blueprint, devices(&blueprint, &Inputs::default()));
+        let configuration = lasting_configuration(&blueprint, devices(&blueprint, &Inputs::default()), Vec::new());
         let told: Vec<_> = configuration
             .volumes
             .iter()

@@ -1,45 +1,47 @@
-//! The host's packet filter for all machines: a pure function from machines to one table of nftables, which is replaced as a
-//! whole, so that nothing stays behind of a machine that is gone.
+//! The host's packet filter for machines: a pure function from the settings to one table of nftables, which is replaced as a whole.
 //!
 //! Who may speak to whom (spec: crn, section 5, and what it leaves open):
 //!
 //! | from | to | |
 //! |---|---|---|
 //! | a machine, under another's address | anyone | no; its card drops it too |
-//! | a machine | outside | yes, over IPv4 under the host's address |
+//! | a machine | outside | yes, over IPv4 under the host's address; by the interfaces that lead outside and no other |
+//! | a machine | private networks, metadata services ([`Plan::refused`]) | no, but for questions to its name servers |
 //! | a machine | another machine | over IPv6, as from anywhere: private addresses are between a machine and its host |
-//! | a machine | its gateway's own addresses | control messages: services of the host are not meant for its guests |
+//! | a machine | the host | control messages, and [`Plan::host_ports`] |
 //! | outside | a machine | over IPv6, and by ports of the host that were forwarded |
 //!
-//! A packet asks one map for its machine's chain, however many machines there are. Printed, the table is what `nft --file`
-//! reads.
+//! No rule names a machine: their interfaces have a prefix in common, and a sender's address is its own when the host would send to
+//! it by the interface that the packet came in by. So a machine that comes or goes changes routes and nothing here: the table is
+//! the same for one machine and for thousands, and no start waits for it. Printed, it is what `nft --file` reads.
 
-use super::{
-    ipv4::Link,
-    ipv6::{NETWORK_BITS, Network},
-};
+use ipnet::{IpNet, Ipv4Net};
 use std::{
     fmt::{self, Display, Formatter},
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr},
 };
 
-/// The name of the table. Those of others are not touched.
-pub const TABLE: &str = "beth";
+/// Where name servers listen.
+const NAME_SERVICE: u16 = 53;
 
-const LINK_LOCAL: Prefix6 = Prefix6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
-/// Who asks whether an address is taken has none.
-const UNSPECIFIED: Prefix6 = Prefix6(Ipv6Addr::UNSPECIFIED, 128);
-
-/// A machine, as far as packets know it.
+/// What the table is made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Machine {
-    /// The tap: letters and digits.
-    pub interface: String,
-    /// The private network.
-    pub ipv4: Link,
-    /// The public network, where there is one.
-    pub ipv6: Option<Network>,
-    /// Ports of the host that lead to it.
+pub struct Plan {
+    /// The name of the table. Those of others are not touched.
+    pub table: String,
+    /// How the names of machines' interfaces begin, and nobody else's.
+    pub machines: String,
+    /// The private addresses of machines.
+    pub pool: Ipv4Net,
+    /// The interfaces that lead outside.
+    pub outside: Vec<String>,
+    /// Who is asked for names.
+    pub name_servers: Vec<IpAddr>,
+    /// Where machines do not get.
+    pub refused: Vec<IpNet>,
+    /// TCP ports of the host that machines may use.
+    pub host_ports: Vec<u16>,
+    /// Ports of the host that lead to machines.
     pub forwards: Vec<Forward>,
 }
 
@@ -50,6 +52,8 @@ pub struct Forward {
     pub protocol: Protocol,
     /// On the host.
     pub host_port: u16,
+    /// The machine.
+    pub guest: Ipv4Addr,
     /// In the machine.
     pub guest_port: u16,
 }
@@ -62,14 +66,6 @@ pub enum Protocol {
     /// UDP.
     Udp,
 }
-
-/// An IPv4 network: its address and the bits of its network part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Prefix4(pub Ipv4Addr, pub u8);
-
-/// An IPv6 network: its address and the bits of its network part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Prefix6(pub Ipv6Addr, pub u8);
 
 /// Where the kernel asks a chain, and in which turn among those of others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +84,7 @@ pub enum Hook {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {
     /// Its name in the table.
-    pub name: String,
+    pub name: &'static str,
     /// Where the kernel asks it; other chains do otherwise.
     pub hook: Option<Hook>,
     /// Its rules.
@@ -104,29 +100,39 @@ pub struct Rule {
     pub verdict: Verdict,
 }
 
+/// Interfaces by their names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Interface {
+    /// That one.
+    Named(String),
+    /// All whose names begin like that.
+    Prefixed(String),
+}
+
 /// What is asked about a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Match {
     /// It came in by that interface.
-    CameBy(String),
+    CameBy(Interface),
     /// It goes out by that interface.
-    LeavesBy(String),
+    LeavesBy(Interface),
     /// It is IPv4.
     IsIpv4,
+    /// The host would not send to its sender by the interface that it came in by.
+    IsForeign,
     /// Its sender is in that network.
-    SourceIn4(Prefix4),
-    /// It is IPv4, and its sender is another.
-    SourceNot4(Ipv4Addr),
-    /// It is IPv6, and its sender is in none of these.
-    SourceNotIn6(Vec<Prefix6>),
-    /// That is its destination.
-    Destination4(Ipv4Addr),
+    SourceIn(IpNet),
     /// Its destination is in that network.
-    DestinationIn6(Prefix6),
-    /// It is ICMP or ICMPv6: echoes, errors, neighbour discovery.
-    IsControlMessage,
+    DestinationIn(IpNet),
+    /// It is ICMP (for IPv4) or ICMPv6: echoes, errors, neighbour discovery.
+    IsControlMessage {
+        /// Of IPv6.
+        ipv6: bool,
+    },
     /// It belongs to a conversation that was let through before.
     IsEstablished,
+    /// Its destination was translated.
+    IsForwarded,
     /// It is for that port.
     Port(Protocol, u16),
 }
@@ -139,11 +145,9 @@ pub enum Verdict {
     /// It ends here.
     Drop,
     /// That chain is asked.
-    Jump(String),
-    /// The chain is asked that belongs to the interface that it came in by, if one does.
-    JumpByCameBy(Vec<(String, String)>),
-    /// The same with the interface that it goes out by.
-    JumpByLeavesBy(Vec<(String, String)>),
+    Jump(&'static str),
+    /// This chain is not asked further.
+    Return,
     /// Its sender becomes the host.
     Masquerade,
     /// That address and port become its destination.
@@ -153,82 +157,80 @@ pub enum Verdict {
 /// The table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ruleset {
+    /// Its name.
+    pub table: String,
     /// Its chains: none before those that it asks.
     pub chains: Vec<Chain>,
 }
 
 impl Ruleset {
-    /// The table for these machines, whose private addresses are of that pool, on a host whose way out is that interface.
+    /// The table of that plan.
     #[must_use]
-    pub fn of(machines: &[Machine], pool: Prefix4, outside: &str) -> Self {
-        let mut chains: Vec<Chain> = machines.iter().flat_map(of_machine).collect();
-        let by = |chain: fn(&Machine) -> String| {
-            machines.iter().map(|machine| (machine.interface.clone(), chain(machine))).collect()
-        };
-        let forwards = machines.iter().flat_map(|machine| {
-            machine.forwards.iter().map(|forward| {
+    pub fn of(plan: &Plan) -> Self {
+        let of_machine = || Match::CameBy(Interface::Prefixed(plan.machines.clone()));
+        let to_machine = || Match::LeavesBy(Interface::Prefixed(plan.machines.clone()));
+        let outside = || plan.outside.iter().map(|name| Interface::Named(name.clone()));
+
+        let mut host = vec![
+            rule([], Verdict::Jump("sender")),
+            rule([Match::IsControlMessage { ipv6: false }], Verdict::Accept),
+            rule([Match::IsControlMessage { ipv6: true }], Verdict::Accept),
+        ];
+        host.extend(plan.host_ports.iter().map(|port| rule([Match::Port(Protocol::Tcp, *port)], Verdict::Accept)));
+        host.push(rule([], Verdict::Drop));
+
+        let mut outwards = vec![rule([to_machine(), Match::IsIpv4], Verdict::Drop)];
+        for server in plan.name_servers.iter().copied().map(IpNet::from) {
+            outwards.extend([Protocol::Udp, Protocol::Tcp].map(|protocol| {
+                rule([Match::DestinationIn(server), Match::Port(protocol, NAME_SERVICE)], Verdict::Accept)
+            }));
+        }
+        outwards.extend(plan.refused.iter().map(|network| rule([Match::DestinationIn(*network)], Verdict::Drop)));
+        outwards.extend(outside().map(|interface| rule([Match::LeavesBy(interface)], Verdict::Return)));
+        // What is left of those is IPv6.
+        outwards.push(rule([to_machine()], Verdict::Return));
+        outwards.push(rule([], Verdict::Drop));
+
+        let forwards = outside().flat_map(|interface| {
+            plan.forwards.iter().map(move |forward| {
                 let port = Match::Port(forward.protocol, forward.host_port);
-                let redirect = Verdict::Redirect(machine.ipv4.guest(), forward.guest_port);
-                rule([Match::CameBy(outside.to_owned()), Match::IsIpv4, port], redirect)
+                let redirect = Verdict::Redirect(forward.guest, forward.guest_port);
+                rule([Match::CameBy(interface.clone()), Match::IsIpv4, port], redirect)
             })
         });
-        chains.extend([
+        let named = |name, rules| Chain { name, hook: None, rules };
+        let chains = vec![
+            named("sender", vec![rule([Match::IsForeign], Verdict::Drop)]),
+            named("host", host),
+            named("outwards", outwards),
+            named(
+                "inwards",
+                vec![rule([Match::IsIpv4, Match::IsForwarded], Verdict::Accept), rule([Match::IsIpv4], Verdict::Drop)],
+            ),
             base(Hook::PreRouting, forwards.collect()),
-            base(Hook::Input, vec![rule([], Verdict::JumpByCameBy(by(for_host)))]),
+            base(Hook::Input, vec![rule([of_machine()], Verdict::Jump("host"))]),
             base(
                 Hook::Forward,
                 vec![
                     // A sender is who it is in an old conversation too.
-                    rule([], Verdict::JumpByCameBy(by(sender))),
-                    rule([Match::IsEstablished], Verdict::Accept),
-                    rule([], Verdict::JumpByLeavesBy(by(receiver))),
+                    rule([of_machine()], Verdict::Jump("sender")),
+                    rule([of_machine(), Match::IsEstablished], Verdict::Accept),
+                    rule([to_machine(), Match::IsEstablished], Verdict::Accept),
+                    rule([of_machine()], Verdict::Jump("outwards")),
+                    rule([to_machine()], Verdict::Jump("inwards")),
                 ],
             ),
+            // The host's own address is in the pool on each link; what it sends there is not for outside.
             base(
                 Hook::PostRouting,
-                vec![rule([Match::LeavesBy(outside.to_owned()), Match::SourceIn4(pool)], Verdict::Masquerade)],
+                vec![
+                    rule([to_machine()], Verdict::Return),
+                    rule([Match::SourceIn(plan.pool.into())], Verdict::Masquerade),
+                ],
             ),
-        ]);
-        Self { chains }
+        ];
+        Self { table: plan.table.clone(), chains }
     }
-}
-
-/// Names of a machine's chains: what holds for it as a sender, towards the host, and as a receiver.
-fn sender(machine: &Machine) -> String {
-    format!("from_{}", machine.interface)
-}
-fn for_host(machine: &Machine) -> String {
-    format!("host_{}", machine.interface)
-}
-fn receiver(machine: &Machine) -> String {
-    format!("to_{}", machine.interface)
-}
-
-fn of_machine(machine: &Machine) -> [Chain; 3] {
-    let mut own = vec![LINK_LOCAL, UNSPECIFIED];
-    let mut gateway = vec![rule([Match::Destination4(machine.ipv4.host())], Verdict::Drop)];
-    if let Some(network) = machine.ipv6 {
-        own.push(Prefix6(network.host(), NETWORK_BITS));
-        gateway.push(rule([Match::DestinationIn6(Prefix6(network.host(), 128))], Verdict::Drop));
-    }
-    gateway.push(rule([Match::DestinationIn6(LINK_LOCAL)], Verdict::Drop));
-
-    let as_sender = vec![
-        rule([Match::SourceNot4(machine.ipv4.guest())], Verdict::Drop),
-        rule([Match::SourceNotIn6(own)], Verdict::Drop),
-    ];
-    let mut towards_host =
-        vec![rule([], Verdict::Jump(sender(machine))), rule([Match::IsControlMessage], Verdict::Accept)];
-    towards_host.extend(gateway);
-    // After their redirection these are the machine's own ports; what else is IPv4 comes from where it should not.
-    let mut as_receiver: Vec<Rule> = machine
-        .forwards
-        .iter()
-        .map(|forward| rule([Match::IsIpv4, Match::Port(forward.protocol, forward.guest_port)], Verdict::Accept))
-        .collect();
-    as_receiver.push(rule([Match::IsIpv4], Verdict::Drop));
-    [(sender(machine), as_sender), (for_host(machine), towards_host), (receiver(machine), as_receiver)]
-        .map(|(name, rules)| Chain { name, hook: None, rules })
 }
 
 fn rule<const N: usize>(matches: [Match; N], verdict: Verdict) -> Rule {
@@ -242,13 +244,14 @@ fn base(hook: Hook, rules: Vec<Rule>) -> Chain {
         Hook::Forward => "forward",
         Hook::PostRouting => "postrouting",
     };
-    Chain { name: name.to_owned(), hook: Some(hook), rules }
+    Chain { name, hook: Some(hook), rules }
 }
 
 impl Display for Ruleset {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
         // To delete what may not be there it is made first.
-        writeln!(out, "table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{")?;
+        let table = &self.table;
+        writeln!(out, "table inet {table}\ndelete table inet {table}\ntable inet {table} {{")?;
         for chain in &self.chains {
             writeln!(out, "\tchain {} {{", chain.name)?;
             if let Some(hook) = chain.hook {
@@ -260,8 +263,7 @@ impl Display for Ruleset {
                 };
                 writeln!(out, "\t\ttype {kind}; policy accept;")?;
             }
-            // A map without entries has no type: such a rule says nothing.
-            for rule in chain.rules.iter().filter(|rule| !rule.verdict.is_empty_map()) {
+            for rule in &chain.rules {
                 write!(out, "\t\t")?;
                 for matching in &rule.matches {
                     write!(out, "{matching} ")?;
@@ -274,28 +276,29 @@ impl Display for Ruleset {
     }
 }
 
-impl Verdict {
-    fn is_empty_map(&self) -> bool {
-        matches!(self, Self::JumpByCameBy(map) | Self::JumpByLeavesBy(map) if map.is_empty())
+impl Display for Interface {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Named(name) => write!(out, "\"{name}\""),
+            Self::Prefixed(prefix) => write!(out, "\"{prefix}*\""),
+        }
     }
 }
 
 impl Display for Match {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        let family = |network: &IpNet| if matches!(network, IpNet::V4(_)) { "ip" } else { "ip6" };
         match self {
-            Self::CameBy(interface) => write!(out, "iifname \"{interface}\""),
-            Self::LeavesBy(interface) => write!(out, "oifname \"{interface}\""),
+            Self::CameBy(interface) => write!(out, "iifname {interface}"),
+            Self::LeavesBy(interface) => write!(out, "oifname {interface}"),
             Self::IsIpv4 => write!(out, "meta nfproto ipv4"),
-            Self::SourceIn4(network) => write!(out, "ip saddr {network}"),
-            Self::SourceNot4(address) => write!(out, "ip saddr != {address}"),
-            Self::SourceNotIn6(networks) => {
-                let networks: Vec<String> = networks.iter().map(Prefix6::to_string).collect();
-                write!(out, "ip6 saddr != {{ {} }}", networks.join(", "))
-            }
-            Self::Destination4(address) => write!(out, "ip daddr {address}"),
-            Self::DestinationIn6(network) => write!(out, "ip6 daddr {network}"),
-            Self::IsControlMessage => write!(out, "meta l4proto {{ icmp, ipv6-icmp }}"),
+            Self::IsForeign => write!(out, "fib saddr . iif oif missing"),
+            Self::SourceIn(network) => write!(out, "{} saddr {network}", family(network)),
+            Self::DestinationIn(network) => write!(out, "{} daddr {network}", family(network)),
+            Self::IsControlMessage { ipv6: false } => write!(out, "ip protocol icmp"),
+            Self::IsControlMessage { ipv6: true } => write!(out, "meta l4proto ipv6-icmp"),
             Self::IsEstablished => write!(out, "ct state established,related"),
+            Self::IsForwarded => write!(out, "ct status dnat"),
             Self::Port(Protocol::Tcp, port) => write!(out, "tcp dport {port}"),
             Self::Port(Protocol::Udp, port) => write!(out, "udp dport {port}"),
         }
@@ -304,32 +307,14 @@ impl Display for Match {
 
 impl Display for Verdict {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
-        let map = |out: &mut Formatter<'_>, key: &str, map: &[(String, String)]| {
-            let entries: Vec<String> =
-                map.iter().map(|(interface, chain)| format!("\"{interface}\" : jump {chain}")).collect();
-            write!(out, "{key} vmap {{ {} }}", entries.join(", "))
-        };
         match self {
             Self::Accept => write!(out, "accept"),
             Self::Drop => write!(out, "drop"),
             Self::Jump(chain) => write!(out, "jump {chain}"),
-            Self::JumpByCameBy(chains) => map(out, "iifname", chains),
-            Self::JumpByLeavesBy(chains) => map(out, "oifname", chains),
+            Self::Return => write!(out, "return"),
             Self::Masquerade => write!(out, "masquerade"),
             Self::Redirect(address, port) => write!(out, "dnat ip to {address}:{port}"),
         }
-    }
-}
-
-impl Display for Prefix4 {
-    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
-        write!(out, "{}/{}", self.0, self.1)
-    }
-}
-
-impl Display for Prefix6 {
-    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
-        write!(out, "{}/{}", self.0, self.1)
     }
 }
 

@@ -90,10 +90,10 @@ impl Installation {
         Ok(Self(digest.end()))
     }
 
-    /// Of the templates of a program's runtime, for machines of its size.
+    /// Of the templates of a program's runtime, for machines of its size with that many network cards.
     #[must_use]
-    pub fn runtime_key(&self, blueprint: &Blueprint, memory_mib: u64) -> Key {
-        let mut digest = self.parts(Level::Runtime, blueprint, memory_mib);
+    pub fn runtime_key(&self, blueprint: &Blueprint, memory_mib: u64, nets: usize) -> Key {
+        let mut digest = self.parts(Level::Runtime, blueprint, memory_mib, nets);
         digest.add(blueprint.runtime.to_string().as_bytes());
         // The disks that it will have, and how long those are that it writes to: the guest's kernel has asked once.
         for disk in blueprint.disks() {
@@ -113,10 +113,11 @@ impl Installation {
         &self,
         blueprint: &Blueprint,
         memory_mib: u64,
+        nets: usize,
         files: &[CachedFile],
         lasting: &Configuration,
     ) -> Option<Key> {
-        let mut digest = self.parts(Level::Function, blueprint, memory_mib);
+        let mut digest = self.parts(Level::Function, blueprint, memory_mib, nets);
         for file in files {
             digest.add(file.hash.to_string().as_bytes());
         }
@@ -124,12 +125,13 @@ impl Installation {
         Some(Key(digest.end()))
     }
 
-    fn parts(&self, level: Level, blueprint: &Blueprint, memory_mib: u64) -> Parts {
+    fn parts(&self, level: Level, blueprint: &Blueprint, memory_mib: u64, nets: usize) -> Parts {
         let mut digest = Parts::new(&level.to_string());
         digest.add(&self.0);
         digest.add(&guest_protocol::VERSION.to_le_bytes());
         digest.add(&memory_mib.to_le_bytes());
         digest.add(&blueprint.vcpus.to_le_bytes());
+        digest.add(&nets.to_le_bytes());
         digest
     }
 }

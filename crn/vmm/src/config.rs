@@ -4,7 +4,11 @@
 //! says, so that this record can be stored, compared and kept inside a snapshot.
 
 use crate::devices::{
-    balloon::BALLOON_QUEUES, block::BLOCK_QUEUES, entropy::ENTROPY_QUEUES, network::NETWORK_QUEUES, vsock::VSOCK_QUEUES,
+    balloon::BALLOON_QUEUES,
+    block::BLOCK_QUEUES,
+    entropy::ENTROPY_QUEUES,
+    network::{NETWORK_QUEUES, Rates},
+    vsock::VSOCK_QUEUES,
 };
 use crate::working_set::PageRange;
 use guest_protocol::record::Record;
@@ -139,6 +143,8 @@ pub struct Net {
     pub mac: [u8; 6],
     /// The addresses that the guest may send from.
     pub addresses: Vec<IpAddr>,
+    /// How much goes through in each direction.
+    pub rates: Rates,
 }
 
 /// A role among the descriptors that accompany a [`Config`].
@@ -294,6 +300,7 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::devices::network::DEFAULT_RATES;
 
     #[test]
     fn limits_are_inclusive() {
@@ -306,7 +313,7 @@ mod tests {
         assert_eq!(config.check(), Err(ConfigError::Disks(MAX_DISKS + 1)));
     }
 
-    const NET: Net = Net { mac: [2, 0, 0, 0, 0, 1], addresses: Vec::new() };
+    const NET: Net = Net { mac: [2, 0, 0, 0, 0, 1], addresses: Vec::new(), rates: DEFAULT_RATES };
 
     #[test]
     fn devices_share_the_interrupt_lines() {

@@ -28,7 +28,7 @@ use crate::{
         block::Block,
         console::DebugConsole,
         entropy::Entropy,
-        network::{DEFAULT_RATES, Identity, Network, Tap},
+        network::{Identity, Network, Tap},
         timer::MonotonicTimer,
         vsock::{Muxer, VsockDevice},
     },
@@ -223,7 +223,7 @@ impl Machine {
         }
         for (net, tap) in config.nets.iter().zip(files.taps) {
             let tap = Tap::new(tap.into())?;
-            add(Box::new(Network::new(tap, MonotonicTimer::new()?, Identity::of(net), DEFAULT_RATES)))?;
+            add(Box::new(Network::new(tap, MonotonicTimer::new()?, Identity::of(net), net.rates)))?;
         }
         for (index, (disk, file)) in config.disks.iter().zip(files.disks).enumerate() {
             add(Box::new(Block::open(file, index, disk.read_only)?))?;

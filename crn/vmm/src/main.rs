@@ -12,7 +12,7 @@ use std::{
 use vmm::{
     config::{Config, Disk, Entry, Net, Vsock},
     control::{self, Cause, ControlError, Notice, Request},
-    devices::network::Tap,
+    devices::network::{DEFAULT_RATES, Tap},
     jail::{self, JailError, Place, seccomp::Thread},
     machine::{BuildError, Front, Machine, Shell},
     probe,
@@ -244,7 +244,7 @@ fn parse_run(arguments: &mut lexopt::Parser) -> Result<Run, lexopt::Error> {
             Long("tap") => {
                 taps.push(arguments.value()?.string()?);
                 let number = u8::try_from(taps.len()).map_err(|_| "too many taps")?;
-                config.nets.push(Net { mac: [2, 0, 0, 0, 0, number], addresses: Vec::new() });
+                config.nets.push(Net { mac: [2, 0, 0, 0, 0, number], addresses: Vec::new(), rates: DEFAULT_RATES });
             }
             Long("mac") => card(&mut config)?.mac = arguments.value()?.parse_with(parse_mac)?,
             Long("address") => card(&mut config)?.addresses.push(arguments.value()?.parse()?),

@@ -24,7 +24,7 @@ pub use words::*;
 
 /// The version of these words. The guest says it first, in [`Event::Hello`]; a host that does not
 /// know it refuses the guest.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// The guest's vsock address, the same in every guest: the host side is a socket per guest.
 pub const GUEST_CID: u64 = 3;

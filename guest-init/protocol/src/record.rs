@@ -6,6 +6,7 @@
 //!
 //! The page begins with [`MAGIC`], then the length of what follows as a little-endian `u32`, then that many bytes of postcard.
 
+use crate::Network;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +27,8 @@ pub struct Record {
     pub wall_time_us: u64,
     /// Entropy for the kernel's generator.
     pub seed: [u8; 32],
+    /// Its place in the network, if it has a card.
+    pub network: Option<Network>,
 }
 
 /// Why a page holds no record. The host's fault: the machine is of no use.
@@ -43,7 +46,7 @@ impl Record {
     /// The beginning of the page.
     ///
     /// # Errors
-    /// [`RecordError::Malformed`]: never with the fields of today, which are a fortieth of a page.
+    /// [`RecordError::Malformed`]: never with the fields of today, which are a twentieth of a page.
     pub fn to_page(&self) -> Result<Vec<u8>, RecordError> {
         let mut page = Vec::from(MAGIC);
         page.extend([0; BODY_AT - LENGTH_AT]);

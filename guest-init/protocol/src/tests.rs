@@ -1,4 +1,4 @@
-//! Golden frames: the bytes of version 2, which live on inside snapshots.
+//! Golden frames: the bytes of version 3, which live on inside snapshots.
 
 use super::{
     doorbell,
@@ -7,11 +7,12 @@ use super::{
     *,
 };
 use alloc::{format, string::String, vec, vec::Vec};
+use core::net::IpAddr;
 use proptest::prelude::*;
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Lines of `name hex`. A change of these bytes is a new [`VERSION`], with a file of its own.
-const GOLDEN: &str = include_str!("../../../tests/goldens/guest-protocol-2.txt");
+const GOLDEN: &str = include_str!("../../../tests/goldens/guest-protocol-3.txt");
 
 fn golden(name: &str) -> Vec<u8> {
     let line = GOLDEN.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -48,7 +49,18 @@ fn configuration() -> Configuration {
             read_only: true,
         }],
         authorized_keys: vec!["ssh-ed25519 AAAA".into()],
+        name_servers: vec![IpAddr::from([192, 0, 2, 53])],
+        network: Some(network()),
     }
+}
+
+fn network() -> Network {
+    let link = |address: &str, prefix_bits, gateway: &str| Link {
+        address: address.parse().expect("an address"),
+        prefix_bits,
+        gateway: gateway.parse().expect("an address"),
+    };
+    Network { ipv4: link("172.16.0.2", 30, "172.16.0.1"), ipv6: Some(link("2001:db8::1", 124, "2001:db8::")) }
 }
 
 /// A program with as many variables and keys as the network allows did not start: its configuration was no frame.
@@ -116,7 +128,8 @@ fn doorbells_are_what_they_were() {
 
 #[test]
 fn a_record_is_what_it_was() {
-    let record = Record { generation: 300, wall_time_us: 1_795_557_233_460_210, seed: [7; 32] };
+    let record =
+        Record { generation: 300, wall_time_us: 1_795_557_233_460_210, seed: [7; 32], network: Some(network()) };
     let page = record.to_page().expect("it is short");
     assert_eq!(page, golden("record"), "{}", page.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
     let mut whole = page.clone();

@@ -1,6 +1,7 @@
 //! The messages themselves.
 
 use alloc::{string::String, vec::Vec};
+use core::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 /// Host to guest, on the control stream.
@@ -102,6 +103,30 @@ pub struct Configuration {
     pub volumes: Vec<Volume>,
     /// Keys for `/root/.ssh/authorized_keys`.
     pub authorized_keys: Vec<String>,
+    /// Who is asked for names. Empty leaves the runtime's own `/etc/resolv.conf`.
+    pub name_servers: Vec<IpAddr>,
+    /// The guest's place in the network; none for one that has loopback only.
+    pub network: Option<Network>,
+}
+
+/// A guest's place in the network: what its card `eth0` is called there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// Its private address.
+    pub ipv4: Link,
+    /// Its public address, where it has one.
+    pub ipv6: Option<Link>,
+}
+
+/// An address, and the way from it to all others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// The guest's own.
+    pub address: IpAddr,
+    /// How many bits of it are the network's.
+    pub prefix_bits: u8,
+    /// The host's, in the same network.
+    pub gateway: IpAddr,
 }
 
 /// A block device of the guest, by its position: 0 is `/dev/vda`.

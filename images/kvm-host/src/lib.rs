@@ -8,6 +8,7 @@
 //! | [`init`] | mounts, modules, network; starts the agent, reaps, powers off |
 //! | [`measure`] | takes the time of two machine monitors by turns |
 //! | [`call`] | takes the time of calls to a compute node |
+//! | [`names`] | a name server with one answer |
 //! | [`density`] | has many machines up at once and tells what they take |
 //!
 //! What always holds: the machine ends when the one who started it does. The agent keeps it up only as
@@ -19,4 +20,5 @@ pub mod call;
 pub mod density;
 pub mod init;
 pub mod measure;
+pub mod names;
 pub mod protocol;

@@ -88,7 +88,7 @@ async def run(arguments) -> dict:
                 memory=arguments.memory,
                 timeout_seconds=arguments.seconds,
                 encoding=Encoding(arguments.encoding),
-                internet=False,
+                internet=arguments.internet,
                 environment_variables=json.loads(arguments.variables),
                 volumes=json.loads(arguments.volumes),
                 sync=arguments.sync,
@@ -146,6 +146,7 @@ def parser() -> argparse.ArgumentParser:
     publish.add_argument("--seconds", type=int, default=60)
     publish.add_argument("--variables", default="{}")
     publish.add_argument("--volumes", default="[]")
+    publish.add_argument("--internet", action="store_true")
     publish.add_argument("--payment", default="credit")
     publish.add_argument("--sync", action="store_true")
     wait = commands.add_parser("wait")

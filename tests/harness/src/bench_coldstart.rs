@@ -180,6 +180,7 @@ fn publish(bench: &Bench, network: &BenchNetwork<'_>) -> Result<Vec<(&'static st
                 memory_mib,
                 seconds: 300,
                 variables: json!({"COPY": copy.to_string()}),
+                internet: false,
             })?);
         }
         programs.push((name, hashes));

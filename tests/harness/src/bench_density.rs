@@ -103,6 +103,7 @@ pub fn run(bench: &Bench, say: impl Fn(&str)) -> Result<Report> {
         memory_mib: GUEST_MIB,
         seconds: CALL_SECONDS,
         variables: json!({"BETH_CONCURRENCY": "1"}),
+        internet: false,
     })?;
     let site = ComputeSite::install(host, &bench.installation)?;
     let caller = host.install(&bench.installation.program("kvm-host"), "kvm-host")?;

@@ -352,6 +352,8 @@ pub struct Program<'a> {
     pub seconds: u32,
     /// Its environment.
     pub variables: Value,
+    /// Whether it asks for a network.
+    pub internet: bool,
 }
 
 impl<'a> User<'a> {
@@ -433,7 +435,8 @@ impl<'a> User<'a> {
     pub fn publish_with(&self, program: &Program<'_>, volumes: &Value) -> Result<(String, String)> {
         let (memory, seconds, variables) =
             (program.memory_mib.to_string(), program.seconds.to_string(), program.variables.to_string());
-        let answer = self.run(&[
+        let volumes = volumes.to_string();
+        let mut words = vec![
             "publish",
             "--code",
             program.code,
@@ -450,8 +453,12 @@ impl<'a> User<'a> {
             "--variables",
             &variables,
             "--volumes",
-            &volumes.to_string(),
-        ])?;
+            &volumes,
+        ];
+        if program.internet {
+            words.push("--internet");
+        }
+        let answer = self.run(&words)?;
         let status = answer["status"].as_str().unwrap_or_default().to_owned();
         Ok((item_hash(&answer)?, status))
     }

@@ -179,6 +179,7 @@ fn with_nodes(
             memory_mib: 256,
             seconds: if emulated { 300 } else { 30 },
             variables: serde_json::json!({}),
+            internet: false,
         })?;
         Ok(((hash.clone(), answered), hash))
     })?;

@@ -1,33 +1,47 @@
-//! Packets go through the table as through the kernel, and the table as `nft` would read it.
+//! Packets go through the table as through the kernel, and the table as `nft` would read it. That the kernel does the same is found
+//! out by `crn/tests/network.rs`.
 
 use super::*;
-use crate::network::{
-    ipv4::{DEFAULT_POOL, Pool},
-    ipv6::Kind,
-};
-use std::net::IpAddr;
+use crate::config;
 
 const OUTSIDE: &str = "eth0";
 const SOMEBODY: &str = "198.51.100.7";
 const SOMEBODY6: &str = "2001:db8:ffff::7";
+/// Two machines, the first with a public network.
+const FIRST: &str = "beth-0";
+const SECOND: &str = "beth-1";
+const FIRST4: &str = "172.16.0.2";
+const SECOND4: &str = "172.16.0.6";
+const FIRST6: &str = "2001:db8:1:2:3:d2b7:4aa2:9891";
 
-fn machines() -> Vec<Machine> {
-    let mut pool = Pool::new(DEFAULT_POOL.0, DEFAULT_POOL.1).expect("a pool");
-    let hash = "d2b74aa29898457bde0560e47f7cdd4e77287e9f1f7a1456161d2fd7d5c855d7".parse().expect("an item hash");
-    let network = Network::of("2001:db8:1:2::".parse().expect("an address"), Kind::Instance, &hash);
-    let forwards = vec![
-        Forward { protocol: Protocol::Tcp, host_port: 24000, guest_port: 22 },
-        Forward { protocol: Protocol::Udp, host_port: 24001, guest_port: 53 },
-    ];
-    let mut link = || pool.take().expect("a link");
-    vec![
-        Machine { interface: "vmtap4".into(), ipv4: link(), ipv6: network, forwards },
-        Machine { interface: "vmtap5".into(), ipv4: link(), ipv6: None, forwards: Vec::new() },
-    ]
+fn network(text: &str) -> IpNet {
+    text.parse().expect("a network")
 }
 
-fn table(machines: &[Machine]) -> Ruleset {
-    Ruleset::of(machines, Prefix4(DEFAULT_POOL.0, DEFAULT_POOL.1), OUTSIDE)
+/// Where the host would send to, by that interface.
+fn behind(interface: &str) -> Vec<IpNet> {
+    match interface {
+        FIRST => vec![network("172.16.0.0/30"), network("2001:db8:1:2:3:d2b7:4aa2:9890/124"), network("fe80::/64")],
+        SECOND => vec![network("172.16.0.4/30"), network("fe80::/64")],
+        _ => vec![network("0.0.0.0/0"), network("::/0")],
+    }
+}
+
+fn plan() -> Plan {
+    let guest = FIRST4.parse().expect("an address");
+    Plan {
+        table: "beth".to_owned(),
+        machines: "beth-".to_owned(),
+        pool: crate::network::ipv4::DEFAULT_POOL,
+        outside: vec![OUTSIDE.to_owned()],
+        name_servers: vec!["10.0.0.53".parse().expect("an address")],
+        refused: config::Network::default().refused,
+        host_ports: vec![443],
+        forwards: vec![
+            Forward { protocol: Protocol::Tcp, host_port: 24000, guest, guest_port: 22 },
+            Forward { protocol: Protocol::Udp, host_port: 24001, guest, guest_port: 53 },
+        ],
+    }
 }
 
 /// A packet as the kernel sees it.
@@ -39,6 +53,7 @@ struct Packet {
     destination: IpAddr,
     port: Option<(Protocol, u16)>,
     is_established: bool,
+    is_forwarded: bool,
 }
 
 fn packet(came_by: &'static str, source: &str, leaves_by: &'static str, destination: &str) -> Packet {
@@ -49,31 +64,28 @@ fn packet(came_by: &'static str, source: &str, leaves_by: &'static str, destinat
         destination: destination.parse().expect("an address"),
         port: Some((Protocol::Tcp, 80)),
         is_established: false,
+        is_forwarded: false,
     }
 }
 
-fn in_prefix6(address: IpAddr, Prefix6(network, bits): Prefix6) -> bool {
-    let mask = u128::MAX << (128 - u32::from(bits));
-    matches!(address, IpAddr::V6(address) if (u128::from(address) ^ u128::from(network)) & mask == 0)
+fn is(interface: &Interface, name: &str) -> bool {
+    match interface {
+        Interface::Named(own) => own == name,
+        Interface::Prefixed(prefix) => name.starts_with(prefix.as_str()),
+    }
 }
 
 fn holds(matching: &Match, packet: &Packet) -> bool {
     match matching {
-        Match::CameBy(interface) => packet.came_by == interface,
-        Match::LeavesBy(interface) => packet.leaves_by == interface,
+        Match::CameBy(interface) => is(interface, packet.came_by),
+        Match::LeavesBy(interface) => is(interface, packet.leaves_by),
         Match::IsIpv4 => packet.source.is_ipv4(),
-        Match::SourceIn4(Prefix4(network, bits)) => {
-            let mask = u32::MAX << (32 - u32::from(*bits));
-            matches!(packet.source, IpAddr::V4(source) if (u32::from(source) ^ u32::from(*network)) & mask == 0)
-        }
-        Match::SourceNot4(address) => packet.source.is_ipv4() && packet.source != IpAddr::V4(*address),
-        Match::SourceNotIn6(networks) => {
-            packet.source.is_ipv6() && !networks.iter().any(|network| in_prefix6(packet.source, *network))
-        }
-        Match::Destination4(address) => packet.destination == IpAddr::V4(*address),
-        Match::DestinationIn6(network) => in_prefix6(packet.destination, *network),
-        Match::IsControlMessage => packet.port.is_none(),
+        Match::IsForeign => !behind(packet.came_by).iter().any(|network| network.contains(&packet.source)),
+        Match::SourceIn(network) => network.contains(&packet.source),
+        Match::DestinationIn(network) => network.contains(&packet.destination),
+        Match::IsControlMessage { ipv6 } => packet.port.is_none() && packet.source.is_ipv6() == *ipv6,
         Match::IsEstablished => packet.is_established,
+        Match::IsForwarded => packet.is_forwarded,
         Match::Port(protocol, port) => packet.port == Some((*protocol, *port)),
     }
 }
@@ -85,73 +97,101 @@ fn ask(table: &Ruleset, name: &str, packet: &Packet) -> Option<Verdict> {
         if !rule.matches.iter().all(|matching| holds(matching, packet)) {
             continue;
         }
-        let (map, interface) = match &rule.verdict {
+        match &rule.verdict {
             Verdict::Jump(chain) => match ask(table, chain, packet) {
                 Some(verdict) => return Some(verdict),
                 None => continue,
             },
-            Verdict::JumpByCameBy(map) => (map, packet.came_by),
-            Verdict::JumpByLeavesBy(map) => (map, packet.leaves_by),
+            Verdict::Return => return None,
             verdict => return Some(verdict.clone()),
-        };
-        let chain = map.iter().find(|(own, _)| own == interface);
-        if let Some(verdict) = chain.and_then(|(_, chain)| ask(table, chain, packet)) {
-            return Some(verdict);
         }
     }
     None
 }
 
 fn passes(chain: &str, packet: &Packet) -> bool {
-    ask(&table(&machines()), chain, packet) != Some(Verdict::Drop)
+    ask(&Ruleset::of(&plan()), chain, packet) != Some(Verdict::Drop)
 }
 
 #[test]
 fn a_machine_reaches_the_world_under_its_own_name_only() {
     for (source, destination, passed) in [
-        ("172.16.0.2", SOMEBODY, true),
-        ("172.16.0.6", SOMEBODY, false),
-        ("172.16.0.1", SOMEBODY, false),
-        ("2001:db8:1:2:3:d2b7:4aa2:9891", SOMEBODY6, true),
+        (FIRST4, SOMEBODY, true),
+        (SECOND4, SOMEBODY, false),
+        ("198.51.100.9", SOMEBODY, false),
+        (FIRST6, SOMEBODY6, true),
         ("2001:db8:1:2:3:d2b7:4aa2:989f", SOMEBODY6, true),
         ("2001:db8:1:2:3:d2b7:4aa2:98a1", SOMEBODY6, false),
+        ("::", SOMEBODY6, false),
     ] {
-        let mut packet = packet("vmtap4", source, OUTSIDE, destination);
+        let mut packet = packet(FIRST, source, OUTSIDE, destination);
         assert_eq!(passes("forward", &packet), passed, "{packet:?}");
         // Nor in an old conversation.
         packet.is_established = true;
         assert_eq!(passes("forward", &packet), passed, "{packet:?}");
+        packet.port = None;
         assert_eq!(passes("input", &packet), passed, "{packet:?}");
     }
     // The other machine has no public network.
-    assert!(!passes("forward", &packet("vmtap5", "2001:db8:1:2:3:d2b7:4aa2:9891", OUTSIDE, SOMEBODY6)));
+    assert!(!passes("forward", &packet(SECOND, FIRST6, OUTSIDE, SOMEBODY6)));
 }
 
 #[test]
 fn private_addresses_are_between_a_machine_and_its_host() {
-    assert!(!passes("forward", &packet("vmtap4", "172.16.0.2", "vmtap5", "172.16.0.6")));
-    assert!(!passes("forward", &packet("vmtap5", "172.16.0.6", "vmtap4", "172.16.0.2")));
-    assert!(!passes("forward", &packet(OUTSIDE, SOMEBODY, "vmtap4", "172.16.0.2")));
-    let mut answer = packet(OUTSIDE, SOMEBODY, "vmtap4", "172.16.0.2");
+    assert!(!passes("forward", &packet(FIRST, FIRST4, SECOND, SECOND4)));
+    assert!(!passes("forward", &packet(SECOND, SECOND4, FIRST, FIRST4)));
+    assert!(!passes("forward", &packet(OUTSIDE, SOMEBODY, FIRST, FIRST4)));
+    let mut answer = packet(OUTSIDE, SOMEBODY, FIRST, FIRST4);
     answer.is_established = true;
     assert!(passes("forward", &answer));
-    let mut table = table(&machines());
-    let outgoing = packet("vmtap4", "172.16.0.2", OUTSIDE, SOMEBODY);
+    let table = Ruleset::of(&plan());
+    let outgoing = packet(FIRST, FIRST4, OUTSIDE, SOMEBODY);
     assert_eq!(ask(&table, "postrouting", &outgoing), Some(Verdict::Masquerade));
-    table = Ruleset::of(&[], Prefix4(DEFAULT_POOL.0, DEFAULT_POOL.1), OUTSIDE);
-    assert_eq!(ask(&table, "postrouting", &packet("lo", SOMEBODY, OUTSIDE, SOMEBODY)), None);
+    // What the host itself says, to others and to its machine.
+    assert_eq!(ask(&table, "postrouting", &packet("", "192.0.2.1", OUTSIDE, SOMEBODY)), None);
+    assert_eq!(ask(&table, "postrouting", &packet("", "172.16.0.1", FIRST, FIRST4)), None);
+}
+
+#[test]
+fn outside_is_what_the_operator_says_and_no_other_interface() {
+    assert!(passes("forward", &packet(FIRST, FIRST4, OUTSIDE, SOMEBODY)));
+    assert!(!passes("forward", &packet(FIRST, FIRST4, "docker0", SOMEBODY)));
+    assert!(!passes("forward", &packet(FIRST, FIRST6, "wg0", SOMEBODY6)));
+    // Others' packets are none of ours.
+    assert!(passes("forward", &packet("docker0", SOMEBODY, OUTSIDE, "10.0.0.1")));
+}
+
+#[test]
+fn private_networks_and_metadata_are_not_the_internet() {
+    for destination in
+        ["10.0.0.1", "172.20.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "127.0.0.1", "0.0.0.1"]
+    {
+        assert!(!passes("forward", &packet(FIRST, FIRST4, OUTSIDE, destination)), "{destination}");
+    }
+    for destination in ["fc00::1", "fd00:ec2::254", "fe80::a9fe:a9fe", "ff05::2", "64:ff9b::a9fe:a9fe"] {
+        assert!(!passes("forward", &packet(FIRST, FIRST6, OUTSIDE, destination)), "{destination}");
+    }
+    // But for the questions that the host asks there too.
+    for (port, passed) in [
+        ((Protocol::Udp, 53), true),
+        ((Protocol::Tcp, 53), true),
+        ((Protocol::Tcp, 80), false),
+        ((Protocol::Udp, 123), false),
+    ] {
+        let question = Packet { port: Some(port), ..packet(FIRST, FIRST4, OUTSIDE, "10.0.0.53") };
+        assert_eq!(passes("forward", &question), passed, "{question:?}");
+    }
 }
 
 #[test]
 fn public_addresses_are_reached_from_anywhere() {
-    let guest = "2001:db8:1:2:3:d2b7:4aa2:9891";
-    assert!(passes("forward", &packet(OUTSIDE, SOMEBODY6, "vmtap4", guest)));
-    assert!(passes("forward", &packet("eth1", SOMEBODY6, "vmtap4", guest)));
+    assert!(passes("forward", &packet(OUTSIDE, SOMEBODY6, FIRST, FIRST6)));
+    assert!(passes("forward", &packet("eth1", SOMEBODY6, FIRST, FIRST6)));
 }
 
 #[test]
 fn a_forwarded_port_leads_to_its_machine_and_no_other_does() {
-    let table = table(&machines());
+    let table = Ruleset::of(&plan());
     let at_host =
         |protocol, port| Packet { port: Some((protocol, port)), ..packet(OUTSIDE, SOMEBODY, "", "192.0.2.1") };
     let guest = Ipv4Addr::new(172, 16, 0, 2);
@@ -161,69 +201,64 @@ fn a_forwarded_port_leads_to_its_machine_and_no_other_does() {
         assert_eq!(ask(&table, "prerouting", &at_host(protocol, port)), None);
     }
     // After that it is for the machine's own port.
-    for (protocol, port, passed) in [(Protocol::Tcp, 22, true), (Protocol::Udp, 53, true), (Protocol::Tcp, 53, false)] {
-        let there = Packet { port: Some((protocol, port)), ..packet(OUTSIDE, SOMEBODY, "vmtap4", "172.16.0.2") };
-        assert_eq!(passes("forward", &there), passed, "{there:?}");
+    for is_forwarded in [true, false] {
+        let there = Packet { is_forwarded, ..packet(OUTSIDE, SOMEBODY, FIRST, FIRST4) };
+        assert_eq!(passes("forward", &there), is_forwarded, "{there:?}");
     }
 }
 
 #[test]
 fn the_hosts_own_services_are_not_for_its_guests() {
-    let own = "2001:db8:1:2:3:d2b7:4aa2:9891";
-    for (source, destination, passed) in [
-        ("172.16.0.2", "172.16.0.1", false),
-        (own, "2001:db8:1:2:3:d2b7:4aa2:9890", false),
-        ("fe80::1", "fe80::2", false),
-        // What the host shows to the world it shows to them.
-        ("172.16.0.2", "192.0.2.1", true),
-        (own, "2001:db8::1", true),
+    for (source, destination) in [
+        (FIRST4, "172.16.0.1"),
+        (FIRST4, "192.0.2.1"),
+        (FIRST6, "2001:db8:1:2:3:d2b7:4aa2:9890"),
+        (FIRST6, "2001:db8::1"),
+        ("fe80::1", "fe80::2"),
     ] {
-        let mut packet = packet("vmtap4", source, "", destination);
-        assert_eq!(passes("input", &packet), passed, "{packet:?}");
+        let mut packet = packet(FIRST, source, "", destination);
+        assert!(!passes("input", &packet), "{packet:?}");
+        packet.is_established = true;
+        assert!(!passes("input", &packet), "{packet:?}");
         packet.port = None;
         assert!(passes("input", &packet), "{packet:?}");
+        packet.port = Some((Protocol::Tcp, 443));
+        assert!(passes("input", &packet), "{packet:?}");
     }
-    // Who has no address yet asks whether one is taken.
-    let nobody = Packet { port: None, ..packet("vmtap4", "::", "", "ff02::1:ff00:1") };
-    assert!(passes("input", &nobody));
     // All others are none of ours.
     assert!(passes("input", &packet("eth0", SOMEBODY, "", "192.0.2.1")));
 }
 
 #[test]
 fn the_table_is_what_nft_reads() {
-    let text = table(&machines()).to_string();
+    let mut plan = plan();
+    plan.refused = vec![network("10.0.0.0/8"), network("fc00::/7")];
     let expected = "\
 table inet beth
 delete table inet beth
 table inet beth {
-	chain from_vmtap4 {
-		ip saddr != 172.16.0.2 drop
-		ip6 saddr != { fe80::/10, ::/128, 2001:db8:1:2:3:d2b7:4aa2:9890/124 } drop
+	chain sender {
+		fib saddr . iif oif missing drop
 	}
-	chain host_vmtap4 {
-		jump from_vmtap4
-		meta l4proto { icmp, ipv6-icmp } accept
-		ip daddr 172.16.0.1 drop
-		ip6 daddr 2001:db8:1:2:3:d2b7:4aa2:9890/128 drop
-		ip6 daddr fe80::/10 drop
+	chain host {
+		jump sender
+		ip protocol icmp accept
+		meta l4proto ipv6-icmp accept
+		tcp dport 443 accept
+		drop
 	}
-	chain to_vmtap4 {
-		meta nfproto ipv4 tcp dport 22 accept
-		meta nfproto ipv4 udp dport 53 accept
-		meta nfproto ipv4 drop
+	chain outwards {
+		oifname \"beth-*\" meta nfproto ipv4 drop
+		ip daddr 10.0.0.53/32 udp dport 53 accept
+		ip daddr 10.0.0.53/32 tcp dport 53 accept
+		ip daddr 10.0.0.0/8 drop
+		ip6 daddr fc00::/7 drop
+		oifname \"eth0\" return
+		oifname \"beth-*\" return
+		drop
 	}
-	chain from_vmtap5 {
-		ip saddr != 172.16.0.6 drop
-		ip6 saddr != { fe80::/10, ::/128 } drop
-	}
-	chain host_vmtap5 {
-		jump from_vmtap5
-		meta l4proto { icmp, ipv6-icmp } accept
-		ip daddr 172.16.0.5 drop
-		ip6 daddr fe80::/10 drop
-	}
-	chain to_vmtap5 {
+	chain inwards {
+		meta nfproto ipv4 ct status dnat accept
 		meta nfproto ipv4 drop
 	}
 	chain prerouting {
@@ -233,21 +268,22 @@ table inet beth {
 	}
 	chain input {
 		type filter hook input priority filter; policy accept;
-		iifname vmap { \"vmtap4\" : jump host_vmtap4, \"vmtap5\" : jump host_vmtap5 }
+		iifname \"beth-*\" jump host
 	}
 	chain forward {
 		type filter hook forward priority filter; policy accept;
-		iifname vmap { \"vmtap4\" : jump from_vmtap4, \"vmtap5\" : jump from_vmtap5 }
-		ct state established,related accept
-		oifname vmap { \"vmtap4\" : jump to_vmtap4, \"vmtap5\" : jump to_vmtap5 }
+		iifname \"beth-*\" jump sender
+		iifname \"beth-*\" ct state established,related accept
+		oifname \"beth-*\" ct state established,related accept
+		iifname \"beth-*\" jump outwards
+		oifname \"beth-*\" jump inwards
 	}
 	chain postrouting {
 		type nat hook postrouting priority srcnat; policy accept;
-		oifname \"eth0\" ip saddr 172.16.0.0/12 masquerade
+		oifname \"beth-*\" return
+		ip saddr 172.16.0.0/12 masquerade
 	}
 }
 ";
-    assert_eq!(text, expected);
-    let empty = Ruleset::of(&[], Prefix4(DEFAULT_POOL.0, DEFAULT_POOL.1), OUTSIDE).to_string();
-    assert!(!empty.contains("vmap"), "{empty}");
+    assert_eq!(Ruleset::of(&plan).to_string(), expected);
 }

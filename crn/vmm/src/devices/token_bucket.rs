@@ -3,12 +3,13 @@
 //! The time is passed in, as time since any fixed moment, so that a bucket is plain data. It keeps the moment at
 //! which it will be full again: what is taken moves that moment away, time brings it nearer.
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 const NANOSECONDS_PER_SECOND: u128 = 1_000_000_000;
 
 /// What a bucket holds and how fast it fills.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rate {
     /// Tokens that come back in a second; at least one does.
     pub per_second: u64,
@@ -17,6 +18,13 @@ pub struct Rate {
 }
 
 impl Rate {
+    /// So many a second, and at once what comes back in 50 ms.
+    #[must_use]
+    pub const fn of(per_second: u64) -> Self {
+        let burst = per_second / 20;
+        Self { per_second, burst: if burst == 0 { 1 } else { burst } }
+    }
+
     /// How long that many tokens take to come back.
     fn time_for(self, tokens: u64) -> Duration {
         let per_second = u128::from(self.per_second.max(1));

@@ -357,7 +357,7 @@ impl Machine {
             Report::Frozen(fd) => {
                 let frozen = self.freeze(fd).and_then(|()| match front.seed() {
                     // Nobody is there to copy it.
-                    Some(seed) => self.go_on(Record { generation: 0, wall_time_us: 0, seed }),
+                    Some(seed) => self.go_on(Record { generation: 0, wall_time_us: 0, seed, network: None }),
                     None => {
                         front.notify(&Notice::Frozen, &[]);
                         Ok(())

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::{
-    config::{Disk, Vsock},
+    config::{Disk, Net, Vsock},
+    devices::network::DEFAULT_RATES,
     virtio::state::{DeviceState, QueueRecord},
 };
 use proptest::prelude::*;
@@ -91,6 +92,23 @@ fn a_state_of_another_host_or_machine_is_refused() {
     assert!(refused(&|config| config.disks.truncate(1)));
     assert!(refused(&|config| config.vsock = None));
     assert!(!refused(&|config| config.measure_memory = true));
+}
+
+/// A clone has addresses of its own on the card of its template.
+#[test]
+fn a_clones_card_is_its_templates_under_other_addresses() {
+    let net = |mac, address: [u8; 4]| Net { mac, addresses: vec![address.into()], rates: DEFAULT_RATES };
+    let mut state = state();
+    state.config.nets = vec![net([2, 0, 0, 0, 0, 1], [172, 16, 0, 2])];
+    let check = |nets| {
+        let mut config = state.config.clone();
+        config.nets = nets;
+        state.check_config(&config)
+    };
+    assert!(check(vec![net([2, 0, 0, 0, 0, 1], [172, 16, 0, 6])]).is_ok());
+    for other in [vec![], vec![net([2, 0, 0, 0, 0, 2], [172, 16, 0, 2])], vec![state.config.nets[0].clone(); 2]] {
+        assert!(matches!(check(other), Err(SnapshotError::Shape(_))));
+    }
 }
 
 proptest! {

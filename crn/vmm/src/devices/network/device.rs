@@ -16,6 +16,7 @@ use crate::{
         used,
     },
 };
+use serde::{Deserialize, Serialize};
 use std::{
     io::{self, Read as _, Write as _},
     os::fd::BorrowedFd,
@@ -38,7 +39,7 @@ const FRAMES_PER_TURN: u16 = 64;
 const BUFFER_BYTES: usize = HEADER_BYTES + MAX_FRAME_BYTES;
 
 /// How much goes through in one direction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rates {
     /// Bytes of frames.
     pub bytes: Rate,
@@ -48,10 +49,7 @@ pub struct Rates {
 
 /// What a card has in each direction: a gigabit per second, in packets of 1,250 bytes on average. Bursts are what goes
 /// through in 50 ms.
-pub const DEFAULT_RATES: Rates = Rates {
-    bytes: Rate { per_second: 125_000_000, burst: 6_250_000 },
-    packets: Rate { per_second: 100_000, burst: 5_000 },
-};
+pub const DEFAULT_RATES: Rates = Rates { bytes: Rate::of(125_000_000), packets: Rate::of(100_000) };
 
 /// The wire: a tap in the product.
 pub trait Wire: std::fmt::Debug + Send {
