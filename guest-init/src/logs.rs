@@ -1,11 +1,15 @@
 //! What the program prints, on its way to the host: bounded, never in the program's way.
 
 use guest_protocol::{LogRecord, LogSource, MAX_LOG_BYTES, frame};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    net::{Shutdown, shutdown},
+};
 use std::{
     collections::VecDeque,
     fs::File,
     io::{ErrorKind, Write as _},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// Most bytes that wait for the host. When more comes, the oldest goes, and the host is told how much.
@@ -98,6 +102,23 @@ impl Logs {
         !self.waiting.is_empty()
     }
 
+    /// Waits until the host has all that the stream has taken, and says so by closing it. What was written is only on its way: the
+    /// guest's kernel sends it a little later, and does not if the machine has ended by then.
+    pub(crate) fn hand_over(&mut self, deadline: Instant) {
+        let Some(stream) = self.stream.take() else { return };
+        if shutdown(&stream, Shutdown::Write).is_err() {
+            return;
+        }
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(limit) = Timespec::try_from(left) else { return };
+            match poll(&mut [PollFd::new(&stream, PollFlags::IN)], Some(&limit)) {
+                Err(rustix::io::Errno::INTR) if !left.is_zero() => {}
+                _ => return,
+            }
+        }
+    }
+
     fn push(&mut self, source: LogSource, bytes: Vec<u8>) {
         self.waiting_bytes += bytes.len();
         // What waits takes in more of the same; a notice stays one record.
@@ -136,6 +157,7 @@ mod tests {
     use std::{
         io::Read as _,
         os::{fd::OwnedFd, unix::net::UnixStream},
+        time::Duration,
     };
 
     #[test]
@@ -191,6 +213,34 @@ mod tests {
         theirs.read_exact(&mut body).expect("a body");
         let record: LogRecord = frame::decode(&body).expect("a record");
         assert_eq!((record.source, record.bytes.as_slice()), (LogSource::Stderr, &b"before anybody listens"[..]));
+    }
+
+    /// A clone that ended right after its first call said nothing: its log had been written to the stream, and went no further.
+    #[test]
+    fn the_log_is_handed_over_when_the_host_has_it() {
+        const READING: Duration = Duration::from_millis(200);
+        let long = Instant::now() + Duration::from_secs(60);
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        let mut logs = Logs::default();
+        logs.note("the last words");
+        logs.attach(File::from(OwnedFd::from(ours)));
+        assert!(!logs.send());
+        let reader = std::thread::spawn(move || {
+            std::thread::sleep(READING);
+            let mut heard = Vec::new();
+            theirs.read_to_end(&mut heard).expect("to its end");
+            heard
+        });
+        let began = Instant::now();
+        logs.hand_over(long);
+        assert!(began.elapsed() >= READING && Instant::now() < long);
+        assert!(!reader.join().expect("read").is_empty());
+
+        // One who does not take it is not waited for.
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        logs.attach(File::from(OwnedFd::from(ours)));
+        logs.hand_over(Instant::now() + Duration::from_millis(10));
+        drop(theirs);
     }
 
     #[test]

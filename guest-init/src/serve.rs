@@ -489,6 +489,8 @@ impl Server<'_> {
             Phase::Ready | Phase::Stopping { .. } => Event::Exited { status },
         };
         self.tell(&event);
+        // A stream that the host has opened and nobody has taken yet.
+        self.handle(Token::LogListener, EventFlags::IN);
         let deadline = Instant::now() + LAST_BYTES_LIMIT;
         while self.logs.send() && self.logs.stream().is_some() || self.relays.iter().any(Option::is_some) {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -505,6 +507,7 @@ impl Server<'_> {
             }
             self.take_turns();
         }
+        self.logs.hand_over(deadline);
     }
 
     /// Why the program ended before it listened.
