@@ -14,6 +14,7 @@ mod demo;
 mod doctor;
 mod fuzz;
 mod images;
+mod miri;
 mod plugin;
 mod progress;
 mod setup;
@@ -53,6 +54,8 @@ enum Task {
     Simulate(simulate::Arguments),
     /// Hostile guests and hosts against the machine monitor, until something breaks or the time is over.
     Fuzz(fuzz::Arguments),
+    /// The pure parts of the machine monitor in Rust's interpreter, which finds undefined behaviour.
+    Miri,
     /// Guest kernel, initramfs, runtimes, the KVM host, and the compute node beside them.
     Images(images::Arguments),
     /// Whether this machine can run microVMs, and what to do if not.
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Task::Plugin(plugin) => plugin::run(&plugin, yes).map(|()| true),
         Task::Simulate(arguments) => simulate::run(&arguments, yes).map(|()| true),
         Task::Fuzz(arguments) => fuzz::run(&arguments, yes).map(|()| true),
+        Task::Miri => miri::run().map(|()| true),
         Task::Images(arguments) => images::run(&arguments, yes).map(|()| true),
         Task::Doctor => doctor::run(),
     };
