@@ -34,7 +34,7 @@ const SETTINGS: [&str; 7] = [
     "programs.max_machines=2000",
     "programs.memory_mib=1000000",
     "programs.vcpus=4000",
-    "programs.patience_seconds=600",
+    "programs.patience_seconds=30",
     "http.stream_idle_seconds=86400",
 ];
 /// How long a call of the program may take, seconds.
@@ -123,9 +123,14 @@ pub fn run(bench: &Bench, say: impl Fn(&str)) -> Result<Report> {
         say(&format!("{station} clones"));
         // One machine more: the first was booted and is none.
         let calls = (station + 1).to_string();
-        let output = host.run(&[&caller, HOLD, &address, &path, &calls])?.expect_success()?.text();
+        let held = host.run(&[&caller, HOLD, &address, &path, &calls])?;
+        let output = held.expect_success().with_context(|| node.process().log_end())?.text();
         let taken: Vec<Call> = output.lines().filter_map(Call::parse).collect();
-        ensure!(taken.iter().all(|call| call.status == 200), "not all calls were answered: {output}");
+        ensure!(
+            taken.iter().all(|call| call.status == 200),
+            "not all calls were answered: {output}\n{}",
+            node.process().log_end()
+        );
         thread::sleep(IDLE);
         let monitors: Vec<String> = node.monitors()?.iter().map(u32::to_string).collect();
         let mut look = vec![caller.as_str(), FOOTPRINT];
