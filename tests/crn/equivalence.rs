@@ -66,7 +66,11 @@ pub(crate) fn at_any_instant() -> Result<()> {
         for other in &results[1..] {
             ensure!(
                 other == first,
-                "copied after {delay_ms} ms: {} against {}, {} bytes differ",
+                "copied after {delay_ms} ms: seed {} against {}, {} steps against {}, {} against {}, {} bytes differ",
+                other.seed,
+                first.seed,
+                other.steps,
+                first.steps,
                 other.state,
                 first.state,
                 other.region.iter().zip(&first.region).filter(|(one, other)| one != other).count()

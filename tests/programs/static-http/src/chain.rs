@@ -10,7 +10,7 @@ use std::{
 
 /// Words of the region: two MiB.
 const WORDS: usize = 1 << 18;
-/// Steps from when the program listens until it is done, and steps between two lines on the console.
+/// Steps from when the program is about to listen until it is done, and steps between two lines on the console.
 const STEPS: u64 = 40_000_000;
 const SAID_EVERY: u64 = 4_000_000;
 /// Steps between two looks at whether somebody asks.
@@ -61,7 +61,7 @@ pub(crate) fn begin() -> io::Result<()> {
     Ok(())
 }
 
-/// The program begins to listen.
+/// The program is about to listen.
 pub(crate) fn listens() -> io::Result<()> {
     let chain = CHAIN.lock().map_err(|_| io::Error::other("poisoned"))?;
     if let Some(chain) = chain.as_ref() {

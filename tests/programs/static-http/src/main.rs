@@ -34,8 +34,9 @@ fn main() -> std::io::Result<()> {
         std::thread::sleep(Duration::from_millis(delay));
     }
     volume::started();
-    let listener = TcpListener::bind(("0.0.0.0", 8080))?;
+    // Before: whoever is copied as soon as it listens would be at another step in each copy.
     chain::listens()?;
+    let listener = TcpListener::bind(("0.0.0.0", 8080))?;
     println!("listening on 8080");
     for stream in listener.incoming() {
         let stream = stream?;
