@@ -121,6 +121,12 @@ impl Blueprint {
         })
     }
 
+    /// What the message says for a variable.
+    #[must_use]
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.variables.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+
     /// Whether it has a volume that only one machine may have open, and that is not what it was when another machine began.
     #[must_use]
     pub fn has_persistent_volume(&self) -> bool {

@@ -479,10 +479,7 @@ impl Owner {
 }
 
 fn traits(blueprint: &Blueprint) -> Traits {
-    let number = |variable: &str| {
-        let said = blueprint.variables.iter().find(|(name, _)| name == variable);
-        said.and_then(|(_, value)| value.parse().ok())
-    };
+    let number = |variable| blueprint.variable(variable)?.parse().ok();
     Traits {
         need: run::need(blueprint),
         listens_late: blueprint.interface == Interface::Binary,

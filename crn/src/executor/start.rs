@@ -144,9 +144,8 @@ impl<'a> Start<'a> {
                     let way = Way::Template(Level::Function);
                     return Ok(self.came_up(machine, None, way, Some(template), watched));
                 }
-                // No way has room that another has not.
-                Err(error @ StartError::Volume(_)) => return Err(error),
-                Err(error) => self.give_up(&template, &error).await,
+                Err(error) if blames_the_way(&error) => self.give_up(&template, &error).await,
+                Err(error) => return Err(error),
             }
         }
         if let Some(template) = self.find(Level::Runtime).await {
@@ -449,8 +448,7 @@ fn allowed_level(blueprint: &Blueprint) -> Level {
     // A clone of the program knows the file system of each volume as it was when the template was made. Of a volume that goes on changing
     // that is not true any more: its first write would destroy it. Below that level no volume is mounted yet.
     let most = if blueprint.has_persistent_volume() { Level::Runtime } else { Level::Function };
-    let said = blueprint.variables.iter().find(|(name, _)| name == LEVEL_VARIABLE);
-    match said.map(|(_, value)| value.as_str()) {
+    match blueprint.variable(LEVEL_VARIABLE) {
         Some("off") => Level::Off,
         Some("runtime") => Level::Runtime,
         Some(_) | None => most,
