@@ -413,11 +413,8 @@ impl Machine {
 
     /// After the guest's last word: what it has sent reaches its readers, as far as they read.
     fn deliver_last_bytes(&self) {
-        for (position, device) in self.bus.devices.iter().enumerate() {
-            let queues = lock(device).notifications().len();
-            for queue in 0..queues {
-                self.work(Wake::Queue { position, queue }, EventFlags::empty());
-            }
+        for device in &self.bus.devices {
+            lock(device).settle(1);
         }
         let deadline = Instant::now() + LAST_BYTES_LIMIT;
         while self.bus.devices.iter().any(|device| lock(device).device().has_undelivered()) {

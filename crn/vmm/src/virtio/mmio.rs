@@ -173,14 +173,10 @@ impl Transport {
     /// guest has handed over is carried out, so that it is in no copy twice and none without it. True when nothing is left.
     pub fn settle(&mut self, turns: usize) -> bool {
         for _ in 0..turns {
-            let mut unfinished = false;
-            for index in 0..self.queues.len() {
-                if let Some(notification) = self.slot.notifications.get(index) {
-                    let _ = notification.read();
-                }
-                unfinished |= self.process(Event::Queue(index));
+            for notification in &self.slot.notifications {
+                let _ = notification.read();
             }
-            if !unfinished {
+            if !self.take_up() {
                 return true;
             }
         }
@@ -237,11 +233,13 @@ impl Transport {
     }
 
     /// Works once on every queue as if the driver had notified each: it may have just before its machine was copied. The notifications
-    /// themselves are not written and read for that: they are many system calls of a clone's few.
-    pub fn take_up(&mut self) {
+    /// themselves are not written and read for that: they are many system calls of a clone's few. True when something is left.
+    pub fn take_up(&mut self) -> bool {
+        let mut unfinished = false;
         for index in 0..self.queues.len() {
-            self.process(Event::Queue(index));
+            unfinished |= self.process(Event::Queue(index));
         }
+        unfinished
     }
 
     /// True between the driver's last step up and a reset.
