@@ -6,7 +6,7 @@ use crate::{
     stage::{self, COLD_WITHIN, wait_until},
 };
 use anyhow::{Result, ensure};
-use harness::{devnet::ComputeNode, kvm_host::Kind};
+use harness::kvm_host::Kind;
 use serde_json::json;
 use std::{collections::BTreeMap, fs, time::Duration};
 
@@ -49,11 +49,10 @@ pub(crate) fn system_calls() -> Result<()> {
         waiting = node.monitors()?;
         let [monitor] = waiting[..] else { return Ok(false) };
         // Its loop and its processor's thread.
-        Ok(shell(&node, &format!("ls /proc/{monitor}/task | wc -l"))?.trim().parse::<usize>()? >= 2)
+        Ok(network.host.shell(&format!("ls /proc/{monitor}/task | wc -l"))?.trim().parse::<usize>()? >= 2)
     })?;
     let monitor = waiting[0];
-    shell(
-        &node,
+    network.host.shell(
         &format!(
             "[ -e {TRACING}/trace ] || mount -t tracefs tracefs {TRACING}
             cd {TRACING} && echo 0 > tracing_on && echo > trace && echo 16384 > buffer_size_kb
@@ -62,10 +61,9 @@ pub(crate) fn system_calls() -> Result<()> {
         ),
     )?;
     let called = client.get(&format!("/vm/{hash}/"));
-    let trace = shell(
-        &node,
-        &format!("cd {TRACING} && echo 0 > tracing_on && cat trace && echo 0 > events/enable && echo > trace"),
-    )?;
+    let trace = network.host.shell(&format!(
+        "cd {TRACING} && echo 0 > tracing_on && cat trace && echo 0 > events/enable && echo > trace"
+    ))?;
     expect(200, called?)?;
     ensure!(ways(&node, hash)?.last().is_some_and(|way| way == FUNCTION), "{:?}", ways(&node, hash)?);
 
@@ -85,8 +83,4 @@ pub(crate) fn system_calls() -> Result<()> {
         ensure!(!calls.contains_key(&number), "{name} is for before the order");
     }
     node.stop()
-}
-
-fn shell(node: &ComputeNode<'_>, script: &str) -> Result<String> {
-    Ok(node.host().run(&["sh", "-c", script])?.expect_success()?.text())
 }

@@ -125,7 +125,7 @@ pub(crate) fn fall_back() -> Result<()> {
         let script = format!(
             "for file in {data_dir}/templates/*/{file}; do head -c 100 /dev/urandom | dd of=$file bs=1 seek=200 conv=notrunc 2>/dev/null; echo $file; done"
         );
-        let damaged = network.host.run(&["sh", "-c", &script])?.expect_success()?.text();
+        let damaged = network.host.shell(&script)?;
         ensure!(damaged.lines().count() >= 2, "a template of the runtime and one of the program: {damaged:?}");
         Ok(())
     };
@@ -157,7 +157,7 @@ pub(crate) fn fall_back() -> Result<()> {
 fn wait_for_seals(network: &Network, node: &ComputeNode<'_>) -> Result<()> {
     let script = format!("cd {}/templates && for key in */; do ls $key; done", node.data_dir());
     wait_until(Duration::from_secs(300), "every template has its seal", || {
-        let listed = network.host.run(&["sh", "-c", &script])?.expect_success()?.text();
+        let listed = network.host.shell(&script)?;
         let count = |name: &str| listed.lines().filter(|line| *line == name).count();
         Ok(count("seal") >= 2 && count("seal") == count("state"))
     })

@@ -5,6 +5,7 @@ use crate::{
     stage::{self, COLD_WITHIN, NONE_IN_ADVANCE, wait_until},
 };
 use anyhow::{Context as _, Result, ensure};
+use kvm_host::measure::field;
 use std::time::Duration;
 
 /// Reads the host's random bytes, and holds memory from one call to another.
@@ -51,8 +52,7 @@ pub(crate) fn entropy_and_free_memory() -> Result<()> {
     };
     let resident_kib = || -> Result<u64> {
         let status = String::from_utf8(network.host.read(&format!("/proc/{monitor}/status"), 0)?)?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("a resident size")?;
-        Ok(line.trim().trim_end_matches(" kB").parse()?)
+        field(&status, "VmRSS:").context("a resident size")
     };
     let before = resident_kib()?;
     expect(200, get("/hold")?)?;

@@ -60,7 +60,7 @@ fn kernel() -> Result<Vec<u8>> {
 /// What KVM has counted for the machines that are there.
 fn exits(host: &KvmHost) -> Result<u64> {
     let counters = "[ -e /sys/kernel/debug/kvm ] || mount -t debugfs debugfs /sys/kernel/debug; cat /sys/kernel/debug/kvm/mmio_exits /sys/kernel/debug/kvm/io_exits";
-    let text = host.run(&["sh", "-c", counters])?.expect_success()?.text();
+    let text = host.shell(counters)?;
     text.split_whitespace().map(|word| Ok(word.parse::<u64>()?)).sum()
 }
 
@@ -69,7 +69,7 @@ fn footprint(host: &KvmHost, process: u32) -> Result<Option<(u64, usize, usize)>
     let script = format!(
         "cd /proc/{process} 2>/dev/null && sed -n 's/^VmHWM:[^0-9]*\\([0-9]*\\).*/\\1/p' status && ls task | wc -l && ls fd | wc -l; true"
     );
-    let text = host.run(&["sh", "-c", &script])?.expect_success()?.text();
+    let text = host.shell(&script)?;
     match text.split_whitespace().collect::<Vec<_>>()[..] {
         [resident, threads, descriptors] => Ok(Some((resident.parse()?, threads.parse()?, descriptors.parse()?))),
         // It has ended, or is ending.

@@ -100,5 +100,5 @@ fn statuses(node: &ComputeNode<'_>, process: u32) -> Result<Vec<Status>> {
 
 /// What a command says in the node's host.
 fn said(node: &ComputeNode<'_>, command: &str) -> Result<String> {
-    Ok(node.host().run(&["sh", "-c", command])?.expect_success()?.text().trim().to_owned())
+    Ok(node.host().shell(command)?.trim().to_owned())
 }

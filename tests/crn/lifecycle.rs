@@ -1,7 +1,7 @@
 //! How machines come and go.
 
 use crate::{
-    answer::{expect, expect_json, expect_words},
+    answer::{at_once, expect, expect_json, expect_words},
     stage::{self, COLD_WITHIN, NONE_IN_ADVANCE, wait_until},
 };
 use anyhow::{Context as _, Result, ensure};
@@ -33,29 +33,21 @@ fn boots(node: &ComputeNode<'_>, hash: &str) -> Result<usize> {
 }
 
 pub(crate) fn one_boot() -> Result<()> {
-    const CALLS: u64 = 100;
+    const CALLS: usize = 100;
     let network = stage::network()?;
     let hash = network.plain("a-hundred", &format!("# a hundred at once\n{WHICH}"))?;
     let client = network.client();
-    let answers: Vec<Result<String>> = thread::scope(|scope| {
-        let calls: Vec<_> = (0..CALLS)
-            .map(|index| {
-                let client = &client;
-                scope.spawn(move || -> Result<String> {
-                    // All are there long before the program is. The emulated host's network resets connections of a burst that
-                    // its one queue has no room for.
-                    thread::sleep(Duration::from_millis(20 * index));
-                    let path = format!("/call/{index}");
-                    let text = expect(200, client.get(&format!("/vm/{hash}{path}"))?)?.text();
-                    let (boot, answered) = text.split_once(' ').context("two words")?;
-                    ensure!(answered == path, "{path} was answered with {answered}");
-                    Ok(boot.to_owned())
-                })
-            })
-            .collect();
-        calls.into_iter().map(|call| call.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a call panicked")))).collect()
-    });
-    let boots_seen: BTreeSet<String> = answers.into_iter().collect::<Result<_>>()?;
+    let answers = at_once(CALLS, |index| {
+        // All are there long before the program is. The emulated host's network resets connections of a burst that its one queue
+        // has no room for.
+        thread::sleep(Duration::from_millis(20 * index as u64));
+        let path = format!("/call/{index}");
+        let text = expect(200, client.get(&format!("/vm/{hash}{path}"))?)?.text();
+        let (boot, answered) = text.split_once(' ').context("two words")?;
+        ensure!(answered == path, "{path} was answered with {answered}");
+        Ok(boot.to_owned())
+    })?;
+    let boots_seen: BTreeSet<String> = answers.into_iter().collect();
     ensure!(boots_seen.len() == 1, "answers of {} starts", boots_seen.len());
     let booted = boots(&network.compute, hash)?;
     ensure!(booted == 1, "the node started it {booted} times");
@@ -89,7 +81,7 @@ pub(crate) fn idle() -> Result<()> {
     let first = expect(200, client.get(&format!("/vm/{hash}/"))?)?.text();
     ensure!(node.monitors()?.len() == 1, "one machine runs");
     wait_until(Duration::from_secs(120), "the idle machine is gone", || Ok(node.monitors()?.is_empty()))?;
-    let log = network.host.run(&["sh", "-c", &format!("cat {}/logs/*", node.data_dir())])?.expect_success()?.text();
+    let log = network.host.shell(&format!("cat {}/logs/*", node.data_dir()))?;
     ensure!(log.contains("the shutdown hook ran"), "the program was not asked to end: {log}");
     let second = expect(200, client.get(&format!("/vm/{hash}/"))?)?.text();
     ensure!(first != second, "the next call is answered by a new machine");
@@ -136,7 +128,7 @@ pub(crate) fn damaged_cache() -> Result<()> {
          dd if=/dev/zero of=$file bs=16 count=1 seek=$((size / 32)) conv=notrunc 2>/dev/null && echo $file; done",
         node.data_dir()
     );
-    let damaged = network.host.run(&["sh", "-c", &damage])?.expect_success()?.text();
+    let damaged = network.host.shell(&damage)?;
     ensure!(damaged.lines().count() >= 2, "code and runtime are kept: {damaged:?}");
     node.start_again()?;
     // It may notice when it starts, or when the program does not; then the next call works.

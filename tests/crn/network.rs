@@ -10,7 +10,7 @@
 //! ```
 
 use crate::{
-    answer::expect_json,
+    answer::{at_once, expect_json},
     stage::{self, COLD_WITHIN, NONE_IN_ADVANCE, Network, wait_until},
 };
 use anyhow::{Context as _, Result, ensure};
@@ -294,10 +294,7 @@ fn clones(node: &ComputeNode<'_>, hash: &str) -> Result<()> {
         ["hold", 30],
         ["tcp", "2001:db8:ffff::7", 80, SHUT],
     ]);
-    let said = thread::scope(|scope| -> Result<Vec<Vec<Value>>> {
-        let calls: Vec<_> = (0..CLONES).map(|_| scope.spawn(|| attempts(node, hash, list.clone()))).collect();
-        calls.into_iter().map(|call| call.join().map_err(|_| anyhow::anyhow!("a call panicked"))?).collect()
-    })?;
+    let said = at_once(CLONES, |_| attempts(node, hash, list.clone()))?;
     let mut addresses = BTreeSet::new();
     for said in &said {
         ensure!(said[1] == "203.0.113.1" && said[2] == "198.51.100.7", "{said:?}");

@@ -2,13 +2,13 @@
 
 use super::clones::{FUNCTION, TEMPLATES, ways};
 use crate::{
-    answer::expect,
+    answer::{self, expect},
     stage::{self, COLD_WITHIN},
 };
 use anyhow::{Context as _, Result, ensure};
 use harness::devnet::ComputeNode;
 use serde_json::json;
-use std::{collections::BTreeSet, thread};
+use std::collections::BTreeSet;
 
 /// How long a call takes in the program, milliseconds: longer than clones need to come up.
 const CALL_MS: u64 = 8000;
@@ -17,17 +17,10 @@ const CALL_MS: u64 = 8000;
 pub(super) fn at_once(node: &ComputeNode<'_>, hash: &str, calls: usize, call_ms: u64) -> Result<Vec<(String, usize)>> {
     let client = node.client(COLD_WITHIN);
     let path = format!("/vm/{hash}/machine?{call_ms}");
-    thread::scope(|scope| {
-        let calls: Vec<_> = (0..calls)
-            .map(|_| {
-                scope.spawn(|| -> Result<(String, usize)> {
-                    let text = expect(200, client.get(&path)?)?.text();
-                    let (machine, most) = text.split_once(' ').context("two words")?;
-                    Ok((machine.to_owned(), most.parse()?))
-                })
-            })
-            .collect();
-        calls.into_iter().map(|call| call.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a call panicked")))).collect()
+    answer::at_once(calls, |_| {
+        let text = expect(200, client.get(&path)?)?.text();
+        let (machine, most) = text.split_once(' ').context("two words")?;
+        Ok((machine.to_owned(), most.parse()?))
     })
 }
 

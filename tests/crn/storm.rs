@@ -1,7 +1,10 @@
 //! More programs at once than a node has room for.
 
 use super::jail::machine_groups;
-use crate::stage::{self, COLD_WITHIN};
+use crate::{
+    answer::at_once,
+    stage::{self, COLD_WITHIN},
+};
 use anyhow::{Context as _, Result, ensure};
 use harness::{devnet::ComputeNode, kvm_host::Kind};
 use serde_json::{Value, json};
@@ -46,18 +49,6 @@ pub(crate) fn more_than_fit() -> Result<()> {
     let (refusals, most_machines) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let over = AtomicBool::new(false);
     thread::scope(|scope| -> Result<()> {
-        let calls: Vec<_> = hashes
-            .iter()
-            .enumerate()
-            .map(|(index, hash)| {
-                let (node, refusals) = (&node, &refusals);
-                scope.spawn(move || {
-                    // The emulated host's network resets connections of a burst that its one queue has no room for.
-                    thread::sleep(Duration::from_millis(10 * index as u64));
-                    answered_in_the_end(node, hash, refusals, deadline)
-                })
-            })
-            .collect();
         let looking = scope.spawn(|| -> Result<()> {
             while !over.load(Ordering::Relaxed) {
                 most_machines.fetch_max(machines_there_are(&node, fit)?, Ordering::Relaxed);
@@ -65,13 +56,14 @@ pub(crate) fn more_than_fit() -> Result<()> {
             }
             Ok(())
         });
-        let outcomes: Vec<Result<()>> = calls
-            .into_iter()
-            .map(|call| call.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a call panicked"))))
-            .collect();
+        let answered = at_once(programs, |index| {
+            // The emulated host's network resets connections of a burst that its one queue has no room for.
+            thread::sleep(Duration::from_millis(10 * index as u64));
+            answered_in_the_end(&node, hashes[index], &refusals, deadline)
+        });
         over.store(true, Ordering::Relaxed);
         looking.join().unwrap_or_else(|_| Err(anyhow::anyhow!("looking panicked")))?;
-        outcomes.into_iter().collect()
+        answered.map(drop)
     })?;
     let (refusals, most) = (refusals.into_inner(), most_machines.into_inner());
     println!("{programs} programs on a node for {fit}: all answered, {refusals} refusals, {most} machines at most");
@@ -111,7 +103,7 @@ fn machines_there_are(node: &ComputeNode<'_>, fit: usize) -> Result<usize> {
         let limit: u64 = (fit * MACHINE_MIB + 4 * 16) as u64 * (1 << 20);
         let groups = machine_groups(node)?.into_iter().map(|group| format!("/sys/fs/cgroup/*/{group}/memory.current"));
         let script = format!("cat {} 2>/dev/null; true", groups.collect::<Vec<_>>().join(" "));
-        let text = node.host().run(&["sh", "-c", &script])?.expect_success()?.text();
+        let text = node.host().shell(&script)?;
         let taken: u64 = text.split_whitespace().filter_map(|word| word.parse::<u64>().ok()).sum();
         ensure!(taken <= limit, "machines take {taken} bytes of {limit}");
     }

@@ -142,7 +142,7 @@ pub(crate) fn full() -> Result<()> {
         // A disk that is smaller than what is promised on it.
         let folder = network.host.path(&format!("data/{name}/volumes"));
         let script = format!("mkdir -p {folder} && mount -t tmpfs -o size=6m tmpfs {folder}");
-        network.host.run(&["sh", "-c", &script])?.expect_success()?;
+        network.host.shell(&script)?;
     }
     let node = network.another_compute_node(name, &[NONE_IN_ADVANCE, "volumes.limit_mib=30"])?;
     let client = node.client(COLD_WITHIN);
@@ -154,7 +154,7 @@ pub(crate) fn full() -> Result<()> {
     ensure!((1 << 20..3 << 20).contains(&written), "{written} bytes went into 3 MiB");
     let taken = || -> Result<u64> {
         let script = format!("du -k {}/volumes/*/* | cut -f 1", node.data_dir());
-        Ok(network.host.run(&["sh", "-c", &script])?.expect_success()?.text().trim().parse()?)
+        Ok(network.host.shell(&script)?.trim().parse()?)
     };
     let before = taken()?;
     get(&client, hash, "empty")?;

@@ -25,6 +25,19 @@ pub(crate) fn expect_words(status: u16, answer: Answer, words: &[&str]) -> Resul
     Ok(())
 }
 
+/// Makes so many calls at once, each told its number; what they return, in that order, or the first error.
+pub(crate) fn at_once<T: Send>(calls: usize, call: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<T>> {
+    std::thread::scope(|scope| {
+        let call = &call;
+        let calls: Vec<_> = (0..calls).map(|number| scope.spawn(move || call(number))).collect();
+        let answers: Vec<Result<T>> = calls
+            .into_iter()
+            .map(|call| call.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a call panicked"))))
+            .collect();
+        answers.into_iter().collect()
+    })
+}
+
 /// The beginning of a text.
 fn shown(text: &str) -> String {
     text.chars().take(2000).collect()

@@ -64,5 +64,5 @@ pub(crate) fn check_end(host: &KvmHost, interfaces: &[String]) -> Result<()> {
 }
 
 fn look(host: &KvmHost) -> Result<BTreeSet<String>> {
-    Ok(host.run(&["sh", "-c", LOOK])?.expect_success()?.text().lines().map(str::to_owned).collect())
+    Ok(host.shell(LOOK)?.lines().map(str::to_owned).collect())
 }

@@ -4,7 +4,7 @@ use crate::leaks;
 use anyhow::{Context as _, Result, anyhow, ensure};
 use harness::{
     anvil::Anvil,
-    devnet::{ComputeNode, ComputeSite, CoreNode, PATIENT, Program, User, wait_for_allocation, wait_for_verdict, zip},
+    devnet::{ComputeNode, ComputeSite, CoreNode, Program, User, wait_for_allocation, wait_for_verdict, zip},
     http::Client,
     installation::Installation,
     ipfs::IpfsProgram,
@@ -214,18 +214,10 @@ pub(crate) fn network() -> Result<&'static Network> {
         let link = format!("http://{}", host.address(port)?);
         let core = CoreNode::start(installation, &folder("network")?, &["--dev".to_owned(), "--crn".to_owned(), link])?;
         let site = ComputeSite::install(host, installation)?;
-        let compute = site.start("crn", port, core.port(), settings(host))?;
+        let compute = site.start("crn", port, core.port(), &[])?;
         let user = user(&core, CREDITS)?;
         Ok(Network { host, interfaces, site, core, compute, user })
     })
-}
-
-/// Settings of every compute node here.
-pub(crate) fn settings(host: &KvmHost) -> &'static [&'static str] {
-    match host.kind() {
-        Kind::Local => &[],
-        Kind::Emulated => &PATIENT,
-    }
 }
 
 fn free_ports(count: usize) -> Result<Vec<u16>> {
@@ -245,7 +237,7 @@ impl Network {
     pub(crate) fn another_compute_node(&self, name: &str, more: &[&str]) -> Result<ComputeNode<'static>> {
         let port = STAGE.ports.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let port = port.context("COMPUTE_NODES is too small")?;
-        let mut all = settings(self.host).to_vec();
+        let mut all = Vec::new();
         // What a stopped node leaves stays in the host's memory: those keep templates that are about them.
         if !more.iter().any(|setting| setting.starts_with("templates.level=")) {
             all.push("templates.level=off");

@@ -167,7 +167,9 @@ fn guest_mappings(mappings: &[Mapping], bytes: u64) -> Option<std::ops::Range<us
     None
 }
 
-fn field(text: &str, name: &str) -> Option<u64> {
+/// The number behind a name that begins a line, colon and all, as files of `/proc` have it.
+#[must_use]
+pub fn field(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
 }
 
@@ -210,6 +212,14 @@ fn counters(folder: &Path, process: u32) -> Vec<(String, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_is_that_of_its_line() {
+        let text = "MemTotal: 8000 kB\nMemAvailable:    7000 kB\n";
+        assert_eq!(field(text, "MemAvailable:"), Some(7000));
+        assert_eq!(field(text, "Mem:"), None);
+        assert_eq!(field("MemAvailable: x kB", "MemAvailable:"), None);
+    }
 
     #[test]
     fn runs_are_read_as_they_were_written() {

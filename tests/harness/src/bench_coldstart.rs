@@ -8,9 +8,9 @@
 use crate::{
     bench_boot::at,
     bench_network::{BenchNetwork, FIRST_ANSWER_WITHIN, PORT},
-    devnet::{ComputeNode, ComputeSite, PATIENT, Program},
+    devnet::{ComputeNode, ComputeSite, Program},
     installation::Installation,
-    kvm_host::{Kind, KvmHost},
+    kvm_host::KvmHost,
     sdk::Sdk,
 };
 use anyhow::{Context as _, Result, ensure};
@@ -141,9 +141,7 @@ pub fn run(bench: &Bench, say: impl Fn(&str)) -> Result<Report> {
 
     let mut rows = Vec::new();
     for (way, settings) in WAYS {
-        let mut all: Vec<&str> = if host.kind() == Kind::Emulated { PATIENT.to_vec() } else { Vec::new() };
-        all.extend(settings);
-        let node = site.start(&way.replace(' ', "-"), PORT, core.port(), &all)?;
+        let node = site.start(&way.replace(' ', "-"), PORT, core.port(), settings)?;
         for (program, hashes) in &programs {
             // What takes seconds is measured less often.
             let quick = way == FUNCTION || way == WARM;

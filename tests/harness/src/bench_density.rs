@@ -7,15 +7,15 @@
 use crate::{
     bench_boot::at,
     bench_network::{BenchNetwork, FIRST_ANSWER_WITHIN, PORT},
-    devnet::{ComputeSite, PATIENT, Program},
+    devnet::{ComputeSite, Program},
     installation::Installation,
-    kvm_host::Kind,
     sdk::Sdk,
 };
 use anyhow::{Context as _, Result, ensure};
 use kvm_host::{
     call::Call,
     density::{FOOTPRINT, Footprint, HOLD},
+    measure::field,
 };
 use serde::Serialize;
 use serde_json::json;
@@ -107,14 +107,16 @@ pub fn run(bench: &Bench, say: impl Fn(&str)) -> Result<Report> {
     })?;
     let site = ComputeSite::install(host, &bench.installation)?;
     let caller = host.install(&bench.installation.program("kvm-host"), "kvm-host")?;
-    let mut settings: Vec<&str> = if host.kind() == Kind::Emulated { PATIENT.to_vec() } else { Vec::new() };
-    settings.extend(SETTINGS);
-    let node = site.start("density", PORT, network.core.port(), &settings)?;
+    let node = site.start("density", PORT, network.core.port(), &SETTINGS)?;
     say("making the template");
     let answer = node.client(FIRST_ANSWER_WITHIN).get(&format!("/vm/{hash}/"))?;
     ensure!(answer.status == 200, "the program answers {}: {}", answer.status, answer.text());
 
-    let available = || number(&String::from_utf8(host.read("/proc/meminfo", 0)?)?, "MemAvailable");
+    let kib = |path: &str, name: &str| -> Result<u64> {
+        let text = String::from_utf8(host.read(path, 0)?)?;
+        field(&text, name).with_context(|| format!("no {name} in {text:?}"))
+    };
+    let available = || kib("/proc/meminfo", "MemAvailable:");
     let status_path = format!("/proc/{}/status", node.process().id());
     let (address, path) = (format!("127.0.0.1:{PORT}"), format!("/vm/{hash}/held"));
     let before = available()?;
@@ -150,7 +152,7 @@ pub fn run(bench: &Bench, say: impl Fn(&str)) -> Result<Report> {
             proportional_kib: median(|footprint| footprint.proportional),
             group_kib: (!groups.is_empty()).then(|| at(groups, 50)),
             host_kib: before.saturating_sub(available()?) / footprints.len().max(1) as u64,
-            node_kib: number(&String::from_utf8(host.read(&status_path, 0)?)?, "VmRSS")?,
+            node_kib: kib(&status_path, "VmRSS:")?,
             last_start_us: started.last().copied().unwrap_or_default(),
             start_p50_us: at(started, 50),
         });
@@ -158,24 +160,4 @@ pub fn run(bench: &Bench, say: impl Fn(&str)) -> Result<Report> {
     // Hundreds of guests that shut down on one emulated processor take longer than a node is given; they end with it in any case.
     node.kill()?;
     Ok(Report { host: network.kind().to_owned(), rows })
-}
-
-/// The number of KiB on the line of that name, as `/proc` writes them.
-fn number(text: &str, name: &str) -> Result<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    let kib = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-    kib.with_context(|| format!("no {name} in {text:?}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_number_is_that_of_its_line() {
-        let text = "MemTotal: 8000 kB\nMemAvailable:    7000 kB\n";
-        assert_eq!(number(text, "MemAvailable").expect("a number"), 7000);
-        assert!(number(text, "Mem").is_err());
-        assert!(number("MemAvailable: x kB", "MemAvailable").is_err());
-    }
 }

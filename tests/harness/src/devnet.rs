@@ -6,7 +6,7 @@
 use crate::{
     http::Client,
     installation::Installation,
-    kvm_host::{HostProcess, KvmHost},
+    kvm_host::{HostProcess, Kind, KvmHost},
     process::Process,
     sdk::Session,
 };
@@ -224,7 +224,8 @@ impl<'a> ComputeSite<'a> {
         self.host
     }
 
-    /// Starts a compute node at a port of the host, for the core node at a port of this machine. Its log is `name`'s.
+    /// Starts a compute node at a port of the host, for the core node at a port of this machine. Its log is `name`'s. In an emulated host
+    /// it is more patient, unless `settings` say otherwise.
     ///
     /// # Errors
     /// It is not ready in time; the error shows its log.
@@ -235,7 +236,8 @@ impl<'a> ComputeSite<'a> {
             [&self.crn, "--data-dir", &data_dir, "--listen", &self.host.listen(port), "--ccn", &core]
                 .map(str::to_owned)
                 .to_vec();
-        for setting in settings {
+        let patient: &[&str] = if self.host.kind() == Kind::Emulated { &PATIENT } else { &[] };
+        for setting in patient.iter().chain(settings) {
             arguments.extend(["--set".to_owned(), (*setting).to_owned()]);
         }
         let url = format!("http://{}", self.host.address(port)?);
@@ -523,7 +525,7 @@ pub fn wait_for_allocation(ccn: &Client, item_hash: &str, limit: Duration) -> Re
 }
 
 /// Settings of a compute node in an emulated host, where a boot takes a minute and not a tenth of a second.
-pub const PATIENT: [&str; 5] = [
+const PATIENT: [&str; 5] = [
     "programs.boot_seconds=300",
     "programs.start_seconds=900",
     "programs.loading_seconds=120",

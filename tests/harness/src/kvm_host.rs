@@ -284,6 +284,14 @@ impl KvmHost {
         .with_context(|| format!("running {}", arguments.join(" ")))
     }
 
+    /// What a script of the shell writes.
+    ///
+    /// # Errors
+    /// It fails.
+    pub fn shell(&self, script: &str) -> Result<String> {
+        Ok(self.run(&["sh", "-c", script])?.expect_success()?.text())
+    }
+
     /// Starts a program that goes on; its output goes to `logs/NAME.out` and `logs/NAME.err`, appended.
     ///
     /// # Errors

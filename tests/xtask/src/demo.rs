@@ -8,7 +8,7 @@ use ::images::Cache;
 use anyhow::{Context as _, Result, ensure};
 use data_encoding::BASE32_NOPAD;
 use harness::{
-    devnet::{ComputeNode, ComputeSite, CoreNode, PATIENT, Program, User, wait_for_allocation, wait_for_verdict, zip},
+    devnet::{ComputeNode, ComputeSite, CoreNode, Program, User, wait_for_allocation, wait_for_verdict, zip},
     http::{Answer, Client},
     interrupt::Interrupt,
     kvm_host::{Kind, KvmHost, Options},
@@ -109,8 +109,7 @@ fn play(story: &mut Story, arguments: &Arguments, yes: bool, interrupt: &Interru
         progress.status("copying crn, vmm, kernel and init");
         let site = ComputeSite::install(&host, &installation)?;
         progress.status("starting crn");
-        let settings: &[&str] = if emulated { &PATIENT } else { &[] };
-        let compute = site.start("crn", COMPUTE_PORT, core.port(), settings)?;
+        let compute = site.start("crn", COMPUTE_PORT, core.port(), &[])?;
         let text = compute.url().to_owned();
         Ok((compute, text))
     })?;
