@@ -1,6 +1,8 @@
 //! The network of machines in the kernel: frames go in at the wires of machines and at one that leads outside, and are looked for at
 //! the others. In network namespaces of their own, which takes root or user namespaces; where there are none it says so.
 
+mod namespace;
+
 use ccn_message::ItemHash;
 use crn::{
     config::{self, Mode},
@@ -12,6 +14,7 @@ use crn::{
     },
 };
 use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
+use namespace::inside;
 use netlink_bindings::rt_route::{self, Rtmsg};
 use netlink_socket2::NetlinkSocket;
 use std::{
@@ -23,8 +26,6 @@ use std::{
 };
 use vmm::devices::network::{Tap, Wire};
 
-/// Says that the process has a namespace of its own.
-const INSIDE: &str = "BETH_TEST_NAMESPACE";
 /// How long a frame is waited for that should not come; the kernel takes microseconds.
 const NOTHING_WITHIN: Duration = Duration::from_millis(200);
 const SOMETHING_WITHIN: Duration = Duration::from_secs(10);
@@ -41,35 +42,6 @@ const ROUTER6: &str = "2001:db8:9::254";
 const SOMEBODY4: &str = "203.0.113.5";
 const SOMEBODY6: &str = "2001:db8:ffff::5";
 const PUBLIC: &str = "2001:db8:1:2::/64";
-
-/// Runs the test of that name in a process with a network namespace of its own. True when this is that process.
-fn inside(name: &str) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
-        return true;
-    }
-    let unshare = || {
-        let mut command = Command::new("unshare");
-        command.args(["--map-root-user", "--net"]);
-        command
-    };
-    match unshare().arg("true").output() {
-        Ok(output) if output.status.success() => {}
-        other => {
-            eprintln!("not run: no network namespace can be made here ({other:?})");
-            return false;
-        }
-    }
-    let program = std::env::current_exe().expect("this program has a path");
-    let output = unshare()
-        .arg(program)
-        .args(["--exact", name, "--nocapture"])
-        .env(INSIDE, "1")
-        .output()
-        .expect("unshare was there before");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert!(output.status.success(), "{}\n{}", text(&output.stdout), text(&output.stderr));
-    false
-}
 
 fn address(text: &str) -> IpAddr {
     text.parse().expect("an address")

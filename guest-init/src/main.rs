@@ -11,6 +11,9 @@ mod identity;
 mod listen;
 mod logs;
 mod mount;
+#[cfg(test)]
+#[path = "../../crn/tests/namespace/mod.rs"]
+mod namespace;
 mod network;
 mod program;
 mod relay;

@@ -171,35 +171,7 @@ fn default_route(family: u8) -> Rtmsg {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::Command;
-
-    /// Says that the process has a namespace of its own.
-    const INSIDE: &str = "BETH_TEST_NAMESPACE";
-
-    /// Runs the test of that name in a process with a network namespace of its own. True when this is that process.
-    fn inside(name: &str) -> bool {
-        if std::env::var_os(INSIDE).is_some() {
-            return true;
-        }
-        let unshare = || {
-            let mut command = Command::new("unshare");
-            command.args(["--map-root-user", "--net"]);
-            command
-        };
-        match unshare().arg("true").output() {
-            Ok(output) if output.status.success() => {}
-            other => {
-                eprintln!("not run: no network namespace can be made here ({other:?})");
-                return false;
-            }
-        }
-        let program = std::env::current_exe().expect("this program has a path");
-        let again = unshare().arg(program).args(["--exact", name, "--nocapture"]).env(INSIDE, "1").output();
-        let output = again.expect("unshare was there before");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        assert!(output.status.success(), "{}\n{}", text(&output.stdout), text(&output.stderr));
-        false
-    }
+    use crate::namespace::inside;
 
     fn link(address: &str, prefix_bits: u8, gateway: &str) -> Link {
         let parse = |text: &str| text.parse().expect("an address");

@@ -217,13 +217,19 @@ fn boot(arguments: &BootArguments, yes: bool) -> Result<()> {
     Ok(())
 }
 
-fn coldstart(arguments: &ColdstartArguments, yes: bool) -> Result<()> {
+/// What benches of programs need: a host, runtimes, a compute node and a core node.
+fn programs(name: &str, runtimes: &[&str], yes: bool) -> Result<Progress> {
     if !probe().is_usable() {
         setup::packages(&[&[setup::EMULATOR]], yes)?;
     }
-    images::make(&["base", "python"], yes)?;
-    let progress = Progress::start("bench coldstart");
+    images::make(runtimes, yes)?;
+    let progress = Progress::start(name);
     build::core_node(&progress)?;
+    Ok(progress)
+}
+
+fn coldstart(arguments: &ColdstartArguments, yes: bool) -> Result<()> {
+    let progress = programs("bench coldstart", &["base", "python"], yes)?;
     let bench = bench_coldstart::Bench {
         installation: build::installation(),
         cache: Cache::open()?.root().to_owned(),
@@ -277,12 +283,7 @@ fn density(arguments: &DensityArguments, yes: bool) -> Result<()> {
         arguments.clones.is_sorted_by(|one, other| one < other),
         "--clones takes rising numbers, for example 1,10,100"
     );
-    if !probe().is_usable() {
-        setup::packages(&[&[setup::EMULATOR]], yes)?;
-    }
-    images::make(&["python"], yes)?;
-    let progress = Progress::start("bench density");
-    build::core_node(&progress)?;
+    let progress = programs("bench density", &["python"], yes)?;
     let report = bench_density::run(
         &bench_density::Bench {
             installation: build::installation(),
