@@ -20,7 +20,6 @@ use netlink_socket2::NetlinkSocket;
 use std::{
     io,
     net::{IpAddr, SocketAddr, UdpSocket},
-    process::Command,
     thread::sleep,
     time::{Duration, Instant},
 };

@@ -73,8 +73,12 @@ pub(crate) fn confined() -> Result<()> {
 pub(crate) fn machine_groups(node: &ComputeNode<'_>) -> Result<Vec<String>> {
     let own = group_of(node, node.process().id())?;
     let all = own.strip_suffix("/node").with_context(|| format!("{own} is not the node's place"))?;
-    let list = said(node, &format!("ls {all}"))?;
-    Ok(list.lines().filter(|name| name.starts_with("machine-")).map(str::to_owned).collect())
+    // By the shell's own pattern: `ls` fails when a group goes while it looks.
+    let list = said(
+        node,
+        &format!("cd {all} || exit 1; for group in machine-*; do [ -d $group ] && echo $group; done; true"),
+    )?;
+    Ok(list.lines().map(str::to_owned).collect())
 }
 
 /// The folder of a process's control group.

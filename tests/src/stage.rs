@@ -8,7 +8,7 @@ use harness::{
     http::Client,
     installation::Installation,
     ipfs::IpfsProgram,
-    kvm_host::{Kind, KvmHost, Options},
+    kvm_host::{KvmHost, Options},
     process::kill_children,
     sdk::{Sdk, Session},
 };
