@@ -69,14 +69,14 @@ pub(crate) fn confined() -> Result<()> {
     Ok(())
 }
 
-/// The groups of machines that a node has.
+/// The folders of the groups of machines that a node has: other nodes of this host have groups of the same names.
 pub(crate) fn machine_groups(node: &ComputeNode<'_>) -> Result<Vec<String>> {
     let own = group_of(node, node.process().id())?;
     let all = own.strip_suffix("/node").with_context(|| format!("{own} is not the node's place"))?;
     // By the shell's own pattern: `ls` fails when a group goes while it looks.
     let list = said(
         node,
-        &format!("cd {all} || exit 1; for group in machine-*; do [ -d $group ] && echo $group; done; true"),
+        &format!("cd {all} || exit 1; for group in machine-*; do [ -d $group ] && echo {all}/$group; done; true"),
     )?;
     Ok(list.lines().map(str::to_owned).collect())
 }
