@@ -34,7 +34,7 @@ use vmm::{
     control::{Cause, ControlError, Notice},
     statistics::Statistics,
     supervisor::{self, Link},
-    working_set::PageRange,
+    working_set::WorkingSet,
 };
 
 /// How long a monitor may take to be ready for an order, when the node finds out whether one ever is.
@@ -166,7 +166,7 @@ struct Heard {
     /// How the last copy went: bytes of memory that are not zero, or why there is none.
     copied: Option<Result<u64, String>>,
     /// What it has written to.
-    working_set: Option<Vec<PageRange>>,
+    working_set: Option<WorkingSet>,
     /// The generation that it has become last, its low 24 bits.
     thawed: Option<u32>,
 }
@@ -460,11 +460,11 @@ impl Machine {
         heard.copied.unwrap_or(Err(String::new())).map_err(MachineError::NotCopied)
     }
 
-    /// What a clone that is watched has written to so far; nothing of one that is not.
+    /// What a clone that is watched has touched so far; nothing of one that is not. It is watched no more.
     ///
     /// # Errors
     /// The machine is gone.
-    pub async fn working_set(&self) -> Result<Vec<PageRange>, MachineError> {
+    pub async fn working_set(&self) -> Result<WorkingSet, MachineError> {
         self.handle.socket.when(Interest::WRITABLE, Link::ask_working_set).await?;
         let heard = self.hears(|heard| heard.working_set.is_some()).await.ok_or(ControlError::Closed)?;
         Ok(heard.working_set.unwrap_or_default())
@@ -568,7 +568,7 @@ async fn listen(
             Ok((Notice::Frozen, _)) => say.send_modify(|heard| heard.frozen += 1),
             Ok((Notice::Copied { memory_bytes }, _)) => say.send_modify(|heard| heard.answer(Ok(memory_bytes))),
             Ok((Notice::NotCopied(reason), _)) => say.send_modify(|heard| heard.answer(Err(reason))),
-            Ok((Notice::WorkingSet(ranges), _)) => say.send_modify(|heard| heard.working_set = Some(ranges)),
+            Ok((Notice::WorkingSet(set), _)) => say.send_modify(|heard| heard.working_set = Some(set)),
             // Its stream was dropped, which refuses it: no port is open to guests yet.
             Ok((Notice::Accepted { .. } | Notice::Jailed { .. }, _)) => {}
             Ok((Notice::Ended { cause, statistics }, _)) => last = Some(Ended { cause, statistics }),

@@ -200,12 +200,12 @@ async fn card(workshop: &Workshop, blueprint: &Blueprint) -> Result<Option<Card>
     }
 }
 
-/// Has a template learn what its first clone wrote to. One that does not say is no worse a clone.
+/// Has a template learn what its first clone touched. One that does not say is no worse a clone.
 async fn learn(workshop: &Workshop, template: &Template, machine: &Machine) {
     match timeout(ATTACH_WITHIN, machine.working_set()).await {
         Ok(Ok(working_set)) => workshop.templates.learn(template, working_set).await,
-        Ok(Err(error)) => tracing::debug!(%error, "a clone does not say what it has written to"),
-        Err(_) => tracing::debug!("a clone does not say in time what it has written to"),
+        Ok(Err(error)) => tracing::debug!(%error, "a clone does not say what it has touched"),
+        Err(_) => tracing::debug!("a clone does not say in time what it has touched"),
     }
 }
 

@@ -49,7 +49,7 @@ pub(super) struct CameUp {
     pub(super) way: Way,
     /// What it went on from, if that was its own.
     pub(super) template: Option<Arc<Template>>,
-    /// The template is to learn what this clone has written to once its first call is answered.
+    /// The template is to learn what this clone has touched once its first call is answered.
     pub(super) watched: bool,
     /// Its ephemeral volumes: they take their room until it has ended.
     pub(super) ephemeral: Vec<Volume>,
@@ -280,7 +280,7 @@ impl<'a> Start<'a> {
         let restore = Restore {
             config: self.config.clone(),
             record: record(self.card),
-            working_set: template.working_set().to_vec(),
+            working_set: template.working_set(),
             watched: template.is_to_be_watched(),
         };
         let name = self.blueprint.item_hash.to_string();

@@ -6,7 +6,7 @@
 //! DATA_DIR/templates/KEY/state          the rest of the machine
 //! DATA_DIR/templates/KEY/volume-N       its ephemeral volumes, as they were then; each clone gets a copy
 //! DATA_DIR/templates/KEY/seal           written last: facts, digests, mark
-//! DATA_DIR/templates/KEY/writes         the pages that its clones write first, once one has answered a call; a hint, so not sealed
+//! DATA_DIR/templates/KEY/working-set    the pages that its clones touch first, once one has answered a call; a hint, so not sealed
 //! DATA_DIR/templates/KEY.new            one that is being made
 //! ```
 //!
@@ -36,14 +36,12 @@ use std::{
     },
     time::Duration,
 };
-use vmm::working_set::{MAX_RANGES, PageRange};
+use vmm::working_set::{MAX_TEXT_BYTES, WorkingSet};
 
 /// Ends the name of a folder that is being filled.
 const DRAFT_SUFFIX: &str = ".new";
 /// Name of the file with the working set.
-const WRITES: &str = "writes";
-/// Longest such file, bytes: a line is of two numbers.
-const MAX_WRITES_BYTES: u64 = MAX_RANGES as u64 * 18;
+const WORKING_SET: &str = "working-set";
 /// Name of the file with the node's secret.
 const SECRET: &str = "secret";
 
@@ -60,7 +58,7 @@ pub struct Template {
     pub state: File,
     /// What was on its ephemeral volumes, in order.
     pub volumes: Vec<File>,
-    working_set: OnceLock<Vec<PageRange>>,
+    working_set: OnceLock<WorkingSet>,
     /// A clone was made that finds the working set out.
     watched: AtomicBool,
 }
@@ -96,10 +94,10 @@ impl Template {
         Self { key, level, memory, state, volumes, working_set: OnceLock::new(), watched: AtomicBool::new(false) }
     }
 
-    /// The pages that clones write first; none while nobody knows.
+    /// The pages that clones touch first; none while nobody knows.
     #[must_use]
-    pub fn working_set(&self) -> &[PageRange] {
-        self.working_set.get().map_or(&[], Vec::as_slice)
+    pub fn working_set(&self) -> WorkingSet {
+        self.working_set.get().cloned().unwrap_or_default()
     }
 
     /// Whether the next clone is to find them out. True once.
@@ -294,16 +292,16 @@ impl Templates {
         }
     }
 
-    /// What a clone has written to until its first call was answered.
-    pub async fn learn(&self, template: &Template, working_set: Vec<PageRange>) {
-        let lines: String = working_set.iter().map(|range| format!("{} {}\n", range.first, range.pages)).collect();
+    /// What a clone has touched until its first call was answered.
+    pub async fn learn(&self, template: &Template, working_set: WorkingSet) {
+        let lines = working_set.to_string();
         if working_set.is_empty() || template.working_set.set(working_set).is_err() {
             return;
         }
         // One that was evicted in the meantime has no folder.
-        let path = self.shared.path(template.key).join(WRITES);
+        let path = self.shared.path(template.key).join(WORKING_SET);
         if let Err(error) = tokio::fs::write(&path, lines).await {
-            tracing::debug!(%error, "what clones write is not kept beyond this run");
+            tracing::debug!(%error, "what clones touch is not kept beyond this run");
         }
     }
 
@@ -361,7 +359,7 @@ impl Shared {
         let files = Files::open(&path)?;
         let facts = self.secret.check(&key, &path.join("seal"), &files.memory, &files.state, &files.volumes)?;
         let template = Template::new(key, facts.level, files);
-        if let Some(working_set) = read_working_set(&path.join(WRITES)) {
+        if let Some(working_set) = read_working_set(&path.join(WORKING_SET)) {
             let _ = template.working_set.set(working_set);
         }
         Ok(template)
@@ -411,16 +409,11 @@ impl Shared {
 }
 
 /// A hint that somebody has left; one that cannot be read is none. The monitor holds it against its bounds.
-fn read_working_set(path: &Path) -> Option<Vec<PageRange>> {
-    if fs::metadata(path).ok()?.len() > MAX_WRITES_BYTES {
+fn read_working_set(path: &Path) -> Option<WorkingSet> {
+    if fs::metadata(path).ok()?.len() > MAX_TEXT_BYTES {
         return None;
     }
-    let range = |line: &str| {
-        let (first, pages) = line.split_once(' ')?;
-        Some(PageRange { first: first.parse().ok()?, pages: pages.parse().ok()? })
-    };
-    let ranges: Vec<PageRange> = fs::read_to_string(path).ok()?.lines().map(range).collect::<Option<_>>()?;
-    (ranges.len() <= MAX_RANGES).then_some(ranges)
+    fs::read_to_string(path).ok()?.parse().ok()
 }
 
 /// A template that is being made. Dropped, it was not.
@@ -509,6 +502,7 @@ impl Drop for Draft {
 mod tests {
     use super::*;
     use std::os::unix::fs::FileExt as _;
+    use vmm::working_set::PageRange;
 
     fn key(first: u8) -> Key {
         format!("{first:02x}{}", "0".repeat(62)).parse().expect("a key")
@@ -558,7 +552,10 @@ mod tests {
         }
         let found = templates.find(key(1)).await.expect("made");
         assert!(found.is_to_be_watched() && !found.is_to_be_watched(), "one clone is enough");
-        let working_set = vec![PageRange { first: 7, pages: 2 }, PageRange { first: 4000, pages: 1 }];
+        let working_set = WorkingSet {
+            written: vec![PageRange { first: 7, pages: 2 }, PageRange { first: 4000, pages: 1 }],
+            read: vec![PageRange { first: 9, pages: 1 }],
+        };
         templates.learn(&found, working_set.clone()).await;
         assert_eq!(found.working_set(), working_set);
         assert_eq!((read(&found.memory, 4096), read(&found.state, 0)), (b"memory".to_vec(), b"state".to_vec()));
@@ -575,7 +572,7 @@ mod tests {
         let templates = open(path, 1 << 30);
         assert!(templates.begin(key(1), Level::Function, 1 << 20).is_none(), "there is one");
         let found = templates.find(key(1)).await.expect("found again");
-        assert_eq!((found.level, found.working_set()), (Level::Function, working_set.as_slice()));
+        assert_eq!((found.level, found.working_set()), (Level::Function, working_set));
         assert!(!found.is_to_be_watched());
         assert!(!of(4, "").exists(), "its seal is another's");
         for first in 2..=4 {

@@ -8,10 +8,10 @@
 //! There is nothing to clean up after a kill of either side: no paths, no listening sockets. The
 //! end of the socket is the end of the machine.
 
-use crate::working_set::PageRange;
 use crate::{
     config::{Config, Restore, Shape},
     statistics::Statistics,
+    working_set::WorkingSet,
 };
 use guest_protocol::record::Record;
 use rustix::{
@@ -29,10 +29,10 @@ use std::{
 };
 
 /// Version of the messages below.
-pub const VERSION: u8 = 3;
+pub const VERSION: u8 = 4;
 
-/// Longest packet, bytes. A configuration of [`crate::config::MAX_DISKS`] disks takes a tenth.
-pub const MAX_PACKET_BYTES: usize = 16 * 1024;
+/// Longest packet, bytes. A working set takes most of it, a configuration of [`crate::config::MAX_DISKS`] disks a twentieth.
+pub const MAX_PACKET_BYTES: usize = 40 * 1024;
 
 /// Most descriptors beside one packet: kernel, initramfs, every disk and tap, the console.
 pub const MAX_DESCRIPTORS: usize = crate::config::MAX_DISKS + crate::config::MAX_NETS + 3;
@@ -51,7 +51,7 @@ pub enum Request {
     Snapshot,
     /// After [`Notice::Frozen`]: go on as the machine of this record.
     Resume(Record),
-    /// What a clone that is watched has written to so far; answered with [`Notice::WorkingSet`].
+    /// What a clone that is watched has touched so far; answered with [`Notice::WorkingSet`].
     TellWorkingSet,
     /// Connect this end of a stream to a port of the guest. One descriptor. When the guest refuses
     /// or resets the connection, the descriptor is closed.
@@ -87,8 +87,8 @@ pub enum Notice {
     },
     /// There is no copy, for this reason.
     NotCopied(String),
-    /// What the clone has written to; nothing when it is not watched.
-    WorkingSet(Vec<PageRange>),
+    /// What the clone has touched; nothing when it is not watched.
+    WorkingSet(WorkingSet),
     /// The guest connected to a port of the host. One descriptor: the stream.
     Accepted {
         /// The host's vsock port.

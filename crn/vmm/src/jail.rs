@@ -35,6 +35,7 @@ pub mod seccomp;
 pub use descriptors::close_inherited;
 pub use place::Place;
 
+use crate::working_set::watch::PageMap;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use std::{io, os::fd::BorrowedFd};
 
@@ -100,15 +101,16 @@ pub fn limit_process() -> Result<(), String> {
 /// thread, ends in here, or returns with an error.
 ///
 /// `tell` is called once, in the calling process, with the monitor's id (as this process sees it) and a descriptor of it: for
-/// the parent, who has a child more and must wait for both.
+/// the parent, who has a child more and must wait for both. Returned is what tells the monitor of its own pages, on a kernel that does.
 ///
 /// # Errors
 /// See [`JailError`]. Returned in whichever process the step was to be done in; the other one ends.
-pub fn enter(place: &Place, tell: impl FnOnce(u32, BorrowedFd<'_>) -> io::Result<()>) -> Result<(), JailError> {
-    namespaces::enter(place, tell)?;
+pub fn enter(place: &Place, tell: impl FnOnce(u32, BorrowedFd<'_>) -> io::Result<()>) -> Result<Option<PageMap>, JailError> {
+    let page_map = namespaces::enter(place, tell)?;
     root::leave_for_an_empty_one()?;
     capabilities::drop_all().map_err(step("drop capabilities"))?;
     // Nobody with the same id looks into this process: neither ptrace nor its files in /proc.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(step("hide its memory"))?;
-    landlock::restrict().map_err(step("put itself under Landlock"))
+    landlock::restrict().map_err(step("put itself under Landlock"))?;
+    Ok(page_map)
 }

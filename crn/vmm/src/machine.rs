@@ -39,7 +39,10 @@ use crate::{
     vcpu::{self, VcpuError},
     virtio::{device::Device, mmio::Transport},
     vm::VmError,
-    working_set,
+    working_set::{
+        self,
+        watch::{PageMap, Watch},
+    },
 };
 use freeze::Frozen;
 use guest_protocol::record::Record;
@@ -101,6 +104,8 @@ pub struct Machine {
     stamps: Stamps,
     /// Set while the guest stands still.
     frozen: Option<Frozen>,
+    /// Notes what the guest touches.
+    watch: Option<Watch>,
     /// It was let go on, and has not said yet that it is itself.
     thawing: bool,
 }
@@ -111,7 +116,7 @@ impl Machine {
     /// # Errors
     /// See [`BuildError`].
     pub fn build(
-        mut shell: Shell,
+        shell: Shell,
         config: Config,
         descriptors: Vec<OwnedFd>,
         front: &Front,
@@ -130,7 +135,7 @@ impl Machine {
         mp_table::write(&ram, config.vcpus).map_err(BuildError::MpTable)?;
         stamps.memory = stopwatch.elapsed_us();
 
-        shell.vm.map(&ram, false)?;
+        shell.vm.map(&ram)?;
         let mut machine = Self::assemble(shell, config, ram, files, front, stopwatch)?;
         let vm = &machine.shell.vm;
         for (id, processor) in (0..).zip(&machine.shell.processors) {
@@ -144,14 +149,15 @@ impl Machine {
     }
 
     /// Makes a clone that goes on where the machine of a snapshot stood still; `descriptors` are those of
-    /// [`Config::restore_descriptors`].
+    /// [`Config::restore_descriptors`]. One that is to be watched needs `page_map`.
     ///
     /// # Errors
     /// See [`BuildError`]; the snapshot is not for this host, this build or this machine.
     pub fn restore(
-        mut shell: Shell,
+        shell: Shell,
         restore: &Restore,
         descriptors: Vec<OwnedFd>,
+        page_map: Option<PageMap>,
         front: &Front,
         stopwatch: Stopwatch,
     ) -> Result<Self, BuildError> {
@@ -166,9 +172,12 @@ impl Machine {
         let ram = Arc::new(memory::map(memory, memory_bytes)?);
         stamps.memory = stopwatch.elapsed_us();
 
-        shell.vm.map(&ram, restore.watched)?;
-        working_set::make_own(&ram, &restore.working_set);
+        // A host that cannot watch has clones that are not prepared.
+        let watch = page_map.filter(|_| restore.watched).and_then(|page_map| page_map.watch(&ram).ok());
+        shell.vm.map(&ram)?;
+        working_set::have(&ram, &restore.working_set);
         let mut machine = Self::assemble(shell, config, ram, files, front, stopwatch)?;
+        machine.watch = watch;
         if state.devices.len() != machine.bus.devices.len() {
             return Err(SnapshotError::Shape("the number of its devices differs").into());
         }
@@ -232,7 +241,8 @@ impl Machine {
         shell.slots = slots.collect();
         let console = files.console.map(DebugConsole::new);
         let bus = Arc::new(Bus { devices: transports, console });
-        Ok(Self { config, ram, bus, vsock, shell, stopwatch, stamps: Stamps::default(), frozen: None, thawing: false })
+        let stamps = Stamps::default();
+        Ok(Self { config, ram, bus, vsock, shell, stopwatch, stamps, frozen: None, watch: None, thawing: false })
     }
 
     /// Writes what makes this machine another one than all that went on from the same snapshot.

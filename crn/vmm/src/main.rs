@@ -19,6 +19,7 @@ use vmm::{
     statistics::{Statistics, Stopwatch},
     supervisor::SUPERVISED,
     vm::VmError,
+    working_set::watch::PageMap,
 };
 
 const HELP: &str = "\
@@ -112,14 +113,14 @@ fn supervised(place: &Place, stopwatch: Stopwatch) -> ExitCode {
         Ok(socket) => socket,
         Err(error) => return failed(&format!("no control socket on standard input: {error}")),
     };
-    let kvm = match enter_jail(place, &socket) {
-        Ok(kvm) => kvm,
+    let (kvm, page_map) = match enter_jail(place, &socket) {
+        Ok(entered) => entered,
         // The other half of this process knows why, and tells the supervisor: one reason is enough, and the right one.
         Err(error @ JailError::Alone) => return failed(&error.to_string()),
         Err(error) => return refuse(&socket, error.to_string()),
     };
     let front = Front::Supervised(socket);
-    match take_orders(kvm, &front, stopwatch) {
+    match take_orders(kvm, page_map, &front, stopwatch) {
         Ok(Some(machine)) => exit_code(&machine.run(&front)),
         // A shell that was made in advance and is not needed.
         Ok(None) => {
@@ -137,7 +138,12 @@ fn supervised(place: &Place, stopwatch: Stopwatch) -> ExitCode {
 
 /// From the first order to a machine that is ready to run; none when it is not wanted any more. KVM is closed by then: nothing
 /// that runs beside a guest makes another machine.
-fn take_orders(kvm: Kvm, front: &Front, stopwatch: Stopwatch) -> Result<Option<Machine>, String> {
+fn take_orders(
+    kvm: Kvm,
+    mut page_map: Option<PageMap>,
+    front: &Front,
+    stopwatch: Stopwatch,
+) -> Result<Option<Machine>, String> {
     let Front::Supervised(socket) = front else { return Ok(None) };
     let text = |error: BuildError| error.to_string();
     let mut prepared: Option<Shell> = None;
@@ -161,7 +167,7 @@ fn take_orders(kvm: Kvm, front: &Front, stopwatch: Stopwatch) -> Result<Option<M
             }
             Request::Start(config) => Machine::build(shell_for(&config)?, config, descriptors, front, stopwatch),
             Request::Restore(restore) => {
-                Machine::restore(shell_for(&restore.config)?, &restore, descriptors, front, stopwatch)
+                Machine::restore(shell_for(&restore.config)?, &restore, descriptors, page_map.take(), front, stopwatch)
             }
             Request::Connect { .. }
             | Request::Snapshot
@@ -175,15 +181,14 @@ fn take_orders(kvm: Kvm, front: &Front, stopwatch: Stopwatch) -> Result<Option<M
     }
 }
 
-/// From here on this is a process that has nothing of the host but KVM.
-fn enter_jail(place: &Place, socket: &OwnedFd) -> Result<Kvm, JailError> {
+/// From here on this is a process that has nothing of the host but KVM, and what tells it of its own pages.
+fn enter_jail(place: &Place, socket: &OwnedFd) -> Result<(Kvm, Option<PageMap>), JailError> {
     jail::limit_process().map_err(JailError::Limits)?;
     let kvm = Kvm::new().map_err(|error| JailError::Kvm(VmError::Open(error).to_string()))?;
     let tell = |process_id, process: BorrowedFd<'_>| {
         control::send(socket, &Notice::Jailed { process_id }, &[process]).map_err(std::io::Error::other)
     };
-    jail::enter(place, tell)?;
-    Ok(kvm)
+    Ok((kvm, jail::enter(place, tell)?))
 }
 
 /// Tells the supervisor why there is no machine.

@@ -150,8 +150,8 @@ fn run_loop(kvm: &Kvm, turns: u32) -> Result<Duration, String> {
         0xe6, 0x80, // out 0x80, al
     ]);
     ram.write_slice(&code, GuestAddress(CODE_GPA)).map_err(|error| error.to_string())?;
-    let mut vm = Vm::create(kvm).map_err(|error| error.to_string())?;
-    vm.map(&ram, false).map_err(|error| error.to_string())?;
+    let vm = Vm::create(kvm).map_err(|error| error.to_string())?;
+    vm.map(&ram).map_err(|error| error.to_string())?;
     let mut fd = vm.create_vcpu(0).map_err(|error| error.to_string())?;
     let start = Start { entry: Entry::Linux64, gpa: CODE_GPA };
     vcpu::prepare(&fd, 0, 1, vm.supported_cpuid(), &ram, start).map_err(|error| error.to_string())?;

@@ -76,7 +76,7 @@ impl Link {
         control::send(&self.socket, &Request::Snapshot, &[memory, state])
     }
 
-    /// Asks a clone that is watched what it has written to.
+    /// Asks a clone that is watched what it has touched.
     ///
     /// # Errors
     /// As [`Self::start`].

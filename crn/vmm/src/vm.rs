@@ -1,15 +1,8 @@
 //! KVM's side of the machine: memory, interrupt controllers, processors.
 
-use crate::{
-    arch::x86_64::layout,
-    kernel::PAGE_BYTES,
-    memory::Ram,
-    virtio::mmio::QUEUE_NOTIFY,
-    working_set::{self, PageRange},
-};
+use crate::{arch::x86_64::layout, memory::Ram, virtio::mmio::QUEUE_NOTIFY};
 use kvm_bindings::{
-    CpuId, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_MAX_CPUID_ENTRIES,
-    KVM_MEM_LOG_DIRTY_PAGES, kvm_clock_data, kvm_irqchip, kvm_userspace_memory_region,
+    CpuId, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_MAX_CPUID_ENTRIES, kvm_clock_data, kvm_irqchip, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
 use serde::{Deserialize, Serialize};
@@ -58,7 +51,6 @@ pub struct Vm {
     fd: VmFd,
     supported_cpuid: CpuId,
     msr_indices: Vec<u32>,
-    watched: bool,
 }
 
 impl Vm {
@@ -83,19 +75,18 @@ impl Vm {
         // No PIT: the guest's kernel is told enough to need none (vmm spec 1.5), so no kernel thread is made for it.
         fd.set_tss_address(layout::KVM_TSS_GPA).map_err(fail("place its task state segment"))?;
         fd.create_irq_chip().map_err(fail("create interrupt controllers"))?;
-        Ok(Self { fd, supported_cpuid, msr_indices, watched: false })
+        Ok(Self { fd, supported_cpuid, msr_indices })
     }
 
-    /// Gives the machine its memory; `watched` has KVM note which pages processors write to. The caller keeps `ram` for as long as the machine's processors exist.
+    /// Gives the machine its memory. The caller keeps `ram` for as long as the machine's processors exist.
     ///
     /// # Errors
     /// KVM refuses.
-    pub fn map(&mut self, ram: &Ram, watched: bool) -> Result<(), VmError> {
-        self.watched = watched;
+    pub fn map(&self, ram: &Ram) -> Result<(), VmError> {
         for (slot, region) in (0_u32..).zip(ram.iter()) {
             let memory = kvm_userspace_memory_region {
                 slot,
-                flags: if watched { KVM_MEM_LOG_DIRTY_PAGES } else { 0 },
+                flags: 0,
                 guest_phys_addr: region.start_addr().0,
                 memory_size: region.len(),
                 userspace_addr: region.as_ptr() as u64,
@@ -106,21 +97,6 @@ impl Vm {
                 .map_err(|error| VmError::Kvm { what: "map memory", error })?;
         }
         Ok(())
-    }
-
-    /// The pages that processors have written to, of a machine that is watched. Watching ends with the answer as far as it costs anything: a page
-    /// is noted once.
-    #[must_use]
-    pub fn written_pages(&self, ram: &Ram) -> Vec<PageRange> {
-        let mut ranges = Vec::new();
-        if self.watched {
-            for (slot, region) in (0_u32..).zip(ram.iter()) {
-                // A log that cannot be had is of no use to anybody; the clone runs on.
-                let log = self.fd.get_dirty_log(slot, region.size()).unwrap_or_default();
-                working_set::add_ranges(&mut ranges, region.start_addr().0 / PAGE_BYTES, &log);
-            }
-        }
-        ranges
     }
 
     /// What processors of this machine can do at most.

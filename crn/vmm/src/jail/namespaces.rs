@@ -1,6 +1,7 @@
 //! Namespaces and the process in them (namespaces(7)).
 
 use super::{JailError, Place, step};
+use crate::working_set::watch::PageMap;
 use rustix::{
     fs::{Mode, OFlags, open},
     process::{Signal, getegid, geteuid, pidfd_send_signal},
@@ -58,8 +59,12 @@ enum Side {
     Monitor,
 }
 
-/// Divides the process; returns in the monitor, under its new id, with all capabilities in its namespaces.
-pub(super) fn enter(place: &Place, tell: impl FnOnce(u32, BorrowedFd<'_>) -> io::Result<()>) -> Result<(), JailError> {
+/// Divides the process; returns in the monitor, under its new id, with all capabilities in its namespaces. Returned is what tells it of its own
+/// pages, on a kernel that does.
+pub(super) fn enter(
+    place: &Place,
+    tell: impl FnOnce(u32, BorrowedFd<'_>) -> io::Result<()>,
+) -> Result<Option<PageMap>, JailError> {
     if fs::read_dir("/proc/self/task").map_err(step("count its threads"))?.count() != 1 {
         return Err(JailError::Threads);
     }
@@ -92,6 +97,9 @@ pub(super) fn enter(place: &Place, tell: impl FnOnce(u32, BorrowedFd<'_>) -> io:
         Side::Monitor => {
             drop(permission);
             drop(cgroup);
+            // With the id of before, whose files those of this process in /proc are; and with no capability that counts outside, so that
+            // nothing is told of where pages are in the host's memory.
+            let page_map = PageMap::open().ok();
             let mut word = [0];
             go.read_exact(&mut word).map_err(|_| JailError::Alone)?;
             drop(go);
@@ -99,7 +107,8 @@ pub(super) fn enter(place: &Place, tell: impl FnOnce(u32, BorrowedFd<'_>) -> io:
             set_thread_res_gid(group, group, group).map_err(step("take its group"))?;
             set_thread_res_uid(user, user, user).map_err(step("take its user"))?;
             rustix::system::sethostname(HOST_NAME).map_err(step("take a name"))?;
-            forbid_more().map_err(step("forbid itself more namespaces (/proc/sys must be writable)"))
+            forbid_more().map_err(step("forbid itself more namespaces (/proc/sys must be writable)"))?;
+            Ok(page_map)
         }
     }
 }

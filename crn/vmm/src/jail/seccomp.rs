@@ -52,7 +52,6 @@ const fn only(call: c_long, combinations: &'static [&'static [Argument]], reason
 
 /// `ioctl` numbers (`linux/kvm.h`, `asm-generic/ioctls.h`, `linux/if_tun.h`).
 const KVM_RUN: u64 = 0xae80;
-const KVM_GET_DIRTY_LOG: u64 = 0x4010_ae42;
 const KVM_GET_REGS: u64 = 0x8090_ae81;
 const KVM_GET_SREGS: u64 = 0x8138_ae83;
 const KVM_GET_MSRS: u64 = 0xc008_ae88;
@@ -130,7 +129,6 @@ const DEVICES: &[Allowed] = &[
         &[
             &[is(1, FIONBIO)],
             &[is(1, TUNSETOFFLOAD)],
-            &[is(1, KVM_GET_DIRTY_LOG)],
             &[is(1, KVM_GET_REGS)],
             &[is(1, KVM_GET_SREGS)],
             &[is(1, KVM_GET_MSRS)],
@@ -148,9 +146,9 @@ const DEVICES: &[Allowed] = &[
             &[is(1, KVM_GET_CLOCK)],
             &[is(1, KVM_SET_CLOCK)],
         ],
-        "a connection is made non-blocking; a tap learns what its guest takes; what a clone writes to is asked; a machine that stands still is read, and its clocks are set back",
+        "a connection is made non-blocking; a tap learns what its guest takes; a machine that stands still is read, and its clocks are set back",
     ),
-    any(libc::SYS_pread64, "a disk is read, a proc file for statistics"),
+    any(libc::SYS_pread64, "a disk is read, proc files for statistics and for what a clone has touched"),
     any(libc::SYS_pwrite64, "a disk is written"),
     any(libc::SYS_read, "event descriptors, frames of a tap"),
     any(libc::SYS_recvfrom, "data of a connection"),

@@ -335,7 +335,8 @@ impl Machine {
                 None
             }
             Some(Order::TellWorkingSet) => {
-                front.notify(&Notice::WorkingSet(self.shell.vm.written_pages(&self.ram)), &[]);
+                let touched = self.watch.take().and_then(|watch| watch.touched(&self.ram).ok());
+                front.notify(&Notice::WorkingSet(touched.unwrap_or_default()), &[]);
                 None
             }
             Some(Order::Resume(record)) => self.go_on(record).err().map(Cause::Failed),

@@ -269,7 +269,7 @@ fn prepare(supervisor: Supervisor, layers: Layers) -> Result<Kept, String> {
         let tell = |process_id, process: BorrowedFd<'_>| {
             control::send(&socket, &Notice::Jailed { process_id }, &[process]).map_err(io::Error::other)
         };
-        jail::enter(&supervisor.place(), tell).map_err(|error| error.to_string())?;
+        jail::enter(&supervisor.place(), tell).map(drop).map_err(|error| error.to_string())?;
     }
     match layers.filter {
         Some(Filter::Vcpu) => seccomp::compile(Thread::Vcpu)?.enter()?,

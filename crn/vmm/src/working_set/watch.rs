@@ -1,0 +1,164 @@
+//! Finding out which pages a clone touches, in its monitor's own page table.
+
+use super::{Half, WorkingSet};
+use crate::{
+    kernel::PAGE_BYTES,
+    memory::{self, Ram},
+};
+use rustix::mm::{UserfaultfdFlags, userfaultfd};
+use std::{
+    fs::File,
+    io,
+    os::{fd::OwnedFd, unix::fs::FileExt as _},
+};
+use vm_memory::{Address as _, GuestMemoryBackend as _, GuestMemoryRegion as _};
+use vmm_sys_util::ioctl::ioctl_with_mut_ref;
+
+/// Entries of the page map that are read at once.
+const ENTRIES: usize = 512;
+const ENTRY_BYTES: usize = 8;
+/// Bits of an entry: there is a page; it is in swap; it is a file's.
+const PRESENT: u64 = 1 << 63;
+const SWAPPED: u64 = 1 << 62;
+const OF_FILE: u64 = 1 << 61;
+
+/// `linux/userfaultfd.h`: requests, the version, what is asked for.
+const UFFDIO_API: libc::c_ulong = 0xc018_aa3f;
+const UFFDIO_REGISTER: libc::c_ulong = 0xc020_aa00;
+const UFFD_API: u64 = 0xaa;
+const UFFD_FEATURE_WP_ASYNC: u64 = 1 << 15;
+const UFFDIO_REGISTER_MODE_WP: u64 = 1 << 1;
+/// Faults in kernel mode are not told: what nobody needs a capability for.
+const USER_MODE_ONLY: UserfaultfdFlags = UserfaultfdFlags::from_bits_retain(1);
+
+#[repr(C)]
+struct UffdioApi {
+    api: u64,
+    features: u64,
+    ioctls: u64,
+}
+
+#[repr(C)]
+struct UffdioRegister {
+    start: u64,
+    length: u64,
+    mode: u64,
+    ioctls: u64,
+}
+
+/// Says which pages of this process there are (`proc_pid_pagemap(5)`).
+#[derive(Debug)]
+pub struct PageMap(File);
+
+impl PageMap {
+    /// Opens that of this process, while it has a `/proc`. Of physical memory it says nothing to a process that has no capabilities then.
+    ///
+    /// # Errors
+    /// The kernel has none, or refuses.
+    pub fn open() -> io::Result<Self> {
+        File::open("/proc/self/pagemap").map(Self)
+    }
+
+    /// Watches a private mapping of a file that nobody has touched yet.
+    ///
+    /// # Errors
+    /// The kernel has no userfaultfd that bears that, which came with Linux 6.7, or does not allow it.
+    pub fn watch(self, ram: &Ram) -> io::Result<Watch> {
+        // SAFETY: faults in kernel mode, which KVM's are, stay the kernel's own: nothing waits for an answer from here.
+        let alone = unsafe { userfaultfd(UserfaultfdFlags::CLOEXEC | USER_MODE_ONLY)? };
+        let checked = |result| if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
+        let mut api = UffdioApi { api: UFFD_API, features: UFFD_FEATURE_WP_ASYNC, ioctls: 0 };
+        // SAFETY: the request reads and writes one `uffdio_api`, which `api` is.
+        checked(unsafe { ioctl_with_mut_ref(&alone, UFFDIO_API, &mut api) })?;
+        for (start, end) in memory::host_ranges(ram) {
+            let (start, length) = (start as u64, (end - start) as u64);
+            let mut register = UffdioRegister { start, length, mode: UFFDIO_REGISTER_MODE_WP, ioctls: 0 };
+            // SAFETY: the request reads and writes one `uffdio_register`; it changes how pages of `ram` come, not what is in them.
+            checked(unsafe { ioctl_with_mut_ref(&alone, UFFDIO_REGISTER, &mut register) })?;
+        }
+        Ok(Watch { page_map: self.0, _alone: alone })
+    }
+}
+
+/// Guest memory that is watched.
+#[derive(Debug)]
+pub struct Watch {
+    page_map: File,
+    /// As long as this is open, no page is mapped that was not touched.
+    _alone: OwnedFd,
+}
+
+impl Watch {
+    /// What was touched of the memory that is watched.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    pub fn touched(&self, ram: &Ram) -> io::Result<WorkingSet> {
+        let (mut written, mut read) = (Half::default(), Half::default());
+        let mut bytes = [0; ENTRIES * ENTRY_BYTES];
+        let start_of = |pages: u64| pages * PAGE_BYTES;
+        for (region, (start, _)) in ram.iter().zip(memory::host_ranges(ram)) {
+            let (pages, first_gpa) = (region.len() / PAGE_BYTES, region.start_addr().raw_value());
+            let mut page = 0;
+            while page < pages {
+                let count = usize::try_from(pages - page).map_or(ENTRIES, |left| left.min(ENTRIES));
+                let chunk = &mut bytes[..count * ENTRY_BYTES];
+                let entry = (start as u64 + start_of(page)) / PAGE_BYTES;
+                self.page_map.read_exact_at(chunk, entry * ENTRY_BYTES as u64)?;
+                let entries = chunk.chunks_exact(ENTRY_BYTES).map(|bytes| u64::from_ne_bytes(bytes.try_into().unwrap_or_default()));
+                for (gpa, entry) in (first_gpa + start_of(page)..).step_by(4096).zip(entries) {
+                    if entry & (PRESENT | SWAPPED) != 0 {
+                        let half = if entry & OF_FILE == 0 { &mut written } else { &mut read };
+                        half.add(gpa / PAGE_BYTES);
+                    }
+                }
+                page += count as u64;
+            }
+        }
+        Ok(WorkingSet { written: written.ranges, read: read.ranges })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::working_set::{PageRange, have};
+    use vm_memory::{Bytes as _, GuestAddress};
+
+    #[test]
+    fn what_is_read_and_what_is_written_is_told_apart_without_neighbours() {
+        let file = tempfile::tempfile().expect("a file");
+        file.set_len(16 << 20).expect("a length");
+        file.write_all_at(&[1; 1 << 20], 0).expect("a write");
+        let ram = memory::map(file, 16 << 20).expect("memory");
+        let watch = match PageMap::open().and_then(|page_map| page_map.watch(&ram)) {
+            Ok(watch) => watch,
+            Err(error) => return println!("skipped: this kernel does not watch: {error}"),
+        };
+        assert!(watch.touched(&ram).expect("an answer").is_empty());
+        let read = |page: u64| ram.read_obj::<u8>(GuestAddress(page * PAGE_BYTES)).expect("a read");
+        assert_eq!((read(3), read(4), read(9), read(1000)), (1, 1, 1, 0));
+        for page in [9, 2000] {
+            ram.write_obj(7_u8, GuestAddress(page * PAGE_BYTES)).expect("a write");
+        }
+        let ranges = |pages: &[(u32, u16)]| pages.iter().map(|(first, pages)| PageRange { first: *first, pages: *pages }).collect();
+        let expected = WorkingSet { written: ranges(&[(9, 1), (2000, 1)]), read: ranges(&[(3, 2), (1000, 1)]) };
+        assert_eq!(watch.touched(&ram).expect("an answer"), expected);
+    }
+
+    /// An access that changes nothing is a read in the eyes of an optimizer that knows it.
+    #[test]
+    fn a_set_that_one_machine_had_the_next_has_before_it_runs() {
+        let file = tempfile::tempfile().expect("a file");
+        file.set_len(16 << 20).expect("a length");
+        let ram = memory::map(file, 16 << 20).expect("memory");
+        let watch = match PageMap::open().and_then(|page_map| page_map.watch(&ram)) {
+            Ok(watch) => watch,
+            Err(error) => return println!("skipped: this kernel does not watch: {error}"),
+        };
+        let range = |first, pages| PageRange { first, pages };
+        let set = WorkingSet { written: vec![range(9, 3), range(2000, 1)], read: vec![range(3, 2), range(4095, 1)] };
+        have(&ram, &set);
+        assert_eq!(watch.touched(&ram).expect("an answer"), set);
+    }
+}
