@@ -8,6 +8,7 @@ use crate::{
     devices::{console::DebugConsole, doorbell::Doorbell},
     virtio::mmio::Transport,
 };
+use guest_protocol::doorbell;
 use std::sync::Mutex;
 
 /// What an access asks of the machine beyond its own answer.
@@ -24,6 +25,14 @@ pub enum Effect {
     Freeze,
     /// A reset: the machine ends.
     Reset,
+}
+
+impl Effect {
+    /// Whether it is a doorbell of that kind ([`doorbell`]).
+    #[must_use]
+    pub fn is_bell(&self, kind: u8) -> bool {
+        matches!(self, Self::Doorbell(word) if doorbell::heard(*word).0 == kind)
+    }
 }
 
 /// Command port of the keyboard controller, and the command that resets a PC.
@@ -60,11 +69,11 @@ impl Bus {
     /// A port is written.
     pub fn port_out(&self, port: u16, data: &[u8]) -> Effect {
         match port {
-            guest_protocol::doorbell::PROGRESS_PORT => {
+            doorbell::PROGRESS_PORT => {
                 data.first().map_or(Effect::None, |byte| Effect::Progress(*byte))
             }
-            guest_protocol::doorbell::DOORBELL_PORT => match Doorbell::word(data) {
-                Some(word) if guest_protocol::doorbell::heard(word).0 == guest_protocol::doorbell::FREEZE => {
+            doorbell::DOORBELL_PORT => match Doorbell::word(data) {
+                Some(word) if doorbell::heard(word).0 == doorbell::FREEZE => {
                     Effect::Freeze
                 }
                 Some(word) => Effect::Doorbell(word),

@@ -40,7 +40,7 @@ use crate::{
     virtio::{device::Device, mmio::Transport},
     vm::VmError,
     working_set::{
-        self,
+        self, WorkingSet,
         watch::{PageMap, Watch},
     },
 };
@@ -106,6 +106,8 @@ pub struct Machine {
     frozen: Option<Frozen>,
     /// Notes what the guest touches.
     watch: Option<Watch>,
+    /// What its processor is to have mapped once init is itself.
+    ahead: Option<WorkingSet>,
     /// It was let go on, and has not said yet that it is itself.
     thawing: bool,
 }
@@ -175,9 +177,15 @@ impl Machine {
         // A host that cannot watch has clones that are not prepared.
         let watch = page_map.filter(|_| restore.watched).and_then(|page_map| page_map.watch(&ram).ok());
         shell.vm.map(&ram)?;
-        working_set::have(&ram, &restore.working_set);
+        let working_set = &restore.working_set;
+        working_set::have_written(&ram, working_set);
+        let pre_faults = shell.vm.pre_faults();
+        if !pre_faults {
+            working_set::have_read(&ram, working_set);
+        }
         let mut machine = Self::assemble(shell, config, ram, files, front, stopwatch)?;
         machine.watch = watch;
+        machine.ahead = (pre_faults && !working_set.is_empty()).then(|| working_set.clone());
         if state.devices.len() != machine.bus.devices.len() {
             return Err(SnapshotError::Shape("the number of its devices differs").into());
         }
@@ -242,7 +250,7 @@ impl Machine {
         let console = files.console.map(DebugConsole::new);
         let bus = Arc::new(Bus { devices: transports, console });
         let stamps = Stamps::default();
-        Ok(Self { config, ram, bus, vsock, shell, stopwatch, stamps, frozen: None, watch: None, thawing: false })
+        Ok(Self { config, ram, bus, vsock, shell, stopwatch, stamps, frozen: None, watch: None, ahead: None, thawing: false })
     }
 
     /// Writes what makes this machine another one than all that went on from the same snapshot.

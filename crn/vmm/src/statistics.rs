@@ -61,6 +61,8 @@ pub struct Exits {
     pub mmio_write: u64,
     /// Everything else: signals, resets.
     pub other: u64,
+    /// No exits, but ranges of pages that were mapped to have fewer.
+    pub mapped_ranges: u64,
 }
 
 /// Microseconds to each stage.
@@ -97,12 +99,19 @@ pub struct ExitCounters {
     pub mmio_write: AtomicU64,
     /// See [`Exits::other`].
     pub other: AtomicU64,
+    /// See [`Exits::mapped_ranges`].
+    pub mapped_ranges: AtomicU64,
 }
 
 impl ExitCounters {
     /// Adds one.
     pub fn count(counter: &AtomicU64) {
-        counter.fetch_add(1, Relaxed);
+        Self::add(counter, 1);
+    }
+
+    /// Adds several.
+    pub fn add(counter: &AtomicU64, count: u64) {
+        counter.fetch_add(count, Relaxed);
     }
 
     /// The counts so far.
@@ -114,6 +123,7 @@ impl ExitCounters {
             mmio_read: self.mmio_read.load(Relaxed),
             mmio_write: self.mmio_write.load(Relaxed),
             other: self.other.load(Relaxed),
+            mapped_ranges: self.mapped_ranges.load(Relaxed),
         }
     }
 }

@@ -5,7 +5,9 @@ use crate::{
     bus::{Bus, Effect},
     memory::Ram,
     statistics::ExitCounters,
+    working_set::{WorkingSet, pre_fault},
 };
+use guest_protocol::doorbell;
 use kvm_bindings::{CpuId, Msrs};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use std::sync::{
@@ -104,6 +106,8 @@ pub struct Go {
     pub fd: VcpuFd,
     /// The devices.
     pub bus: Arc<Bus>,
+    /// What a clone's processor is to have mapped once init is itself.
+    pub ahead: Option<WorkingSet>,
 }
 
 /// Starts the thread of a processor, which confines itself and then runs what it is given, as often as it is given something.
@@ -125,8 +129,8 @@ pub fn spawn(
                 return listener.ended(VcpuEnd::Failed(error));
             }
             // A machine that is over gives nothing more.
-            while let Ok(Go { mut fd, bus }) = orders.recv() {
-                match run(&mut fd, &bus, &exits, &listener) {
+            while let Ok(Go { mut fd, bus, ahead }) = orders.recv() {
+                match run(&mut fd, &bus, ahead, &exits, &listener) {
                     Stop::Frozen => listener.frozen(fd),
                     Stop::Ended(end) => return listener.ended(end),
                 }
@@ -143,7 +147,13 @@ enum Stop {
     Ended(VcpuEnd),
 }
 
-fn run(fd: &mut VcpuFd, bus: &Bus, exits: &ExitCounters, listener: &impl Listener) -> Stop {
+fn run(
+    fd: &mut VcpuFd,
+    bus: &Bus,
+    mut ahead: Option<WorkingSet>,
+    exits: &ExitCounters,
+    listener: &impl Listener,
+) -> Stop {
     loop {
         match fd.run() {
             Ok(VcpuExit::IoOut(port, data)) => {
@@ -157,7 +167,15 @@ fn run(fd: &mut VcpuFd, bus: &Bus, exits: &ExitCounters, listener: &impl Listene
                             Err(error) => Stop::Ended(VcpuEnd::Failed(error)),
                         };
                     }
-                    effect @ (Effect::Progress(_) | Effect::Doorbell(_)) => listener.effect(effect),
+                    effect @ (Effect::Progress(_) | Effect::Doorbell(_)) => {
+                        listener.effect(effect);
+                        if effect.is_bell(doorbell::THAWED)
+                            && let Some(set) = ahead.take()
+                        {
+                            // Meanwhile the first call comes.
+                            ExitCounters::add(&exits.mapped_ranges, pre_fault::map(fd, &set));
+                        }
+                    }
                 }
             }
             Ok(VcpuExit::IoIn(port, data)) => {

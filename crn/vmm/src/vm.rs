@@ -1,6 +1,6 @@
 //! KVM's side of the machine: memory, interrupt controllers, processors.
 
-use crate::{arch::x86_64::layout, memory::Ram, virtio::mmio::QUEUE_NOTIFY};
+use crate::{arch::x86_64::layout, memory::Ram, virtio::mmio::QUEUE_NOTIFY, working_set::pre_fault};
 use kvm_bindings::{
     CpuId, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_MAX_CPUID_ENTRIES, kvm_clock_data, kvm_irqchip, kvm_userspace_memory_region,
 };
@@ -51,6 +51,7 @@ pub struct Vm {
     fd: VmFd,
     supported_cpuid: CpuId,
     msr_indices: Vec<u32>,
+    pre_faults: bool,
 }
 
 impl Vm {
@@ -75,7 +76,7 @@ impl Vm {
         // No PIT: the guest's kernel is told enough to need none (vmm spec 1.5), so no kernel thread is made for it.
         fd.set_tss_address(layout::KVM_TSS_GPA).map_err(fail("place its task state segment"))?;
         fd.create_irq_chip().map_err(fail("create interrupt controllers"))?;
-        Ok(Self { fd, supported_cpuid, msr_indices })
+        Ok(Self { fd, supported_cpuid, msr_indices, pre_faults: pre_fault::is_offered(kvm) })
     }
 
     /// Gives the machine its memory. The caller keeps `ram` for as long as the machine's processors exist.
@@ -109,6 +110,12 @@ impl Vm {
     #[must_use]
     pub fn msr_indices(&self) -> &[u32] {
         &self.msr_indices
+    }
+
+    /// Whether pages can be mapped for a processor in advance.
+    #[must_use]
+    pub fn pre_faults(&self) -> bool {
+        self.pre_faults
     }
 
     /// Makes a processor.

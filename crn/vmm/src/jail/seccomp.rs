@@ -7,6 +7,7 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen as Width, SeccompCmpOp as Compare, SeccompCondition, SeccompFilter,
     SeccompRule, TargetArch,
 };
+use crate::working_set::pre_fault::KVM_PRE_FAULT_MEMORY;
 use std::collections::BTreeMap;
 
 /// The kinds of thread.
@@ -109,7 +110,11 @@ const BOTH: &[Allowed] = &[
     any(libc::SYS_writev, "the log"),
 ];
 
-const VCPU: &[Allowed] = &[only(libc::SYS_ioctl, &[&[is(1, KVM_RUN)]], "runs the processor")];
+const VCPU: &[Allowed] = &[only(
+    libc::SYS_ioctl,
+    &[&[is(1, KVM_RUN)], &[is(1, KVM_PRE_FAULT_MEMORY)]],
+    "runs the processor; has the machine's own memory mapped for it",
+)];
 
 const DEVICES: &[Allowed] = &[
     any(libc::SYS_epoll_ctl, "a new connection is watched"),

@@ -85,8 +85,8 @@ impl Machine {
     }
 
     /// Gives a processor to its thread.
-    pub(super) fn release(&self, index: usize, fd: VcpuFd) -> Result<(), String> {
-        let go = Go { fd, bus: Arc::clone(&self.bus) };
+    pub(super) fn release(&mut self, index: usize, fd: VcpuFd) -> Result<(), String> {
+        let go = Go { fd, bus: Arc::clone(&self.bus), ahead: self.ahead.take() };
         let thread = self.shell.processors.get(index).map(|processor| &processor.thread);
         // A thread that could not confine itself is gone, and has said why.
         match thread.map(|thread| thread.send(go)) {

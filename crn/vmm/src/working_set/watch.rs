@@ -122,7 +122,7 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::working_set::{PageRange, have};
+    use crate::working_set::{PageRange, have_read, have_written};
     use vm_memory::{Bytes as _, GuestAddress};
 
     #[test]
@@ -158,7 +158,8 @@ mod tests {
         };
         let range = |first, pages| PageRange { first, pages };
         let set = WorkingSet { written: vec![range(9, 3), range(2000, 1)], read: vec![range(3, 2), range(4095, 1)] };
-        have(&ram, &set);
+        have_written(&ram, &set);
+        have_read(&ram, &set);
         assert_eq!(watch.touched(&ram).expect("an answer"), set);
     }
 }
