@@ -239,7 +239,8 @@ def main():
         log_level="warning",
         proxy_headers=False,
         server_header=False,
-        date_header=True,
+        # The host's server says what time it is: this one would have to look every second.
+        date_header=False,
         # The host decides how long a request may take and when a connection ends.
         timeout_keep_alive=86400,
         timeout_graceful_shutdown=20,
@@ -247,6 +248,19 @@ def main():
     )
 
     class Server(uvicorn.Server):
+        loop = None
+
+        async def main_loop(self):
+            # The original looks ten times a second whether it is to end, and a machine that does is never idle.
+            self.loop, self.woken = asyncio.get_running_loop(), asyncio.Event()
+            if not self.should_exit:
+                await self.woken.wait()
+
+        def handle_exit(self, number, frame):
+            super().handle_exit(number, frame)
+            if self.loop is not None:
+                self.loop.call_soon_threadsafe(self.woken.set)
+
         async def startup(self, sockets=None):
             await super().startup(sockets=sockets)
             if self.started:

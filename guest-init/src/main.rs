@@ -15,6 +15,7 @@ mod mount;
 #[path = "../../crn/tests/namespace/mod.rs"]
 mod namespace;
 mod network;
+mod orphans;
 mod program;
 mod relay;
 mod serve;

@@ -11,6 +11,7 @@ use crate::{
     doorbell,
     freeze::{self, FreezeError},
     logs::Logs,
+    orphans,
     program::{self, BINARY_PORT, Started},
     relay::{self, CHUNK_BYTES, Relay, Turn, Which},
 };
@@ -46,8 +47,6 @@ const EVENTS_PER_WAIT: usize = 128;
 /// How often a starting binary's port is looked at: soon at first, then less and less.
 const FIRST_LOOK: Duration = Duration::from_millis(1);
 const LAST_LOOK: Duration = Duration::from_millis(50);
-/// How often orphans are reaped when nothing else happens.
-const REAP_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the last bytes of an ended program may take to reach the host.
 const LAST_BYTES_LIMIT: Duration = Duration::from_millis(400);
 /// What a program is told when its machine became another one: its random numbers, keys and times are another's too. Programs that do not
@@ -68,6 +67,7 @@ enum Token {
     Report,
     Child,
     ControlListener,
+    Orphans,
     Relay(usize, Which),
 }
 
@@ -85,6 +85,7 @@ impl Token {
             Self::Report => 6,
             Self::Child => 7,
             Self::ControlListener => 8,
+            Self::Orphans => 9,
             Self::Relay(index, Which::Host) => Self::RELAYS + index as u64 * 2,
             Self::Relay(index, Which::Program) => Self::RELAYS + index as u64 * 2 + 1,
         })
@@ -101,6 +102,7 @@ impl Token {
             6 => Self::Report,
             7 => Self::Child,
             8 => Self::ControlListener,
+            9 => Self::Orphans,
             relay => {
                 let relay = relay.saturating_sub(Self::RELAYS);
                 let which = if relay.is_multiple_of(2) { Which::Host } else { Which::Program };
@@ -135,6 +137,8 @@ struct Server<'a> {
     ports: Ports,
     logs: Logs,
     child: Child,
+    /// Readable when a child has ended, whoever's it was.
+    orphans: File,
     stdout: Option<ChildStdout>,
     stderr: Option<ChildStderr>,
     report: Option<File>,
@@ -171,6 +175,7 @@ pub(crate) fn serve(
         stdout: child.stdout.take(),
         stderr: child.stderr.take(),
         child,
+        orphans: orphans::watch()?.into(),
         report: started.report,
         reported: Vec::new(),
         phase: Phase::Starting { look: FIRST_LOOK },
@@ -194,6 +199,7 @@ impl Server<'_> {
         let pid = self.pid().ok_or_else(|| io::Error::other("the program has no process id"))?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
         self.watch(&pidfd, Token::Child, EventFlags::IN)?;
+        self.watch(&self.orphans, Token::Orphans, EventFlags::IN)?;
         self.watch(&self.ports.control, Token::ControlListener, EventFlags::IN)?;
         self.watch_control()?;
         self.watch(&self.ports.logs, Token::LogListener, EventFlags::IN)?;
@@ -239,22 +245,22 @@ impl Server<'_> {
         }
     }
 
-    /// How long nothing has to be looked at.
-    fn patience(&self) -> Duration {
+    /// How long nothing has to be looked at; none for as long as nothing happens: each look of an idle guest costs its host.
+    fn patience(&self) -> Option<Duration> {
         if !self.more.is_empty() {
-            return Duration::ZERO;
+            return Some(Duration::ZERO);
         }
         match self.phase {
-            Phase::Starting { look } if self.configuration.program == Program::Binary => look,
-            Phase::Starting { .. } | Phase::Ready => REAP_INTERVAL,
-            Phase::Stopping { kill_at } => kill_at.saturating_duration_since(Instant::now()).min(REAP_INTERVAL),
+            Phase::Starting { look } if self.configuration.program == Program::Binary => Some(look),
+            Phase::Starting { .. } | Phase::Ready => None,
+            Phase::Stopping { kill_at } => Some(kill_at.saturating_duration_since(Instant::now())),
         }
     }
 
-    fn wait(&self, limit: Duration) -> io::Result<Vec<(Token, EventFlags)>> {
+    fn wait(&self, limit: Option<Duration>) -> io::Result<Vec<(Token, EventFlags)>> {
         let mut events = Vec::with_capacity(EVENTS_PER_WAIT);
-        let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
-        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&limit)) {
+        let limit = limit.map(Timespec::try_from).transpose().map_err(io::Error::other)?;
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), limit.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -294,6 +300,7 @@ impl Server<'_> {
             Token::Report => self.read_report(),
             // Reaped below, where every child is.
             Token::Child => {}
+            Token::Orphans => orphans::heard(&mut self.orphans),
             Token::Relay(index, which) => {
                 if let Some(Some(relay)) = self.relays.get_mut(index) {
                     let ended = flags.intersects(EventFlags::HUP | EventFlags::ERR);
@@ -497,7 +504,7 @@ impl Server<'_> {
             if left.is_zero() {
                 break;
             }
-            let Ok(events) = self.wait(if self.more.is_empty() { left } else { Duration::ZERO }) else {
+            let Ok(events) = self.wait(Some(if self.more.is_empty() { left } else { Duration::ZERO })) else {
                 break;
             };
             for (token, flags) in events {
