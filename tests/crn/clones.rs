@@ -5,7 +5,7 @@ use crate::{
     stage::{self, COLD_WITHIN, Network, wait_until},
 };
 use anyhow::{Context as _, Result, ensure};
-use harness::devnet::ComputeNode;
+use harness::{devnet::ComputeNode, kvm_host::Kind};
 use kvm_host::call::CLOCK;
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, time::Duration};
@@ -99,6 +99,10 @@ pub(crate) fn differ() -> Result<()> {
         ensure!(answer["renewals"].as_u64() >= Some(1), "{answer}");
         ensure!(answer["host"] == first["host"], "{answer}");
     }
+    // What the first clone touched all others had before they touched it.
+    let log = node.process().log()?;
+    let mapped = log.lines().filter(|line| line.contains("mapped_ranges: ") && !line.contains("mapped_ranges: 0")).count();
+    ensure!(mapped >= CLONES - 2 || network.host.kind() == Kind::Local, "{mapped} of {CLONES} clones had their pages mapped");
     for name in first["drawn"].as_object().context("an object")?.keys() {
         let drawn: BTreeSet<String> = answers.iter().map(|answer| answer["drawn"][name].to_string()).collect();
         ensure!(drawn.len() == answers.len(), "{name} repeats among {} clones: {drawn:?}", answers.len());

@@ -8,6 +8,7 @@ mod devices;
 mod equivalence;
 mod failures;
 mod hostile;
+mod idle;
 mod jail;
 mod kill;
 mod lifecycle;
@@ -62,6 +63,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("crn::scale::more_calls_get_more_machines", scale::by_calls),
         trial("crn::storm::more_programs_at_once_than_fit", storm::more_than_fit),
         trial("crn::equivalence::copies_made_at_any_instant_go_on_alike", equivalence::at_any_instant),
+        trial("crn::idle::a_machine_that_nobody_calls_sleeps", idle::asleep),
         trial("crn::kill::a_monitor_takes_only_its_own_calls_with_it", kill::monitor),
         trial("crn::kill::the_node_leaves_nothing_behind", kill::node),
         trial("crn::volumes::an_ephemeral_one_is_fresh_in_each_machine", volumes::ephemeral),

@@ -25,7 +25,7 @@ use std::{
 /// Names the folder of [`cache`].
 const CACHE_VARIABLE: &str = "BETH_CACHE";
 /// Compute nodes that can be reached: the shared one and those that tests start for themselves.
-const COMPUTE_NODES: usize = 28;
+const COMPUTE_NODES: usize = 30;
 /// Credits of a test's user: years of every program here.
 const CREDITS: u64 = 50_000_000_000;
 /// Setting of a node whose monitors are counted: none waits for a machine.

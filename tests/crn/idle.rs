@@ -1,0 +1,83 @@
+//! Machines that nobody calls: what they still do is what hundreds of them cost.
+
+use super::clones::{FUNCTION, TEMPLATES, ways};
+use crate::{
+    answer::{at_once, expect},
+    stage::{self, COLD_WITHIN, wait_until},
+};
+use anyhow::{Context as _, Result, ensure};
+use harness::{devnet::ComputeNode, kvm_host::Kind};
+use serde_json::json;
+use std::{thread, time::Duration};
+
+/// How long machines are left alone before they are looked at: what they did last is over, free pages are reported.
+const SETTLE: Duration = Duration::from_secs(25);
+/// How long they are looked at.
+const LOOK: Duration = Duration::from_secs(20);
+/// How often a guest's processor may wake meanwhile. A server that polls ten times a second woke it 460 times, the kernel's compaction 80.
+const WAKES: u64 = 60;
+
+/// Makes orphans, and counts children that have ended and that nobody has waited for.
+const ORPHANS: &str = "import asyncio, os, subprocess
+async def app(scope, receive, send):
+    if scope['type'] != 'http':
+        raise RuntimeError('only http')
+    if scope['path'] == '/held':
+        await asyncio.sleep(10)
+    if scope['path'] == '/orphans':
+        for _ in range(3):
+            subprocess.run(['/bin/sh', '-c', '(sleep 0.2; exit 3) & exit 0'], check=True)
+    stats = [open(f'/proc/{pid}/stat').read() for pid in os.listdir('/proc') if pid.isdigit()]
+    dead = sum(stat.rsplit(')', 1)[1].split()[0] == 'Z' for stat in stats)
+    sleeps = sum('(sleep)' in stat for stat in stats)
+    await send({'type': 'http.response.start', 'status': 200, 'headers': []})
+    await send({'type': 'http.response.body', 'body': f'{dead} {sleeps}'.encode()})
+";
+
+pub(crate) fn asleep() -> Result<()> {
+    let network = stage::network()?;
+    let node = network.another_compute_node("crn-idle", &[TEMPLATES, "programs.vcpus=16", "templates.monitors=1"])?;
+    let hash = network.plain_with("orphans", ORPHANS, false, json!({"BETH_CONCURRENCY": "1"}))?;
+    let client = node.client(COLD_WITHIN);
+    let answer = expect(200, client.get(&format!("/vm/{hash}/"))?)?;
+    // The server in the guest does not say it: it would have to look every second.
+    ensure!(answer.header("date").is_some(), "an answer says what time it is: {answer:?}");
+    // The one that was booted, and a clone.
+    at_once(2, |_| expect(200, client.get(&format!("/vm/{hash}/held"))?))?;
+    ensure!(ways(&node, hash)?.last().is_some_and(|way| way == FUNCTION), "{:?}", ways(&node, hash)?);
+
+    expect(200, client.get(&format!("/vm/{hash}/orphans"))?)?;
+    wait_until(Duration::from_secs(60), "orphans end and are waited for", || {
+        Ok(expect(200, client.get(&format!("/vm/{hash}/"))?)?.text() == "0 0")
+    })?;
+
+    if network.host.kind() == Kind::Emulated {
+        thread::sleep(SETTLE);
+        let before = wakes(&node)?;
+        ensure!(before.len() == 2, "two machines run: {before:?}");
+        thread::sleep(LOOK);
+        for (process, (before, after)) in before.iter().zip(wakes(&node)?).map(|(before, after)| (before.0, (before.1, after.1))) {
+            println!("the processor of {process} woke {} times in {LOOK:?}", after - before);
+            ensure!(after - before <= WAKES, "the processor of {process} woke {} times in {LOOK:?}", after - before);
+        }
+    }
+    node.stop()
+}
+
+/// How often the processor of each machine that has run has slept: monitors, and counts.
+fn wakes(node: &ComputeNode<'_>) -> Result<Vec<(u32, u64)>> {
+    let mut all = Vec::new();
+    for monitor in node.monitors()? {
+        let text = node.host().shell(&format!("grep -h -e Name: -e ^voluntary /proc/{monitor}/task/*/status"))?;
+        let mut lines = text.lines();
+        while let Some(line) = lines.next() {
+            if line.ends_with("vcpu0") {
+                let count = lines.next().and_then(|line| line.split_whitespace().last()).context("a count")?;
+                all.push((monitor, count.parse()?));
+            }
+        }
+    }
+    // One that waits for a machine has slept once.
+    all.retain(|(_, count)| *count > 2);
+    Ok(all)
+}
