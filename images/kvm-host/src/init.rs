@@ -4,7 +4,7 @@
 use crate::protocol::SECRET_BYTES;
 use rustix::{
     mount::{MountFlags, mount, mount_bind, mount_move},
-    process::{Pid, WaitOptions, chdir, chroot},
+    process::{Pid, Resource, Rlimit, WaitOptions, chdir, chroot, setrlimit},
     system::{RebootCommand, finit_module, reboot},
 };
 use std::{
@@ -23,6 +23,9 @@ const MODULE_LIST: &str = "/lib/modules/order";
 /// QEMU's user network.
 const NETWORK: [&str; 4] =
     ["link set lo up", "link set eth0 up", "addr add 10.0.2.15/24 dev eth0", "route add default via 10.0.2.2"];
+
+/// Descriptors that a program may have open, as the units of our nodes say: by itself the kernel gives 4096, which are 450 machines.
+const DESCRIPTORS: u64 = 1 << 20;
 
 /// What is mounted: type, where, options.
 const MOUNTS: [(&str, &str, &str); 8] = [
@@ -45,6 +48,8 @@ pub fn run() -> ExitCode {
         tell(&format!("mount {path}"), mount_at(kind, path, options));
     }
     tell("load modules", load_modules());
+    let descriptors = Rlimit { current: Some(1024), maximum: Some(DESCRIPTORS) };
+    tell("raise the limit of descriptors", setrlimit(Resource::Nofile, descriptors).map_err(io::Error::from));
     for arguments in NETWORK {
         tell(&format!("ip {arguments}"), ip(arguments));
     }
