@@ -3,7 +3,6 @@
 use std::{
     fs::File,
     io::{self, Read as _},
-    mem::MaybeUninit,
     os::fd::{FromRawFd as _, OwnedFd},
 };
 
@@ -15,16 +14,17 @@ const CHUNK_BYTES: usize = 1024;
 /// # Errors
 /// The kernel has no more descriptors.
 pub(crate) fn watch() -> io::Result<OwnedFd> {
-    let mut signals = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: the first call fills the set that the others read; none keeps it. Init has one thread, whose signals these are.
-    let descriptor = unsafe {
-        libc::sigemptyset(signals.as_mut_ptr());
-        libc::sigaddset(signals.as_mut_ptr(), libc::SIGCHLD);
-        if libc::sigprocmask(libc::SIG_BLOCK, signals.as_ptr(), std::ptr::null_mut()) != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        libc::signalfd(-1, signals.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
-    };
+    // SAFETY: all-zero bytes are a valid set on Linux, the empty one.
+    let mut signals: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the call changes the set and keeps nothing of it.
+    unsafe { libc::sigaddset(&raw mut signals, libc::SIGCHLD) };
+    // SAFETY: the call reads the set. Init has one thread, whose signals these are.
+    let blocked = unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const signals, std::ptr::null_mut()) };
+    if blocked != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call reads the set.
+    let descriptor = unsafe { libc::signalfd(-1, &raw const signals, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
     if descriptor < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -48,11 +48,12 @@ mod tests {
         // A thread's own signals: those of the process go to any that does not block them.
         let mut orphans = File::from(watch().expect("a descriptor"));
         let is_readable = |orphans: &File| {
-            poll(&mut [PollFd::new(orphans, PollFlags::IN)], Some(&rustix::event::Timespec::default())).expect("a poll") > 0
+            poll(&mut [PollFd::new(orphans, PollFlags::IN)], Some(&rustix::event::Timespec::default())).expect("a poll")
+                > 0
         };
         assert!(!is_readable(&orphans));
-        // SAFETY: a signal to this thread that is blocked.
-        unsafe { libc::pthread_kill(libc::pthread_self(), libc::SIGCHLD) };
+        // SAFETY: a signal to this thread, which blocks it.
+        unsafe { libc::raise(libc::SIGCHLD) };
         assert!(is_readable(&orphans));
         heard(&mut orphans);
         assert!(!is_readable(&orphans));

@@ -101,8 +101,12 @@ pub(crate) fn differ() -> Result<()> {
     }
     // What the first clone touched all others had before they touched it.
     let log = node.process().log()?;
-    let mapped = log.lines().filter(|line| line.contains("mapped_ranges: ") && !line.contains("mapped_ranges: 0")).count();
-    ensure!(mapped >= CLONES - 2 || network.host.kind() == Kind::Local, "{mapped} of {CLONES} clones had their pages mapped");
+    let mapped =
+        log.lines().filter(|line| line.contains("mapped_ranges: ") && !line.contains("mapped_ranges: 0")).count();
+    ensure!(
+        mapped >= CLONES - 2 || network.host.kind() == Kind::Local,
+        "{mapped} of {CLONES} clones had their pages mapped"
+    );
     for name in first["drawn"].as_object().context("an object")?.keys() {
         let drawn: BTreeSet<String> = answers.iter().map(|answer| answer["drawn"][name].to_string()).collect();
         ensure!(drawn.len() == answers.len(), "{name} repeats among {} clones: {drawn:?}", answers.len());

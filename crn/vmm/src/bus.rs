@@ -69,13 +69,9 @@ impl Bus {
     /// A port is written.
     pub fn port_out(&self, port: u16, data: &[u8]) -> Effect {
         match port {
-            doorbell::PROGRESS_PORT => {
-                data.first().map_or(Effect::None, |byte| Effect::Progress(*byte))
-            }
+            doorbell::PROGRESS_PORT => data.first().map_or(Effect::None, |byte| Effect::Progress(*byte)),
             doorbell::DOORBELL_PORT => match Doorbell::word(data) {
-                Some(word) if doorbell::heard(word).0 == doorbell::FREEZE => {
-                    Effect::Freeze
-                }
+                Some(word) if doorbell::heard(word).0 == doorbell::FREEZE => Effect::Freeze,
                 Some(word) => Effect::Doorbell(word),
                 None => Effect::None,
             },

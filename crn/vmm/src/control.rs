@@ -65,7 +65,6 @@ pub enum Request {
 
 /// Monitor to supervisor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(clippy::large_enum_variant, reason = "the large one is sent once, at the end")]
 pub enum Notice {
     /// The monitor is now another process, a child of the supervisor that must be waited for; the one that was started ends.
     /// One descriptor: the process ([`crate::jail`]). First, and once.

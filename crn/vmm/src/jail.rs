@@ -105,7 +105,10 @@ pub fn limit_process() -> Result<(), String> {
 ///
 /// # Errors
 /// See [`JailError`]. Returned in whichever process the step was to be done in; the other one ends.
-pub fn enter(place: &Place, tell: impl FnOnce(u32, BorrowedFd<'_>) -> io::Result<()>) -> Result<Option<PageMap>, JailError> {
+pub fn enter(
+    place: &Place,
+    tell: impl FnOnce(u32, BorrowedFd<'_>) -> io::Result<()>,
+) -> Result<Option<PageMap>, JailError> {
     let page_map = namespaces::enter(place, tell)?;
     root::leave_for_an_empty_one()?;
     capabilities::drop_all().map_err(step("drop capabilities"))?;

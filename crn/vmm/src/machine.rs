@@ -250,7 +250,19 @@ impl Machine {
         let console = files.console.map(DebugConsole::new);
         let bus = Arc::new(Bus { devices: transports, console });
         let stamps = Stamps::default();
-        Ok(Self { config, ram, bus, vsock, shell, stopwatch, stamps, frozen: None, watch: None, ahead: None, thawing: false })
+        Ok(Self {
+            config,
+            ram,
+            bus,
+            vsock,
+            shell,
+            stopwatch,
+            stamps,
+            frozen: None,
+            watch: None,
+            ahead: None,
+            thawing: false,
+        })
     }
 
     /// Writes what makes this machine another one than all that went on from the same snapshot.

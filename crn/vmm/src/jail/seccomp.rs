@@ -2,12 +2,12 @@
 //!
 //! The tables are data: a call, which of them, and why. A call that is not needed for a reason written here is not allowed.
 
+use crate::working_set::pre_fault::KVM_PRE_FAULT_MEMORY;
 use libc::c_long;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen as Width, SeccompCmpOp as Compare, SeccompCondition, SeccompFilter,
     SeccompRule, TargetArch,
 };
-use crate::working_set::pre_fault::KVM_PRE_FAULT_MEMORY;
 use std::collections::BTreeMap;
 
 /// The kinds of thread.

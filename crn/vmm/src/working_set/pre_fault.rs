@@ -63,7 +63,8 @@ mod tests {
     fn halves_are_joined() {
         let range = |first, pages| PageRange { first, pages };
         let far = range(u32::MAX, u16::MAX);
-        let set = WorkingSet { written: vec![range(4, 2), range(9, 1), far], read: vec![range(1, 3), range(6, 1), far] };
+        let set =
+            WorkingSet { written: vec![range(4, 2), range(9, 1), far], read: vec![range(1, 3), range(6, 1), far] };
         assert_eq!(joined(&set), [range(1, 6), range(9, 1), far, far]);
     }
 }

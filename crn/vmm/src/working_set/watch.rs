@@ -105,7 +105,9 @@ impl Watch {
                 let chunk = &mut bytes[..count * ENTRY_BYTES];
                 let entry = (start as u64 + start_of(page)) / PAGE_BYTES;
                 self.page_map.read_exact_at(chunk, entry * ENTRY_BYTES as u64)?;
-                let entries = chunk.chunks_exact(ENTRY_BYTES).map(|bytes| u64::from_ne_bytes(bytes.try_into().unwrap_or_default()));
+                let entries = chunk
+                    .chunks_exact(ENTRY_BYTES)
+                    .map(|bytes| u64::from_ne_bytes(bytes.try_into().unwrap_or_default()));
                 for (gpa, entry) in (first_gpa + start_of(page)..).step_by(4096).zip(entries) {
                     if entry & (PRESENT | SWAPPED) != 0 {
                         let half = if entry & OF_FILE == 0 { &mut written } else { &mut read };
@@ -125,23 +127,30 @@ mod tests {
     use crate::working_set::{PageRange, have_read, have_written};
     use vm_memory::{Bytes as _, GuestAddress};
 
+    #[expect(clippy::print_stdout, reason = "who reads the run sees what was left out")]
+    fn watch(ram: &Ram) -> Option<Watch> {
+        PageMap::open()
+            .and_then(|page_map| page_map.watch(ram))
+            .inspect_err(|error| println!("skipped: this kernel does not watch: {error}"))
+            .ok()
+    }
+
     #[test]
     fn what_is_read_and_what_is_written_is_told_apart_without_neighbours() {
         let file = tempfile::tempfile().expect("a file");
         file.set_len(16 << 20).expect("a length");
         file.write_all_at(&[1; 1 << 20], 0).expect("a write");
         let ram = memory::map(file, 16 << 20).expect("memory");
-        let watch = match PageMap::open().and_then(|page_map| page_map.watch(&ram)) {
-            Ok(watch) => watch,
-            Err(error) => return println!("skipped: this kernel does not watch: {error}"),
-        };
+        let Some(watch) = watch(&ram) else { return };
         assert!(watch.touched(&ram).expect("an answer").is_empty());
         let read = |page: u64| ram.read_obj::<u8>(GuestAddress(page * PAGE_BYTES)).expect("a read");
         assert_eq!((read(3), read(4), read(9), read(1000)), (1, 1, 1, 0));
         for page in [9, 2000] {
             ram.write_obj(7_u8, GuestAddress(page * PAGE_BYTES)).expect("a write");
         }
-        let ranges = |pages: &[(u32, u16)]| pages.iter().map(|(first, pages)| PageRange { first: *first, pages: *pages }).collect();
+        let ranges = |pages: &[(u32, u16)]| {
+            pages.iter().map(|(first, pages)| PageRange { first: *first, pages: *pages }).collect()
+        };
         let expected = WorkingSet { written: ranges(&[(9, 1), (2000, 1)]), read: ranges(&[(3, 2), (1000, 1)]) };
         assert_eq!(watch.touched(&ram).expect("an answer"), expected);
     }
@@ -152,10 +161,7 @@ mod tests {
         let file = tempfile::tempfile().expect("a file");
         file.set_len(16 << 20).expect("a length");
         let ram = memory::map(file, 16 << 20).expect("memory");
-        let watch = match PageMap::open().and_then(|page_map| page_map.watch(&ram)) {
-            Ok(watch) => watch,
-            Err(error) => return println!("skipped: this kernel does not watch: {error}"),
-        };
+        let Some(watch) = watch(&ram) else { return };
         let range = |first, pages| PageRange { first, pages };
         let set = WorkingSet { written: vec![range(9, 3), range(2000, 1)], read: vec![range(3, 2), range(4095, 1)] };
         have_written(&ram, &set);
