@@ -165,7 +165,7 @@ struct Heard {
     answers: u32,
     /// How the last copy went: bytes of memory that are not zero, or why there is none.
     copied: Option<Result<u64, String>>,
-    /// What it has written to.
+    /// What it has touched, if it was watched.
     working_set: Option<WorkingSet>,
     /// The generation that it has become last, its low 24 bits.
     thawed: Option<u32>,

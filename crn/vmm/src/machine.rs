@@ -192,8 +192,9 @@ impl Machine {
         let processor = machine.shell.processors.first().and_then(|processor| processor.fd.as_ref());
         // The order is part of the matter: processors, then the machine's clock and controllers, then devices (vmm spec 5.2).
         state.processor.restore(processor.ok_or(SnapshotError::Processors)?)?;
+        let runs_from = SystemTime::now();
         machine.shell.vm.restore(&state.chips)?;
-        machine.write_record(state.record_gpa, restore.record)?;
+        machine.write_record(state.record_gpa, restore.record, runs_from)?;
         for (position, (device, saved)) in machine.bus.devices.iter().zip(&state.devices).enumerate() {
             lock(device).restore(saved).map_err(|error| SnapshotError::Device { position, error })?;
         }
@@ -265,9 +266,10 @@ impl Machine {
         })
     }
 
-    /// Writes what makes this machine another one than all that went on from the same snapshot.
-    fn write_record(&mut self, gpa: u64, record: Record) -> Result<(), SnapshotError> {
-        let wall_time_us = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+    /// Writes what makes this machine another one than all that went on from the same snapshot. Its guest adds to the wall clock what its own
+    /// clock has run, which went on at `runs_from`.
+    fn write_record(&mut self, gpa: u64, record: Record, runs_from: SystemTime) -> Result<(), SnapshotError> {
+        let wall_time_us = runs_from.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
         let record = Record { wall_time_us: u64::try_from(wall_time_us).unwrap_or(u64::MAX), ..record };
         let page = record.to_page().map_err(|_| SnapshotError::Record(gpa))?;
         self.thawing = true;

@@ -14,7 +14,7 @@ use crate::{
 };
 use guest_protocol::record::{PAGE_BYTES, Record};
 use kvm_ioctls::VcpuFd;
-use std::{fs::File, sync::Arc};
+use std::{fs::File, sync::Arc, time::SystemTime};
 use vm_memory::{GuestAddress, GuestMemoryBackend as _};
 
 /// Turns of a device before a machine is copied: each carries out as many requests as a queue holds. A guest that stands still has handed over no
@@ -78,9 +78,10 @@ impl Machine {
             return Err("the machine does not stand still".to_owned());
         };
         processor.rewind(&fd).map_err(|error| error.to_string())?;
+        let runs_from = SystemTime::now();
         self.shell.vm.rewind(&chips).map_err(|error| error.to_string())?;
         processor::resumes(&fd);
-        self.write_record(record_gpa, record).map_err(|error| error.to_string())?;
+        self.write_record(record_gpa, record, runs_from).map_err(|error| error.to_string())?;
         self.release(0, fd)
     }
 

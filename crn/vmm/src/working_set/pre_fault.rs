@@ -1,6 +1,6 @@
 //! Mapping pages for a processor before it asks for them: an exit for each is what a clone's first call mostly costs.
 
-use super::{MAX_RANGES, PageRange, WorkingSet};
+use super::{MAX_PAGES, MAX_RANGES, PageRange, WorkingSet};
 use crate::kernel::PAGE_BYTES;
 use kvm_bindings::{KVM_CAP_PRE_FAULT_MEMORY, kvm_pre_fault_memory};
 use kvm_ioctls::{Kvm, VcpuFd};
@@ -16,10 +16,14 @@ pub fn is_offered(kvm: &Kvm) -> bool {
 }
 
 /// Maps the pages of a set for a processor that does not run: as the host has them, so its own copies of what it writes to must be there.
-/// Returns how many ranges it has mapped; a KVM that refuses one is asked no more.
+/// Returns how many ranges it has mapped, of no more pages than a set may have; a KVM that refuses one is asked no more.
 pub fn map(processor: &VcpuFd, set: &WorkingSet) -> u64 {
     let mut mapped = 0;
+    let mut left = 2 * MAX_PAGES;
     for PageRange { first, pages } in joined(set) {
+        // A set that no machine has said.
+        let Some(fewer) = left.checked_sub(pages.into()) else { break };
+        left = fewer;
         let mut request = kvm_pre_fault_memory {
             gpa: u64::from(first) * PAGE_BYTES,
             size: u64::from(pages) * PAGE_BYTES,
