@@ -6,9 +6,9 @@ use crate::{
     stage::{self, COLD_WITHIN, wait_until},
 };
 use anyhow::{Result, ensure};
-use harness::kvm_host::Kind;
+use harness::{kvm_host::Kind, trace::Trace};
 use serde_json::json;
-use std::{collections::BTreeMap, fs, time::Duration};
+use std::{fs, time::Duration};
 
 /// System calls of a monitor from the order to the guest's first instruction, at most.
 const SYSTEM_CALLS: usize = 60;
@@ -28,7 +28,6 @@ const BEFOREHAND: [(u32, &str); 13] = [
     (432, "fsmount"),
     (435, "clone3"),
 ];
-const TRACING: &str = "/sys/kernel/tracing";
 
 pub(crate) fn system_calls() -> Result<()> {
     let network = stage::network()?;
@@ -51,33 +50,14 @@ pub(crate) fn system_calls() -> Result<()> {
         // Its loop and its processor's thread.
         Ok(network.host.shell(&format!("ls /proc/{monitor}/task | wc -l"))?.trim().parse::<usize>()? >= 2)
     })?;
-    let monitor = waiting[0];
-    network.host.shell(
-        &format!(
-            "[ -e {TRACING}/trace ] || mount -t tracefs tracefs {TRACING}
-            cd {TRACING} && echo 0 > tracing_on && echo > trace && echo 16384 > buffer_size_kb
-            echo $(ls /proc/{monitor}/task) > set_event_pid && echo 1 > options/event-fork
-            echo 1 > events/raw_syscalls/sys_enter/enable && echo 1 > events/kvm/kvm_entry/enable && echo 1 > tracing_on"
-        ),
-    )?;
-    let called = client.get(&format!("/vm/{hash}/"));
-    let trace = network.host.shell(&format!(
-        "cd {TRACING} && echo 0 > tracing_on && cat trace && echo 0 > events/enable && echo > trace"
-    ))?;
-    expect(200, called?)?;
+    let call = || expect(200, client.get(&format!("/vm/{hash}/"))?);
+    let (_, trace) = Trace::of(&network.host, &waiting, call)?;
     ensure!(ways(&node, hash)?.last().is_some_and(|way| way == FUNCTION), "{:?}", ways(&node, hash)?);
 
-    fs::write(stage::folder("budget")?.join("trace"), &trace)?;
-    let before_entry: Vec<&str> = trace.lines().take_while(|line| !line.contains("kvm_entry:")).collect();
-    ensure!(before_entry.len() < trace.lines().count(), "the guest was entered: {trace}");
-    let mut calls: BTreeMap<u32, usize> = BTreeMap::new();
-    for line in before_entry.iter().filter_map(|line| line.split_once("sys_enter: NR ")) {
-        let number = line.1.split_whitespace().next().unwrap_or_default().parse()?;
-        *calls.entry(number).or_insert(0) += 1;
-    }
+    fs::write(stage::folder("budget")?.join("trace"), &trace.text)?;
+    let calls = trace.system_calls_before_entry()?;
     let count: usize = calls.values().sum();
     println!("{count} system calls from the order to the guest's first instruction, by number: {calls:?}");
-    ensure!(count > 0, "nothing was traced: {trace}");
     ensure!(count <= SYSTEM_CALLS, "{count} system calls, by number: {calls:?}");
     for (number, name) in BEFOREHAND {
         ensure!(!calls.contains_key(&number), "{name} is for before the order");

@@ -186,3 +186,54 @@ pub(crate) fn kernel_against_node() -> Result<()> {
     ensure!(client.get("/about/usage/system")?.status == 200, "the node answers");
     node.stop()
 }
+
+/// Prints 16 MiB; or answers calls without reading what came with them.
+const LOUD_AND_DEAF: &str = "import sys
+async def app(scope, receive, send):
+    if scope['type'] != 'http':
+        raise RuntimeError('only http')
+    if scope['path'] == '/loud':
+        for line in range(2048):
+            sys.stdout.write(f'{line:08}' + 'x' * 8183 + '\\n')
+    await send({'type': 'http.response.start', 'status': 200, 'headers': []})
+    await send({'type': 'http.response.body', 'body': scope['path'].encode()})
+";
+/// Length of a program's log in that test, KiB.
+const LOUD_LOG_KIB: u64 = 512;
+/// What the node may take for it besides, KiB.
+const NODE_MAY_GROW_KIB: u64 = 24 << 10;
+
+/// A guest that floods its output, and one that does not read: neither costs the node more than it allows, and both go on.
+pub(crate) fn loud_and_deaf() -> Result<()> {
+    let network = stage::network()?;
+    let settings = [format!("logs.max_kib={LOUD_LOG_KIB}")];
+    let node = network.another_compute_node("crn-loud", &[&settings[0]])?;
+    let hash = network.plain("loud and deaf", LOUD_AND_DEAF)?;
+    let client = node.client(COLD_WITHIN);
+    let path = |name: &str| format!("/vm/{hash}/{name}");
+    ensure!(client.get(&path("quiet"))?.text() == "/quiet", "the program runs");
+    let taken = || footprint(network.host, node.process().id())?.context("the node runs");
+    let before = taken()?;
+
+    ensure!(client.get(&path("loud"))?.text() == "/loud", "a program that prints goes on");
+    let body = vec![b'x'; 16 << 20];
+    for _ in 0..3 {
+        // Its client may be cut off while it still sends, as by any server that has answered.
+        if let Ok(answer) = client.post(&path("deaf"), "application/octet-stream", &body) {
+            ensure!(answer.status == 200, "{}: {}", answer.status, answer.text());
+        }
+    }
+    ensure!(client.get(&path("quiet"))?.text() == "/quiet", "the program still answers");
+
+    let logs = format!("du -k {}/logs | tail -1", node.data_dir());
+    let kept_kib: u64 = network.host.shell(&logs)?.split_whitespace().next().context("a size")?.parse()?;
+    ensure!((1..=2 * LOUD_LOG_KIB + 64).contains(&kept_kib), "{kept_kib} KiB of logs");
+    let after = taken()?;
+    println!(
+        "the node: {before:?} before, {after:?} after (KiB at most, threads, descriptors); logs of {kept_kib} KiB"
+    );
+    ensure!(after.0 <= before.0 + NODE_MAY_GROW_KIB, "{before:?} before, {after:?} after");
+    ensure!(after.1 <= before.1 + 8 && after.2 <= before.2 + 8, "{before:?} before, {after:?} after");
+    ensure!(node.process().log()?.len() <= LOG_BYTES, "the node's own log");
+    node.stop()
+}

@@ -59,6 +59,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("crn::budget::system_calls_of_a_cold_start", budget::system_calls),
         trial("crn::hostile::a_kernel_that_sprays_its_devices", hostile::kernel_against_devices),
         trial("crn::hostile::a_node_of_hostile_machines", hostile::kernel_against_node),
+        trial("crn::hostile::a_program_that_floods_its_output_and_one_that_does_not_read", hostile::loud_and_deaf),
         trial("crn::scale::a_machine_for_each_call_where_the_program_asks_for_it", scale::one_call_each),
         trial("crn::scale::more_calls_get_more_machines", scale::by_calls),
         trial("crn::storm::more_programs_at_once_than_fit", storm::more_than_fit),

@@ -174,8 +174,7 @@ impl Machine {
         let ram = Arc::new(memory::map(memory, memory_bytes)?);
         stamps.memory = stopwatch.elapsed_us();
 
-        // A host that cannot watch has clones that are not prepared.
-        let watch = page_map.filter(|_| restore.watched).and_then(|page_map| page_map.watch(&ram).ok());
+        let watch = page_map.filter(|_| restore.watched).map(|page_map| page_map.watch(&ram));
         shell.vm.map(&ram)?;
         let working_set = &restore.working_set;
         working_set::have_written(&ram, working_set);

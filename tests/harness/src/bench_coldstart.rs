@@ -10,14 +10,15 @@ use crate::{
     bench_network::{BenchNetwork, FIRST_ANSWER_WITHIN, PORT},
     devnet::{ComputeNode, ComputeSite, Program},
     installation::Installation,
-    kvm_host::KvmHost,
+    kvm_host::{Kind, KvmHost},
     sdk::Sdk,
+    trace::Trace,
 };
 use anyhow::{Context as _, Result, ensure};
 use kvm_host::call::{CALL, Call};
 use serde::Serialize;
 use serde_json::json;
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, thread, time::Duration};
 
 /// Ways to come up, with the settings of their nodes.
 const WAYS: [(&str, &[&str]); 4] = [
@@ -32,7 +33,8 @@ const WARM: &str = "warm";
 /// Memory of an emulated host, MiB.
 const HOST_MIB: u32 = 6144;
 /// Counts of a machine's end that are reported, by their names in the node's log.
-const COUNTS: [&str; 15] = [
+const COUNTS: [&str; 16] = [
+    "mapped_ranges",
     "port_in",
     "port_out",
     "mmio_read",
@@ -49,6 +51,14 @@ const COUNTS: [&str; 15] = [
     "thawed",
     "program_ready",
 ];
+
+/// Counts of a cold start that was traced: system calls of its monitor before the guest's first instruction, and entries of the guest up to the
+/// answer, after exits of all kinds.
+pub const SYSTEM_CALLS: &str = "system_calls";
+/// See [`SYSTEM_CALLS`].
+pub const ENTRIES: &str = "entries";
+/// How long monitors that will be traced are left alone before.
+const SETTLE: Duration = Duration::from_secs(4);
 
 /// What is measured.
 #[derive(Debug)]
@@ -147,7 +157,11 @@ pub fn run(bench: &Bench, say: impl Fn(&str)) -> Result<Report> {
             let quick = way == FUNCTION || way == WARM;
             let calls = if quick { bench.calls } else { bench.calls.div_ceil(10) };
             say(&format!("{program}, {way}: {calls} calls"));
-            rows.push(measure(host, &node, &caller, program, way, hashes, calls)?);
+            let mut row = measure(host, &node, &caller, program, way, hashes, calls)?;
+            if way == FUNCTION && host.kind() == Kind::Emulated {
+                count(host, &node, &hashes[0], &mut row)?;
+            }
+            rows.push(row);
         }
         node.stop()?;
     }
@@ -234,6 +248,18 @@ fn measure(
         p99_us: at(times(), 99),
         counts,
     })
+}
+
+/// One more cold start, which is traced: the kernel's counts are of no hardware.
+fn count(host: &KvmHost, node: &ComputeNode<'_>, hash: &str, row: &mut Row) -> Result<()> {
+    thread::sleep(SETTLE);
+    let client = node.client(FIRST_ANSWER_WITHIN);
+    let (answer, trace) = Trace::of(host, &node.monitors()?, || client.get(&format!("/vm/{hash}/")))?;
+    ensure!(answer.status == 200, "{} answers {}: {}", row.program, answer.status, answer.text());
+    let calls: usize = trace.system_calls_before_entry()?.values().sum();
+    row.counts.insert(SYSTEM_CALLS.to_owned(), calls as u64);
+    row.counts.insert(ENTRIES.to_owned(), trace.entries() as u64);
+    Ok(())
 }
 
 /// The number that follows `name: ` in a line.

@@ -22,3 +22,4 @@ pub mod process;
 pub mod python;
 pub mod sdk;
 pub mod swift;
+pub mod trace;

@@ -269,6 +269,15 @@ fn coldstart(arguments: &ColdstartArguments, yes: bool) -> Result<()> {
         let stages = ["configured", "memory", "built", "running", "thawed"].map(|name| stage(name).to_string());
         println!("{:<24}{:<20}{}", row.program, row.way, stages.join(" "));
     }
+    println!(
+        "\none cold start, traced: system calls before the guest's first instruction (at most 60), exits of all kinds up to the answer"
+    );
+    for row in &report.rows {
+        let count = |name| row.counts.get(name);
+        if let (Some(calls), Some(entries)) = (count(bench_coldstart::SYSTEM_CALLS), count(bench_coldstart::ENTRIES)) {
+            println!("{:<24}{:<20}{calls} {entries}", row.program, row.way);
+        }
+    }
     let ratios: Vec<String> = report
         .ratios()
         .iter()
