@@ -51,7 +51,7 @@ pub(crate) fn system_calls() -> Result<()> {
         Ok(network.host.shell(&format!("ls /proc/{monitor}/task | wc -l"))?.trim().parse::<usize>()? >= 2)
     })?;
     let call = || expect(200, client.get(&format!("/vm/{hash}/"))?);
-    let (_, trace) = Trace::of(&network.host, &waiting, call)?;
+    let (_, trace) = Trace::of(network.host, &waiting, call)?;
     ensure!(ways(&node, hash)?.last().is_some_and(|way| way == FUNCTION), "{:?}", ways(&node, hash)?);
 
     fs::write(stage::folder("budget")?.join("trace"), &trace.text)?;
