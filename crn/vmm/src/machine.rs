@@ -157,13 +157,13 @@ impl Machine {
     /// See [`BuildError`]; the snapshot is not for this host, this build or this machine.
     pub fn restore(
         shell: Shell,
-        restore: &Restore,
+        restore: Restore,
         descriptors: Vec<OwnedFd>,
         page_map: Option<PageMap>,
         front: &Front,
         stopwatch: Stopwatch,
     ) -> Result<Self, BuildError> {
-        let config = restore.config.clone();
+        let Restore { config, record, working_set, watched } = restore;
         config.check()?;
         let mut stamps = Stamps { configured: stopwatch.elapsed_us(), ..Stamps::default() };
         let (memory, state, files) = Files::sort(config.restore_descriptors(), descriptors)?;
@@ -174,17 +174,16 @@ impl Machine {
         let ram = Arc::new(memory::map(memory, memory_bytes)?);
         stamps.memory = stopwatch.elapsed_us();
 
-        let watch = page_map.filter(|_| restore.watched).map(|page_map| page_map.watch(&ram));
+        let watch = page_map.filter(|_| watched).map(|page_map| page_map.watch(&ram));
         shell.vm.map(&ram)?;
-        let working_set = &restore.working_set;
-        working_set::have_written(&ram, working_set);
+        working_set::have_written(&ram, &working_set);
         let pre_faults = shell.vm.pre_faults();
         if !pre_faults {
-            working_set::have_read(&ram, working_set);
+            working_set::have_read(&ram, &working_set);
         }
         let mut machine = Self::assemble(shell, config, ram, files, front, stopwatch)?;
         machine.watch = watch;
-        machine.ahead = (pre_faults && !working_set.is_empty()).then(|| working_set.clone());
+        machine.ahead = pre_faults.then_some(working_set);
         if state.devices.len() != machine.bus.devices.len() {
             return Err(SnapshotError::Shape("the number of its devices differs").into());
         }
@@ -193,7 +192,7 @@ impl Machine {
         state.processor.restore(processor.ok_or(SnapshotError::Processors)?)?;
         let runs_from = SystemTime::now();
         machine.shell.vm.restore(&state.chips)?;
-        machine.write_record(state.record_gpa, restore.record, runs_from)?;
+        machine.write_record(state.record_gpa, record, runs_from)?;
         for (position, (device, saved)) in machine.bus.devices.iter().zip(&state.devices).enumerate() {
             lock(device).restore(saved).map_err(|error| SnapshotError::Device { position, error })?;
         }

@@ -167,7 +167,8 @@ fn take_orders(
             }
             Request::Start(config) => Machine::build(shell_for(&config)?, config, descriptors, front, stopwatch),
             Request::Restore(restore) => {
-                Machine::restore(shell_for(&restore.config)?, &restore, descriptors, page_map.take(), front, stopwatch)
+                let shell = shell_for(&restore.config)?;
+                Machine::restore(shell, restore, descriptors, page_map.take(), front, stopwatch)
             }
             Request::Connect { .. }
             | Request::Snapshot
