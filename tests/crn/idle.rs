@@ -1,11 +1,14 @@
 //! Machines that nobody calls: what they still do is what hundreds of them cost.
 
-use super::clones::{FUNCTION, TEMPLATES, ways};
+use super::{
+    clones::{FUNCTION, TEMPLATES, ways},
+    jail::statuses,
+};
 use crate::{
     answer::{at_once, expect},
     stage::{self, COLD_WITHIN, wait_until},
 };
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use harness::{devnet::ComputeNode, kvm_host::Kind};
 use serde_json::json;
 use std::{thread, time::Duration};
@@ -76,13 +79,8 @@ pub(crate) fn asleep() -> Result<()> {
 fn wakes(node: &ComputeNode<'_>) -> Result<Vec<(u32, u64)>> {
     let mut all = Vec::new();
     for monitor in node.monitors()? {
-        let text = node.host().shell(&format!("grep -h -e Name: -e ^voluntary /proc/{monitor}/task/*/status"))?;
-        let mut lines = text.lines();
-        while let Some(line) = lines.next() {
-            if line.ends_with("vcpu0") {
-                let count = lines.next().and_then(|line| line.split_whitespace().last()).context("a count")?;
-                all.push((monitor, count.parse()?));
-            }
+        for thread in statuses(node, monitor)?.iter().filter(|thread| thread["Name"] == "vcpu0") {
+            all.push((monitor, thread["voluntary_ctxt_switches"].parse()?));
         }
     }
     // One that waits for a machine has slept once.

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const NAMESPACES: [&str; 7] = ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"];
 
 /// What the kernel says of a thread.
-type Status = BTreeMap<String, String>;
+pub(crate) type Status = BTreeMap<String, String>;
 
 pub(crate) fn confined() -> Result<()> {
     let network = stage::network()?;
@@ -89,7 +89,7 @@ fn group_of(node: &ComputeNode<'_>, process: u32) -> Result<String> {
 }
 
 /// What the kernel says of each thread of a process; the first is the process's own.
-fn statuses(node: &ComputeNode<'_>, process: u32) -> Result<Vec<Status>> {
+pub(crate) fn statuses(node: &ComputeNode<'_>, process: u32) -> Result<Vec<Status>> {
     let text = said(node, &format!("cat /proc/{process}/task/*/status"))?;
     let mut threads: Vec<Status> = Vec::new();
     for (name, value) in text.lines().filter_map(|line| line.split_once(':')) {
