@@ -49,7 +49,9 @@ fn main() -> ExitCode {
 }
 
 fn bundle() -> Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
+    // Of this run, not of the compilation: a target directory may be that of another clone.
+    let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").context("cargo sets CARGO_MANIFEST_DIR")?);
+    let root = here.join("../..").canonicalize().with_context(|| here.display().to_string())?;
     let out = PathBuf::from(env::var_os("OUT_DIR").context("cargo sets OUT_DIR")?);
     for source in SOURCES {
         println!("cargo::rerun-if-changed={}", root.join(source).display());

@@ -9,7 +9,7 @@
 //! ```
 
 use super::{
-    FirstLook, Plugin, PluginState, Plugins,
+    FirstLook, Plugin, Plugins,
     folder::{Change, Folder},
     registry::Refusal,
     stock::{Condition, condition, hold_back, title},
@@ -293,10 +293,12 @@ impl Work {
     fn mend(&mut self) {
         for plugin in self.plugins.rebuilding() {
             if let Some(reason) = plugin.suspended() {
-                self.put_off_rebuild(plugin.manifest().namespace());
                 // One that serves, too, is shown and resumed as such.
-                if !self.plugins.all().iter().any(|active| Arc::ptr_eq(active, &plugin)) {
-                    self.plugins.say(&plugin, PluginState::Suspended, reason.to_owned());
+                if self.plugins.all().iter().any(|active| Arc::ptr_eq(active, &plugin)) {
+                    self.put_off_rebuild(plugin.manifest().namespace());
+                } else {
+                    self.want_rebuild(plugin.manifest().namespace());
+                    self.plugins.stop_rebuild(&plugin, reason.to_owned());
                     self.stopped.insert(plugin.manifest().name.clone(), plugin);
                 }
             }
@@ -339,8 +341,12 @@ impl Work {
 
     /// The state still has to be made anew, and by nobody now.
     fn put_off_rebuild(&self, namespace: &str) {
-        self.put(Table::Rebuilds, namespace_key(namespace), Some(RebuildRecord::wanted().to_bytes()));
+        self.want_rebuild(namespace);
         self.plugins.end_rebuild(namespace);
+    }
+
+    fn want_rebuild(&self, namespace: &str) {
+        self.put(Table::Rebuilds, namespace_key(namespace), Some(RebuildRecord::wanted().to_bytes()));
     }
 
     /// Has the messages decided that waited for their type.

@@ -47,6 +47,8 @@ pub struct Plugins {
     removed: Mutex<BTreeMap<String, PluginInfo>>,
     /// Plugins whose state is being made anew.
     rebuilding: Rebuilding,
+    /// Held while a plugin goes from one of these to another, and while all are shown: whoever looks sees it once. Taken before their own locks.
+    moving: Mutex<()>,
     queries: Arc<Semaphore>,
     /// Places of each of the operator's own among them.
     guest_queries: usize,
@@ -411,6 +413,7 @@ impl Plugins {
             candidates: Mutex::default(),
             removed: Mutex::default(),
             rebuilding: Rebuilding::default(),
+            moving: Mutex::default(),
             queries: Arc::new(Semaphore::new(source.queries)),
             guest_queries: source.queries.div_ceil(GUEST_SHARE),
         };
@@ -513,6 +516,12 @@ impl Plugins {
 
     /// Makes a plugin active, in the place of the one from the same file. The types that had no plugin, or a suspended one, until now.
     pub(super) fn activate(&self, plugin: &Arc<Plugin>) -> Vec<String> {
+        let _moving = lock(&self.moving);
+        self.place(plugin)
+    }
+
+    /// As `activate`, for who holds `moving`.
+    fn place(&self, plugin: &Arc<Plugin>) -> Vec<String> {
         let arrived = self.put(plugin);
         if let Some(path) = plugin.file() {
             lock(&self.candidates).remove(path);
@@ -533,9 +542,10 @@ impl Plugins {
 
     /// Makes a plugin active whose state has been made anew. False when it is not wanted any more.
     pub(crate) fn switch_to(&self, plugin: &Arc<Plugin>) -> bool {
+        let _moving = lock(&self.moving);
         self.rebuilding.finish(plugin, || {
             plugin.forgive();
-            self.activate(plugin);
+            self.place(plugin);
         })
     }
 
@@ -546,6 +556,7 @@ impl Plugins {
 
     /// Has the state of this plugin's namespace be made anew for it, as soon as the store has a row of that.
     pub(super) fn begin_rebuild(&self, plugin: &Arc<Plugin>) {
+        let _moving = lock(&self.moving);
         self.rebuilding.begin(plugin);
         if let Some(path) = plugin.file() {
             lock(&self.candidates).remove(path);
@@ -555,6 +566,13 @@ impl Plugins {
     /// Has it not be made anew any more.
     pub(super) fn end_rebuild(&self, namespace: &str) {
         self.rebuilding.end(namespace);
+    }
+
+    /// Has it not be made anew any more for a plugin that is suspended, and shows it as such.
+    pub(super) fn stop_rebuild(&self, plugin: &Plugin, reason: String) {
+        let _moving = lock(&self.moving);
+        self.rebuilding.end(plugin.manifest().namespace());
+        self.say(plugin, PluginState::Suspended, reason);
     }
 
     /// Plugins whose state is being made anew.
@@ -602,6 +620,7 @@ impl Plugins {
 
     /// Takes the plugin of a file out.
     pub(super) fn remove(&self, path: &Path) -> Option<Arc<Plugin>> {
+        let _moving = lock(&self.moving);
         lock(&self.candidates).remove(path);
         let before = self.active();
         let (gone, stay): (Vec<Slot>, Vec<Slot>) =
@@ -641,6 +660,7 @@ impl Plugins {
     /// All plugins, and the files that are none, as they are shown.
     #[must_use]
     pub fn list(&self) -> Vec<PluginInfo> {
+        let _moving = lock(&self.moving);
         let active = self.all();
         let candidates: Vec<PluginInfo> = lock(&self.candidates).values().cloned().collect();
         let removed: Vec<PluginInfo> = lock(&self.removed).values().cloned().collect();

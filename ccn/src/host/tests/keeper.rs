@@ -20,7 +20,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -310,6 +310,42 @@ async fn who_wants_what_another_has_gets_it_when_the_other_goes() {
     assert_eq!(second().state, PluginState::Refused);
     fs::remove_file(folder.path().join("own.wasm")).expect("it is there");
     until("the other is active", || second().state == PluginState::Active).await;
+    node.service.pipeline.stop().await;
+}
+
+/// Whatever becomes of a plugin meanwhile, who asks for the list finds it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plugin_is_shown_at_any_instant() {
+    const ROUNDS: usize = 3_000;
+    let folder = folder();
+    let node = TestNode::new().await;
+    let path = folder.path().join("own.wasm");
+    fs::write(&path, harmless("1")).expect("a file");
+    let plugins = &node.service.plugins;
+    let plugin = plugins.prepare(&path, true).expect("a plugin").expect("a new one");
+    let is_over = AtomicBool::new(false);
+    let missed = std::thread::scope(|scope| {
+        let looking = scope.spawn(|| {
+            let mut missed = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                missed += usize::from(shown(&node, "own.wasm").is_none());
+            }
+            missed
+        });
+        for _ in 0..ROUNDS {
+            plugins.activate(&plugin);
+            plugins.remove(&path).expect("it was active");
+            plugins.begin_rebuild(&plugin);
+            plugins.stop_rebuild(&plugin, "it does not work".to_owned());
+            plugins.begin_rebuild(&plugin);
+            assert!(plugins.switch_to(&plugin));
+            plugins.remove(&path).expect("it was active");
+            plugins.say(&plugin, PluginState::Refused, "no reason".to_owned());
+        }
+        is_over.store(true, Ordering::Relaxed);
+        looking.join().expect("it looks")
+    });
+    assert_eq!(missed, 0, "of {ROUNDS} rounds");
     node.service.pipeline.stop().await;
 }
 
