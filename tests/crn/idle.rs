@@ -45,7 +45,7 @@ async def app(scope, receive, send):
 
 pub(crate) fn asleep() -> Result<()> {
     let network = stage::network()?;
-    let node = network.another_compute_node("crn-idle", &[TEMPLATES, "programs.vcpus=16", "templates.monitors=1"])?;
+    let node = network.another_compute_node("crn-asleep", &[TEMPLATES, "programs.vcpus=16", "templates.monitors=1"])?;
     let hash = network.plain_with("orphans", ORPHANS, false, json!({"BETH_CONCURRENCY": "1"}))?;
     let client = node.client(COLD_WITHIN);
     let answer = expect(200, client.get(&format!("/vm/{hash}/"))?)?;
@@ -53,8 +53,7 @@ pub(crate) fn asleep() -> Result<()> {
     ensure!(answer.header("date").is_some(), "an answer says what time it is: {answer:?}");
     expect(200, client.get(&format!("/vm/{hash}/orphans"))?)?;
     wait_until(WITHIN, "orphans end and are waited for", || {
-        // The emulated host's network resets connections when another test calls many at once.
-        Ok(client.get(&format!("/vm/{hash}/")).is_ok_and(|answer| answer.text() == "0 0"))
+        Ok(expect(200, client.get(&format!("/vm/{hash}/"))?)?.text() == "0 0")
     })?;
 
     // The one that was booted, and a clone, which comes up while the other is busy.

@@ -28,11 +28,13 @@
 mod emulated;
 mod local;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use std::{
+    collections::BTreeSet,
     fmt::Write as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -92,6 +94,8 @@ impl Options {
 #[derive(Debug)]
 pub struct KvmHost {
     inner: Inner,
+    /// Of what was spawned in it.
+    names: Mutex<BTreeSet<String>>,
 }
 
 #[derive(Debug)]
@@ -167,7 +171,7 @@ impl KvmHost {
             Kind::Local => Inner::Local(local::Local::start()?),
             Kind::Emulated => Inner::Emulated(emulated::Emulated::start(options)?),
         };
-        Ok(Self { inner })
+        Ok(Self { inner, names: Mutex::default() })
     }
 
     /// Which kind it is.
@@ -292,10 +296,10 @@ impl KvmHost {
         Ok(self.run(&["sh", "-c", script])?.expect_success()?.text())
     }
 
-    /// Starts a program that goes on; its output goes to `logs/NAME.out` and `logs/NAME.err`, appended.
+    /// Starts a program that goes on; its output goes to `logs/NAME.out` and `logs/NAME.err`.
     ///
     /// # Errors
-    /// It does not start.
+    /// It does not start, or another was started by that name: who waits for a line would take the other's for it.
     pub fn spawn(&self, name: &str, arguments: &[&str]) -> Result<HostProcess<'_>> {
         self.spawn_with(name, &[], arguments)
     }
@@ -305,6 +309,8 @@ impl KvmHost {
     /// # Errors
     /// As [`Self::spawn`].
     pub fn spawn_with(&self, name: &str, variables: &[&str], arguments: &[&str]) -> Result<HostProcess<'_>> {
+        let is_new = self.names.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+        ensure!(is_new, "another program of this host is called {name:?}: its log would be that of both");
         let (stdout, stderr) = (self.path(&format!("logs/{name}.out")), self.path(&format!("logs/{name}.err")));
         let id = match &self.inner {
             Inner::Local(host) => host.spawn(variables, arguments, &stdout, &stderr),
@@ -550,6 +556,7 @@ mod tests {
         let script =
             "sleep 4714 & until grep -q sleep /proc/$!/comm; do sleep 0.01; done; echo oops >&2; echo up; wait";
         let process = host.spawn("sleeper", &["sh", "-c", script]).expect("it starts");
+        assert!(host.spawn("sleeper", &["true"]).is_err(), "whose line would be awaited?");
         let up = process.wait_for_line(Duration::from_secs(10), |line| line == "up").expect("it says so");
         assert_eq!((up.as_str(), process.status().expect("asked")), ("up", None));
         assert!(process.log_end().contains("oops"));
