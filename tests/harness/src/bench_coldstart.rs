@@ -69,8 +69,10 @@ pub struct Bench {
     pub cache: PathBuf,
     /// The top of the repository.
     pub repository: PathBuf,
-    /// Calls of each program by the quick ways; by boot and by the runtime's template a tenth of that.
+    /// Calls of each program by the quick ways.
     pub calls: u32,
+    /// By boot and by the runtime's template, which take seconds.
+    pub slow_calls: u32,
     /// How many programs are called at once.
     pub concurrency: u32,
 }
@@ -153,9 +155,8 @@ pub fn run(bench: &Bench, say: impl Fn(&str)) -> Result<Report> {
     for (way, settings) in WAYS {
         let node = site.start(&way.replace(' ', "-"), PORT, core.port(), settings)?;
         for (program, hashes) in &programs {
-            // What takes seconds is measured less often.
             let quick = way == FUNCTION || way == WARM;
-            let calls = if quick { bench.calls } else { bench.calls.div_ceil(10) };
+            let calls = if quick { bench.calls } else { bench.slow_calls };
             say(&format!("{program}, {way}: {calls} calls"));
             let mut row = measure(host, &node, &caller, program, way, hashes, calls)?;
             if way == FUNCTION && host.kind() == Kind::Emulated {

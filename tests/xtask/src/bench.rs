@@ -52,9 +52,12 @@ pub(crate) enum Bench {
 
 #[derive(clap::Args)]
 pub(crate) struct ColdstartArguments {
-    /// Calls of each program by the quick ways; by boot and by the runtime's template a tenth of that
+    /// Calls of each program by the quick ways
     #[arg(long, default_value_t = 500, value_name = "N")]
     calls: u32,
+    /// Calls by boot and by the runtime's template, which take seconds [default: a tenth of the others]
+    #[arg(long, value_name = "N")]
+    slow_calls: Option<u32>,
     /// Programs that are called at once
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=32))]
     concurrency: u32,
@@ -235,6 +238,7 @@ fn coldstart(arguments: &ColdstartArguments, yes: bool) -> Result<()> {
         cache: Cache::open()?.root().to_owned(),
         repository: repository(),
         calls: arguments.calls,
+        slow_calls: arguments.slow_calls.unwrap_or_else(|| arguments.calls.div_ceil(10)),
         concurrency: arguments.concurrency,
     };
     let report = bench_coldstart::run(&bench, |what| progress.status(what))?;
