@@ -5,10 +5,13 @@ use crate::{
     stage::{self, COLD_WITHIN, Network, wait_until},
 };
 use anyhow::{Context as _, Result, ensure};
-use harness::{devnet::ComputeNode, kvm_host::Kind};
+use harness::{
+    devnet::{ComputeNode, Program},
+    kvm_host::Kind,
+};
 use kvm_host::call::CLOCK;
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, fs, time::Duration};
 
 /// Every call is the first of its machine.
 pub(super) const COLD: &str = "programs.idle_seconds=0";
@@ -37,6 +40,15 @@ async def app(scope, receive, send):
     body = {'drawn': drawn, 'imported': imported, 'renewals': len(renewed), 'time': time.time(), 'host': socket.gethostname()}
     await send({'type': 'http.response.start', 'status': 200, 'headers': [(b'content-type', b'application/json')]})
     await send({'type': 'http.response.body', 'body': json.dumps(body).encode()})
+";
+
+/// Has forty MiB of its own.
+const SMALL: &str = "from fastapi import FastAPI
+kept = bytearray(b'x') * (40 << 20)
+app = FastAPI()
+@app.get('/')
+def root():
+    return len(kept)
 ";
 
 /// By which ways a program came up on a node, in order.
@@ -186,5 +198,26 @@ pub(crate) fn switched_off() -> Result<()> {
         let came_up = ways(&node, hash)?;
         ensure!(came_up.last().is_some_and(|way| way == last), "{level}: {came_up:?}");
     }
+
+    // A small machine whose program fills it: what it writes to where the template has nothing is counted once.
+    let file = stage::folder("archives")?.join("small.py");
+    fs::write(&file, SMALL)?;
+    let hash = network.publish(&Program {
+        code: &network.upload(&file)?,
+        runtime: &network.runtime("python")?,
+        entrypoint: "main:app",
+        encoding: "plain",
+        memory_mib: 128,
+        seconds: 300,
+        variables: json!({"BETH_SNAPSHOT": "runtime"}),
+        internet: false,
+    })?;
+    for _ in 0..2 {
+        expect(200, client.get(&format!("/vm/{hash}/"))?)?;
+        wait_until_idle(&node)?;
+    }
+    ensure!(ways(&node, &hash)?.last().is_some_and(|way| way == RUNTIME), "{:?}", ways(&node, &hash)?);
+    let log = node.process().log()?;
+    ensure!(!log.contains("a template is of no use"), "{log}");
     node.stop()
 }

@@ -280,6 +280,7 @@ impl<'a> Start<'a> {
         let restore = Restore {
             config: self.config.clone(),
             record: record(self.card),
+            holes: template.holes.clone(),
             working_set: template.working_set(),
             watched: template.is_to_be_watched(),
         };

@@ -10,7 +10,7 @@ use crate::devices::{
     network::{NETWORK_QUEUES, Rates},
     vsock::VSOCK_QUEUES,
 };
-use crate::working_set::WorkingSet;
+use crate::{hole::Hole, working_set::WorkingSet};
 use guest_protocol::record::Record;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -114,6 +114,8 @@ pub struct Restore {
     pub config: Config,
     /// What the guest is told. The wall clock in it is set by the monitor, when the guest goes on.
     pub record: Record,
+    /// Where the memory file has nothing, as its supervisor has found it; at most [`crate::hole::MAX_HOLES`].
+    pub holes: Vec<Hole>,
     /// What clones of this snapshot touch; empty when nobody knows yet.
     pub working_set: WorkingSet,
     /// Whether this clone is to find that out.

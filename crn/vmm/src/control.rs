@@ -29,7 +29,7 @@ use std::{
 };
 
 /// Version of the messages below.
-pub const VERSION: u8 = 4;
+pub const VERSION: u8 = 5;
 
 /// Longest packet, bytes. A working set takes most of it, a configuration of [`crate::config::MAX_DISKS`] disks a twentieth.
 pub const MAX_PACKET_BYTES: usize = 40 * 1024;

@@ -7,6 +7,7 @@ pub mod bus;
 pub mod config;
 pub mod control;
 pub mod devices;
+pub mod hole;
 pub mod jail;
 pub mod kernel;
 pub mod machine;

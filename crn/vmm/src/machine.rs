@@ -163,7 +163,7 @@ impl Machine {
         front: &Front,
         stopwatch: Stopwatch,
     ) -> Result<Self, BuildError> {
-        let Restore { config, record, working_set, watched } = restore;
+        let Restore { config, record, holes, working_set, watched } = restore;
         config.check()?;
         let mut stamps = Stamps { configured: stopwatch.elapsed_us(), ..Stamps::default() };
         let (memory, state, files) = Files::sort(config.restore_descriptors(), descriptors)?;
@@ -171,7 +171,7 @@ impl Machine {
         state.check_processor(shell.vm.supported_cpuid())?;
         state.check_config(&config)?;
         let memory_bytes = u64::from(config.memory_mib) << 20;
-        let ram = Arc::new(memory::map(memory, memory_bytes)?);
+        let ram = Arc::new(memory::map(memory, memory_bytes, &holes)?);
         stamps.memory = stopwatch.elapsed_us();
 
         let watch = page_map.filter(|_| watched).map(|page_map| page_map.watch(&ram));

@@ -2,6 +2,7 @@
 
 use crate::{
     arch::x86_64::layout,
+    hole::{Hole, MAX_HOLES},
     kernel::{self, HEADER_BYTES, KernelError, PAGE_BYTES},
 };
 use std::{
@@ -12,8 +13,8 @@ use std::{
 };
 use vm_memory::{
     Address as _, Bytes as _, FileOffset, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap,
-    GuestMemoryRegion as _, GuestRegionMmap, MmapRegion, ReadVolatile, VolatileMemoryError, VolatileSlice,
-    bitmap::BitmapSlice, mmap::MmapRegionBuilder,
+    GuestMemoryRegion as _, GuestRegionMmap, MmapRegion, ReadVolatile, VolatileMemory as _, VolatileMemoryError,
+    VolatileSlice, bitmap::BitmapSlice, mmap::MmapRegionBuilder,
 };
 
 /// Guest memory as devices see it.
@@ -91,11 +92,13 @@ pub fn allocate(memory_bytes: u64) -> Result<Ram, MemoryError> {
 
 /// RAM of that size that begins as a snapshot's memory file: its pages are shared until the guest writes to them.
 ///
+/// In `holes` the file has nothing ([`crate::hole`]); more than [`MAX_HOLES`] are not looked at, and what lies beyond the memory is not.
+///
 /// The caller's file must never change: a guest would see it.
 ///
 /// # Errors
 /// The file is shorter than the memory, or the host refuses.
-pub fn map(file: File, memory_bytes: u64) -> Result<Ram, MemoryError> {
+pub fn map(file: File, memory_bytes: u64, holes: &[Hole]) -> Result<Ram, MemoryError> {
     let fail = |error: String| MemoryError::Allocate { bytes: memory_bytes, error };
     let length = file.metadata().map_err(|error| MemoryError::Read { what: "memory of the snapshot", error })?.len();
     if length < memory_bytes {
@@ -113,12 +116,35 @@ pub fn map(file: File, memory_bytes: u64) -> Result<Ram, MemoryError> {
             .with_file_offset(FileOffset::from_arc(Arc::clone(&file), offset))
             .build()
             .map_err(|error| fail(error.to_string()))?;
+        for hole in holes.iter().take(MAX_HOLES).map(|hole| hole.bytes()) {
+            let (from, to) = (hole.start.max(offset), hole.end.min(offset + bytes));
+            if from < to {
+                leave_out(&mapping, from - offset, to - from).map_err(|error| fail(error.to_string()))?;
+            }
+        }
+        refuse_huge_pages(&mapping);
         let region = GuestRegionMmap::new(mapping, GuestAddress(start))
             .ok_or_else(|| fail("the region ends beyond the address space".into()))?;
         regions.push(region);
         offset += bytes;
     }
     GuestMemoryMmap::from_regions(regions).map_err(|error| fail(error.to_string()))
+}
+
+/// Has a part of a new mapping be zeros of its own instead of the file's.
+fn leave_out(mapping: &MmapRegion, offset: u64, bytes: u64) -> io::Result<()> {
+    let slice = usize::try_from(offset).ok().zip(usize::try_from(bytes).ok());
+    let slice = slice.and_then(|(offset, length)| mapping.get_slice(offset, length).ok());
+    let slice = slice.ok_or(io::ErrorKind::InvalidInput)?;
+    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    let flags = flags | libc::MAP_NORESERVE | libc::MAP_FIXED;
+    let address = slice.ptr_guard_mut().as_ptr().cast::<libc::c_void>();
+    // SAFETY: `get_slice` has proved that the range lies inside `mapping`, which is private, new, and used by nobody yet; whoever unmaps it
+    // unmaps this part with it. A range that does not begin at a page is refused by the kernel.
+    match unsafe { libc::mmap(address, slice.len(), protection, flags, -1, 0) } {
+        libc::MAP_FAILED => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
 }
 
 /// Writes RAM into an empty file that is as long as it, leaving holes where it is zero. Returns how many bytes are not in holes. No
@@ -295,6 +321,14 @@ impl ReadVolatile for FileAt<'_> {
     }
 }
 
+/// Has all of a mapping come in small pages: an idle clone touches a few hundred here and there, and would have two MiB for each.
+fn refuse_huge_pages(mapping: &MmapRegion) {
+    let address = mapping.as_ptr().cast::<libc::c_void>();
+    // SAFETY: the range is that of `mapping`; the advice changes the size of its pages, not what is in them. A host without huge pages
+    // refuses it, and has small ones.
+    unsafe { libc::madvise(address, mapping.size(), libc::MADV_NOHUGEPAGE) };
+}
+
 /// Asks for huge pages for a part of RAM. A host without them gives small ones.
 fn prefer_huge_pages(ram: &Ram, from_gpa: u64, to_gpa: u64) {
     let Ok(length) = usize::try_from(to_gpa - from_gpa) else {
@@ -312,7 +346,9 @@ fn prefer_huge_pages(ram: &Ram, from_gpa: u64, to_gpa: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write as _;
+    use crate::hole;
+    use rustix::fs::{MemfdFlags, memfd_create};
+    use std::{io::Write as _, os::unix::fs::MetadataExt as _};
 
     fn kernel_file(image: &[u8]) -> (File, kernel::Header) {
         let header = kernel::Header {
@@ -379,6 +415,34 @@ mod tests {
         });
     }
 
+    /// Files in memory have a page from then on for what a clone writes to; holes that are left out have none.
+    #[test]
+    fn a_hole_is_zero_and_what_is_written_there_is_the_clones_alone() {
+        const PAGES: u32 = 1024;
+        let file = File::from(memfd_create("memory", MemfdFlags::CLOEXEC).expect("a file in memory"));
+        let bytes = u64::from(PAGES) * PAGE_BYTES;
+        file.set_len(bytes).expect("a length");
+        file.write_all_at(&[7; 2 * 4096], 0).expect("a write");
+        file.write_all_at(&[7; 4096], bytes - PAGE_BYTES).expect("a write");
+        let pages_of_file = || file.metadata().expect("metadata").blocks() * 512 / PAGE_BYTES;
+        assert_eq!(pages_of_file(), 3);
+        let all = Hole { first: 2, pages: PAGES - 3 };
+        assert_eq!(hole::largest(&file).expect("looked at"), [all]);
+        // What lies beyond the memory is nobody's, and the fifth is not looked at.
+        let holes = [all, Hole { first: PAGES, pages: 7 }, Hole { first: u32::MAX, pages: u32::MAX }];
+        let beyond = [holes.as_slice(), &[Hole { first: 0, pages: 0 }, Hole { first: 0, pages: PAGES }]].concat();
+        let clone = map(file.try_clone().expect("the same file"), bytes, &beyond).expect("memory");
+        let read = |page: u32| clone.read_obj::<u8>(GuestAddress(u64::from(page) * PAGE_BYTES)).expect("a read");
+        assert_eq!([0, 1, 2, PAGES - 2, PAGES - 1].map(read), [7, 7, 0, 0, 7]);
+        for page in (0..u64::from(PAGES)).step_by(16) {
+            clone.write_obj(9_u8, GuestAddress(page * PAGE_BYTES)).expect("a write");
+        }
+        assert_eq!([0, 1, 16, PAGES - 16, PAGES - 1].map(read), [9, 7, 9, 9, 7]);
+        assert_eq!(pages_of_file(), 3, "pages of the file came to be");
+        assert!(release(&clone, 16 * PAGE_BYTES, PAGE_BYTES));
+        assert_eq!(read(16), 0);
+    }
+
     /// A clone's memory is a private mapping of a template: what it gives back is its own copy, and the template stays.
     #[test]
     fn a_released_page_is_what_the_mapping_began_with() {
@@ -435,7 +499,7 @@ mod tests {
         assert_eq!(save(&ram, &file).expect("saved"), pages.len() as u64 * PAGE_BYTES);
         assert!(file.metadata().expect("metadata").blocks() * 512 <= 64 * PAGE_BYTES, "holes are holes");
 
-        let clones = [0, 1].map(|_| map(file.try_clone().expect("a descriptor"), BYTES).expect("mapped"));
+        let clones = [0, 1].map(|_| map(file.try_clone().expect("a descriptor"), BYTES, &[]).expect("mapped"));
         for (clone, mark) in clones.iter().zip([0xaa_u8, 0xbb]) {
             for page in pages {
                 let at = GuestAddress(page * PAGE_BYTES + 8 * (page % 512));
@@ -449,7 +513,7 @@ mod tests {
         file.read_exact_at(&mut byte, 2 * PAGE_BYTES).expect("a read");
         assert_eq!(byte, [0], "nor does the file");
         file.set_len(BYTES - 1).expect("a cut");
-        assert!(matches!(map(file, BYTES), Err(MemoryError::Short(_))));
+        assert!(matches!(map(file, BYTES, &[]), Err(MemoryError::Short(_))));
     }
 
     #[test]

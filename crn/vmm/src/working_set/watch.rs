@@ -148,7 +148,7 @@ mod tests {
     fn what_is_written_is_known_on_any_kernel() {
         let file = tempfile::tempfile().expect("a file");
         file.set_len(16 << 20).expect("a length");
-        let ram = memory::map(file, 16 << 20).expect("memory");
+        let ram = memory::map(file, 16 << 20, &[]).expect("memory");
         let watch = Watch { page_map: PageMap::open().expect("a page map").0, alone: None };
         assert_eq!(ram.read_obj::<u8>(GuestAddress(5 * PAGE_BYTES)).expect("a read"), 0);
         ram.write_obj(7_u8, GuestAddress(9 * PAGE_BYTES)).expect("a write");
@@ -161,7 +161,7 @@ mod tests {
         let file = tempfile::tempfile().expect("a file");
         file.set_len(16 << 20).expect("a length");
         file.write_all_at(&[1; 1 << 20], 0).expect("a write");
-        let ram = memory::map(file, 16 << 20).expect("memory");
+        let ram = memory::map(file, 16 << 20, &[]).expect("memory");
         let Some(watch) = watch(&ram) else { return };
         assert!(watch.touched(&ram).expect("an answer").is_empty());
         let read = |page: u64| ram.read_obj::<u8>(GuestAddress(page * PAGE_BYTES)).expect("a read");
@@ -181,7 +181,7 @@ mod tests {
     fn a_set_that_one_machine_had_the_next_has_before_it_runs() {
         let file = tempfile::tempfile().expect("a file");
         file.set_len(16 << 20).expect("a length");
-        let ram = memory::map(file, 16 << 20).expect("memory");
+        let ram = memory::map(file, 16 << 20, &[]).expect("memory");
         let Some(watch) = watch(&ram) else { return };
         let range = |first, pages| PageRange { first, pages };
         let set = WorkingSet { written: vec![range(9, 3), range(2000, 1)], read: vec![range(3, 2), range(4095, 1)] };
