@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 use vmm::devices::{
-    block::{SECTOR_BYTES, Storage},
+    block::{READ_ONLY_SECTORS, SECTOR_BYTES, Storage},
     network::{
         Identity, Wire, frame,
         header::{HEADER_BYTES, Offloads},
@@ -74,7 +74,9 @@ impl Disk {
     /// A disk of that length.
     #[must_use]
     pub fn new(length: u16, broken: bool, read_only: bool) -> Self {
-        let limit = u64::from(length).div_ceil(SECTOR_BYTES) * SECTOR_BYTES;
+        // One that is only read says that it is longer than any file (`Block::new`), and has zeros there.
+        let sectors = if read_only { READ_ONLY_SECTORS } else { u64::from(length).div_ceil(SECTOR_BYTES) };
+        let limit = sectors * SECTOR_BYTES;
         Self { bytes: Mutex::new(vec![0xaa; usize::from(length)]), limit, broken, read_only }
     }
 

@@ -3,5 +3,5 @@
 mod device;
 mod request;
 
-pub use device::{BLOCK_QUEUES, Block, Storage};
+pub use device::{BLOCK_QUEUES, Block, READ_ONLY_SECTORS, Storage};
 pub use request::{Request, RequestError, SECTOR_BYTES};

@@ -32,7 +32,7 @@ const SEGMENTS: u32 = QUEUE_SIZE as u32 - 2;
 /// Requests carried out before other devices and the control socket have their turn.
 const REQUESTS_PER_TURN: u16 = QUEUE_SIZE;
 /// What a device that is only read says of its length, sectors: 1 TiB. What is not in the file reads as zeros.
-const READ_ONLY_SECTORS: u64 = (1 << 40) / SECTOR_BYTES;
+pub const READ_ONLY_SECTORS: u64 = (1 << 40) / SECTOR_BYTES;
 /// Ranges of one discard, and what they are best multiples of: the pages that files are made of, sectors.
 const DISCARD_RANGES: u32 = 1;
 const DISCARD_SECTORS: u64 = 4096 / SECTOR_BYTES;
