@@ -9,9 +9,9 @@ use harness::{
     devnet::{ComputeNode, Program},
     kvm_host::Kind,
 };
-use kvm_host::call::CLOCK;
+use kvm_host::clock::{Ahead, CLOCK, COMPARE};
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, fs, time::Duration};
+use std::{collections::BTreeSet, fs, thread, time::Duration};
 
 /// Every call is the first of its machine.
 pub(super) const COLD: &str = "programs.idle_seconds=0";
@@ -21,8 +21,11 @@ pub(super) const TEMPLATES: &str = "templates.level=function";
 const CLONES: usize = 12;
 const CLONES_VARIABLE: &str = "BETH_CLONES";
 
+/// How often a clone is asked for its time.
+const CLOCK_QUESTIONS: &str = "60";
+
 /// Draws at random in every way that programs do, and says what its machine believes of itself.
-const DRAWS: &str = "import json, os, random, socket, ssl, tempfile, time, uuid
+const DRAWS: &str = "import asyncio, json, os, random, socket, ssl, tempfile, time, uuid
 import beth
 imported = uuid.uuid4().hex
 renewed = []
@@ -32,6 +35,11 @@ def renew():
 async def app(scope, receive, send):
     if scope['type'] != 'http':
         raise RuntimeError('only http')
+    if scope['path'] == '/held':
+        await asyncio.sleep(10)
+    if scope['path'] == '/clock':
+        await send({'type': 'http.response.start', 'status': 200, 'headers': []})
+        return await send({'type': 'http.response.body', 'body': str(time.time_ns() // 1000).encode()})
     drawn = {
         'random': random.random(), 'urandom': os.urandom(16).hex(), 'uuid4': str(uuid.uuid4()), 'uuid1': str(uuid.uuid1()),
         'tls': ssl.RAND_bytes(16).hex(), 'name': next(tempfile._get_candidate_names()), 'hook': renewed[-1:],
@@ -121,11 +129,31 @@ pub(crate) fn differ() -> Result<()> {
         mapped + 2 >= clones || network.host.kind() == Kind::Local,
         "{mapped} of {clones} clones had their pages mapped"
     );
+    compare_clocks(&node, &teller, &path)?;
     for name in first["drawn"].as_object().context("an object")?.keys() {
         let drawn: BTreeSet<String> = answers.iter().map(|answer| answer["drawn"][name].to_string()).collect();
         ensure!(drawn.len() == answers.len(), "{name} repeats among {} clones: {drawn:?}", answers.len());
     }
     node.stop()
+}
+
+/// The clock of a clone is the host's, as closely as many questions to one machine can tell.
+fn compare_clocks(node: &ComputeNode<'_>, teller: &str, path: &str) -> Result<()> {
+    let (client, listen) = (node.client(COLD_WITHIN), node.listen().context("it listens")?);
+    let output = thread::scope(|scope| {
+        // One call keeps the machine. When it ends before the questions do, those that are left are to clones of their own.
+        let held = scope.spawn(|| client.get(&format!("{path}held")));
+        let output = node.host().run(&[teller, COMPARE, listen, &format!("{path}clock"), CLOCK_QUESTIONS]);
+        held.join().map_err(|_| anyhow::anyhow!("a call panicked"))??;
+        output?.expect_success()
+    })?;
+    let all: Vec<Ahead> = output.text().lines().filter_map(Ahead::parse).collect();
+    let (first, rest) = all.split_first().context("an answer")?;
+    let ahead = rest.iter().try_fold(*first, |ahead, one| ahead.and(*one));
+    let ahead = ahead.with_context(|| format!("a clock that goes wrong: {all:?}"))?;
+    println!("a clone's clock is ahead of the host's by {} to {} µs", ahead.at_least, ahead.at_most);
+    ensure!(ahead.at_least <= 0 && ahead.at_most >= 0, "{ahead:?}");
+    wait_until_idle(node)
 }
 
 pub(crate) fn fall_back() -> Result<()> {

@@ -5,15 +5,13 @@ use std::{
     io::{self, Read as _, Write as _},
     net::TcpStream,
     thread,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 /// The word that makes this program call.
 pub const CALL: &str = "call";
-/// The word that makes this program tell the time.
-pub const CLOCK: &str = "clock";
 /// Longest answer that is read, bytes.
-const MAX_ANSWER_BYTES: u64 = 1 << 20;
+pub(crate) const MAX_ANSWER_BYTES: u64 = 1 << 20;
 /// How long an answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(900);
 /// How often the list of machines is looked at until it is empty.
@@ -69,16 +67,6 @@ pub fn call(arguments: &[String], mut print: impl FnMut(&Call)) -> io::Result<()
             print(&call?);
         }
     }
-    Ok(())
-}
-
-/// Tells the host's wall clock, microseconds since 1970: its other tools know seconds.
-///
-/// # Errors
-/// The clock is before 1970.
-pub fn print_clock(print: impl FnOnce(u128)) -> io::Result<()> {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
-    print(since_epoch.as_micros());
     Ok(())
 }
 

@@ -8,6 +8,7 @@
 //! | [`init`] | mounts, modules, network; starts the agent, reaps, powers off |
 //! | [`measure`] | takes the time of two machine monitors by turns |
 //! | [`call`] | takes the time of calls to a compute node |
+//! | [`clock`] | tells the host's time, and how far a machine's is from it |
 //! | [`names`] | a name server with one answer |
 //! | [`density`] | has many machines up at once and tells what they take |
 //!
@@ -17,6 +18,7 @@
 
 pub mod agent;
 pub mod call;
+pub mod clock;
 pub mod density;
 pub mod init;
 pub mod measure;

@@ -1,7 +1,7 @@
 //! Init of the emulated KVM host.
 #![expect(clippy::print_stdout, reason = "the console is how the world outside sees that the host is up")]
 
-use kvm_host::{agent, call, density, init, measure, names};
+use kvm_host::{agent, call, clock, density, init, measure, names};
 use std::{net::TcpListener, process::ExitCode};
 
 fn main() -> ExitCode {
@@ -9,7 +9,8 @@ fn main() -> ExitCode {
     let outcome = match arguments.split_first() {
         Some((word, _)) if word == init::AGENT => serve(),
         Some((word, rest)) if word == measure::MEASURE => measure::measure(rest, |run| println!("{}", run.to_line())),
-        Some((word, _)) if word == call::CLOCK => call::print_clock(|micros| println!("{micros}")),
+        Some((word, _)) if word == clock::CLOCK => clock::now().map(|micros| println!("{micros}")),
+        Some((word, rest)) if word == clock::COMPARE => clock::compare(rest, |ahead| println!("{}", ahead.to_line())),
         Some((word, rest)) if word == call::CALL => call::call(rest, |call| println!("{}", call.to_line())),
         Some((word, rest)) if word == names::NAMES => names::serve(rest),
         Some((word, rest)) if word == density::HOLD => density::hold(rest, |call| println!("{}", call.to_line())),

@@ -268,6 +268,12 @@ impl ComputeNode<'_> {
         &self.url
     }
 
+    /// Where it listens inside its host, `address:port`.
+    #[must_use]
+    pub fn listen(&self) -> Option<&str> {
+        self.arguments.iter().skip_while(|word| *word != "--listen").nth(1).map(String::as_str)
+    }
+
     /// A client of it; no answer takes longer than `limit`.
     #[must_use]
     pub fn client(&self, limit: Duration) -> Client {
