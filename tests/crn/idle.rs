@@ -8,7 +8,7 @@ use crate::{
     answer::{at_once, expect},
     stage::{self, COLD_WITHIN, wait_until},
 };
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use harness::{devnet::ComputeNode, kvm_host::Kind};
 use serde_json::json;
 use std::{thread, time::Duration};
@@ -19,6 +19,8 @@ const WITHIN: Duration = Duration::from_secs(120);
 const SETTLE: Duration = Duration::from_secs(25);
 /// How long they are looked at.
 const LOOK: Duration = Duration::from_secs(20);
+/// How often, until they are found asleep: on a host with much to do, what they did last takes its time.
+const LOOKS: u32 = 4;
 /// How often a guest's processor may wake meanwhile. A server that polls ten times a second woke it 460 times, the kernel's compaction 80.
 const WAKES: u64 = 60;
 
@@ -62,16 +64,28 @@ pub(crate) fn asleep() -> Result<()> {
 
     if network.host.kind() == Kind::Emulated {
         thread::sleep(SETTLE);
-        let before = wakes(&node)?;
-        ensure!(before.len() == 2, "two machines run: {before:?}");
-        thread::sleep(LOOK);
-        for ((process, before), (_, after)) in before.into_iter().zip(wakes(&node)?) {
-            let woke = after - before;
-            println!("the processor of {process} woke {woke} times in {LOOK:?}");
-            ensure!(woke <= WAKES, "the processor of {process} woke {woke} times in {LOOK:?}");
+        ensure!(wakes(&node)?.len() == 2, "two machines run: {:?}", wakes(&node)?);
+        let mut awake = 0;
+        for _ in 0..LOOKS {
+            awake = most_wakes(&node)?;
+            if awake <= WAKES {
+                break;
+            }
         }
+        ensure!(awake <= WAKES, "the processor of an idle machine woke {awake} times in {LOOK:?}, however late");
     }
     node.stop()
+}
+
+/// How often the processor of a machine woke while it was looked at: of the one that woke most.
+fn most_wakes(node: &ComputeNode<'_>) -> Result<u64> {
+    let before = wakes(node)?;
+    thread::sleep(LOOK);
+    let woke = before.into_iter().zip(wakes(node)?).map(|((process, before), (_, after))| {
+        println!("the processor of {process} woke {} times in {LOOK:?}", after - before);
+        after - before
+    });
+    woke.max().context("machines run")
 }
 
 /// How often the processor of each machine that has run has slept: monitors, and counts.
