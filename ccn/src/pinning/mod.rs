@@ -78,7 +78,7 @@ impl Pinning {
         let status = PinningStatus { api: shown(api), name: name.clone(), ..PinningStatus::default() };
         let (board, stop) = (Arc::new(Board::new(status)), CancellationToken::new());
         let changed = pipeline.events().files().clone();
-        let worker = Worker::new(Tools { store, files, pipeline, rpc, name }, changed, board.clone());
+        let worker = Worker::new(Tools { store, files, pipeline, rpc, name }, changed, board.clone(), patience.again);
         let task = tokio::spawn(worker.run(stop.clone()));
         Ok(Self { board, stop, task: Mutex::new(Some(task)) })
     }

@@ -11,8 +11,6 @@ use std::{
 pub(super) const MAX_READY: usize = 10_000;
 /// Files that could not be pinned or unpinned and that are tried again by themselves. More are met by the next walk.
 const MAX_FAILING: usize = 10_000;
-/// Pause after the first failure with a file.
-const FIRST_PAUSE: Duration = Duration::from_secs(30);
 /// Longest pause after failures with one.
 const LONGEST_PAUSE: Duration = Duration::from_secs(6 * 3600);
 
@@ -35,8 +33,10 @@ pub(super) struct Failing {
 }
 
 /// Files to be looked at: each at most once, and none while it is being worked on.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Queue {
+    /// Pause after the first failure with a file.
+    first_pause: Duration,
     ready: VecDeque<ItemHash>,
     /// What is in `ready`, and whether to check it.
     known: HashMap<ItemHash, bool>,
@@ -49,6 +49,19 @@ pub(super) struct Queue {
 }
 
 impl Queue {
+    /// An empty one.
+    pub(super) fn new(first_pause: Duration) -> Self {
+        Self {
+            first_pause,
+            ready: VecDeque::new(),
+            known: HashMap::new(),
+            busy: HashSet::new(),
+            again: HashSet::new(),
+            failing: HashMap::new(),
+            due: BTreeSet::new(),
+        }
+    }
+
     /// A file is to be looked at, before those that a walk finds. False when there is no room.
     pub(super) fn changed(&mut self, hash: ItemHash) -> bool {
         if self.busy.contains(&hash) {
@@ -130,7 +143,7 @@ impl Queue {
                 reason: String::new(),
                 attempts: 0,
                 at: now,
-                pauses: Pauses::new(FIRST_PAUSE, LONGEST_PAUSE),
+                pauses: Pauses::new(self.first_pause, LONGEST_PAUSE),
             });
             self.due.remove(&(failing.at, hash.clone()));
             failing.attempts += 1;
@@ -183,6 +196,8 @@ impl Queue {
 mod tests {
     use super::*;
 
+    const FIRST_PAUSE: Duration = Duration::from_secs(30);
+
     fn hash(number: u64) -> ItemHash {
         ItemHash::sha256_of(&number.to_be_bytes())
     }
@@ -193,7 +208,7 @@ mod tests {
 
     #[test]
     fn each_is_worked_on_once_at_a_time_and_again_when_it_changed_meanwhile() {
-        let (mut queue, now) = (Queue::default(), Instant::now());
+        let (mut queue, now) = (Queue::new(FIRST_PAUSE), Instant::now());
         assert!(queue.found(look(1, false)) && queue.found(look(1, true)) && queue.changed(hash(2)));
         assert_eq!(queue.next(now), Some(look(2, false)), "what changed goes first");
         assert_eq!(queue.next(now), Some(look(1, true)), "once, and checked");
@@ -211,7 +226,7 @@ mod tests {
 
     #[test]
     fn what_fails_has_its_own_time() {
-        let (mut queue, now) = (Queue::default(), Instant::now());
+        let (mut queue, now) = (Queue::new(FIRST_PAUSE), Instant::now());
         queue.changed(hash(1));
         let mut now = now;
         let mut last = Duration::ZERO;
@@ -238,7 +253,7 @@ mod tests {
 
     #[test]
     fn there_is_an_end_to_what_is_remembered() {
-        let (mut queue, now) = (Queue::default(), Instant::now());
+        let (mut queue, now) = (Queue::new(FIRST_PAUSE), Instant::now());
         let all = (0..MAX_READY as u64).all(|number| queue.found(look(number, false)));
         assert!(all && !queue.found(look(u64::MAX, false)) && !queue.changed(hash(u64::MAX)));
         assert!(!queue.has_room());

@@ -17,7 +17,7 @@ const MAX_ANSWER_BYTES: usize = 64 << 10;
 /// Characters of an error of the IPFS node that are repeated.
 const MAX_SENTENCE: usize = 300;
 
-/// How long the IPFS node may take.
+/// How long the IPFS node may take, and is left alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Patience {
     /// Until there is a connection.
@@ -28,6 +28,8 @@ pub(super) struct Patience {
     pub(super) work: Duration,
     /// The rate at which it may take longer, bytes a second.
     pub(super) least_rate: u64,
+    /// After the first failure with a file, until it is tried again; later pauses are longer.
+    pub(super) again: Duration,
 }
 
 impl Default for Patience {
@@ -37,6 +39,7 @@ impl Default for Patience {
             answer: Duration::from_secs(30),
             work: Duration::from_secs(300),
             least_rate: 1 << 20,
+            again: Duration::from_secs(30),
         }
     }
 }

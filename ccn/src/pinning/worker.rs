@@ -93,13 +93,13 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(tools: Tools, changed: ChangedFiles, board: Arc<Board>) -> Self {
+    pub(super) fn new(tools: Tools, changed: ChangedFiles, board: Arc<Board>, first_pause: Duration) -> Self {
         let now = Instant::now();
         Self {
             tools: Arc::new(tools),
             changed,
             board,
-            queue: Queue::default(),
+            queue: Queue::new(first_pause),
             presence: Presence::Unknown,
             identity: None,
             seen: None,
@@ -391,7 +391,7 @@ mod tests {
             let (store, files, pipeline, rpc) = (store.clone(), files.clone(), pipeline.clone(), rpc.clone());
             let tools = Tools { store, files, pipeline, rpc, name: "ours".into() };
             let board = Arc::new(Board::new(PinningStatus::default()));
-            let mut worker = Worker::new(tools, ChangedFiles::default(), board);
+            let mut worker = Worker::new(tools, ChangedFiles::default(), board, FIRST_PAUSE);
             worker.presence = presence;
             worker.identity = Some(Identity { id: "it".into(), agent_version: String::new() });
             worker
