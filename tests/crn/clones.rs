@@ -5,13 +5,10 @@ use crate::{
     stage::{self, COLD_WITHIN, Network, wait_until},
 };
 use anyhow::{Context as _, Result, ensure};
-use harness::{
-    devnet::{ComputeNode, Program},
-    kvm_host::Kind,
-};
+use harness::{devnet::ComputeNode, kvm_host::Kind};
 use kvm_host::clock::{Ahead, CLOCK, COMPARE};
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, fs, thread, time::Duration};
+use std::{collections::BTreeSet, thread, time::Duration};
 
 /// Every call is the first of its machine.
 pub(super) const COLD: &str = "programs.idle_seconds=0";
@@ -217,34 +214,23 @@ pub(crate) fn switched_off() -> Result<()> {
     let network = stage::network()?;
     let node = network.another_compute_node("crn-no-clones", &[COLD, TEMPLATES])?;
     let client = node.client(COLD_WITHIN);
-    for (level, last) in [("off", "boot"), ("runtime", RUNTIME), ("function", FUNCTION)] {
-        let hash = network.binary(&format!("snapshot {level}"), 60, json!({"BETH_SNAPSHOT": level}))?;
+    let comes_up_at_last = |hash: &str, last: &str| {
         for _ in 0..2 {
             expect(200, client.get(&format!("/vm/{hash}/"))?)?;
             wait_until_idle(&node)?;
         }
         let came_up = ways(&node, hash)?;
-        ensure!(came_up.last().is_some_and(|way| way == last), "{level}: {came_up:?}");
+        ensure!(came_up.last().is_some_and(|way| way == last), "not by {last} in the end: {came_up:?}");
+        Ok(())
+    };
+    for (level, last) in [("off", "boot"), ("runtime", RUNTIME), ("function", FUNCTION)] {
+        let hash = network.binary(&format!("snapshot {level}"), 60, json!({"BETH_SNAPSHOT": level}))?;
+        comes_up_at_last(hash, last)?;
     }
 
     // A small machine whose program fills it: what it writes to where the template has nothing is counted once.
-    let file = stage::folder("archives")?.join("small.py");
-    fs::write(&file, SMALL)?;
-    let hash = network.publish(&Program {
-        code: &network.upload(&file)?,
-        runtime: &network.runtime("python")?,
-        entrypoint: "main:app",
-        encoding: "plain",
-        memory_mib: 128,
-        seconds: 300,
-        variables: json!({"BETH_SNAPSHOT": "runtime"}),
-        internet: false,
-    })?;
-    for _ in 0..2 {
-        expect(200, client.get(&format!("/vm/{hash}/"))?)?;
-        wait_until_idle(&node)?;
-    }
-    ensure!(ways(&node, &hash)?.last().is_some_and(|way| way == RUNTIME), "{:?}", ways(&node, &hash)?);
+    let hash = network.plain_in("small", SMALL, 128, false, json!({"BETH_SNAPSHOT": "runtime"}))?;
+    comes_up_at_last(hash, RUNTIME)?;
     let log = node.process().log()?;
     ensure!(!log.contains("a template is of no use"), "{log}");
     node.stop()

@@ -353,6 +353,18 @@ impl Network {
         internet: bool,
         variables: Value,
     ) -> Result<&'static str> {
+        self.plain_in(name, source, 256, internet, variables)
+    }
+
+    /// The same in a machine with that much memory.
+    pub(crate) fn plain_in(
+        &self,
+        name: &str,
+        source: &str,
+        memory_mib: u32,
+        internet: bool,
+        variables: Value,
+    ) -> Result<&'static str> {
         self.deploy(&format!("plain {name}"), || {
             let file = folder("archives")?.join(format!("{name}.py"));
             fs::write(&file, source)?;
@@ -361,7 +373,7 @@ impl Network {
                 runtime: &self.runtime("python")?,
                 entrypoint: "main:app",
                 encoding: "plain",
-                memory_mib: 256,
+                memory_mib,
                 seconds: 300,
                 variables,
                 internet,

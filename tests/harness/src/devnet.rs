@@ -147,7 +147,7 @@ impl CoreNode {
     /// The program cannot be run.
     pub fn operator(&self, words: &[&str]) -> Result<(bool, String)> {
         let listen = self.url.trim_start_matches("http://");
-        let data = self.arguments.iter().skip_while(|word| *word != "--data-dir").nth(1).context("it has a folder")?;
+        let data = option(&self.arguments, "--data-dir").context("it has a folder")?;
         let mut command = Command::new(&self.program);
         command.arg("node").args(words).args(["--listen", listen, "--data-dir", data]);
         let output = command.output()?;
@@ -166,6 +166,11 @@ impl CoreNode {
         *self = Self::launch(self.program.clone(), self.arguments.clone(), &listen, self.log.clone())?;
         Ok(())
     }
+}
+
+/// What an option of a program was given.
+fn option<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
+    arguments.iter().skip_while(|word| *word != name).nth(1).map(String::as_str)
 }
 
 /// The URL of a ready line such as `ccn ready on http://127.0.0.1:4024 (…)`.
@@ -271,7 +276,7 @@ impl ComputeNode<'_> {
     /// Where it listens inside its host, `address:port`.
     #[must_use]
     pub fn listen(&self) -> Option<&str> {
-        self.arguments.iter().skip_while(|word| *word != "--listen").nth(1).map(String::as_str)
+        option(&self.arguments, "--listen")
     }
 
     /// A client of it; no answer takes longer than `limit`.
